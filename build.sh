@@ -1,0 +1,275 @@
+#!/usr/bin/env bash
+# The one entry point: builds Moorage's filter, runs it in a local Envoy, tests it.
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+# shellcheck source=scripts/tools.sh
+source scripts/tools.sh
+
+usage() {
+  cat <<'END'
+usage: ./build.sh [command]
+
+  build   build the filter, ./moorage.wasm (the default)
+  run     serve a registry on this machine: the filter in Envoy, before a local blob store
+  test    run every test
+  setup   get all the tools that the other commands get when they need them
+  help    show this
+
+Environment:
+  MOORAGE_PORT            port of the registry (5000)
+  MOORAGE_ADMIN_PORT      port of Envoy's admin page (9901)
+  MOORAGE_STORE_PORT      port of the local blob store (5002)
+  MOORAGE_DATA            folder of the local blob store (./data); the bucket is its
+                          subfolder registry/
+  MOORAGE_WASM_TOOLCHAIN  'rustup' or 'debian': how to build for wasm (whichever works)
+END
+}
+
+main() {
+  (($# <= 1)) || bad_usage "one command at a time"
+  case ${1:-build} in
+    build) build_filter ;;
+    run) run_registry ;;
+    test) run_tests ;;
+    setup) ensure_all_tools ;;
+    help | -h | --help) usage ;;
+    *) bad_usage "unknown command '$1'" ;;
+  esac
+}
+
+bad_usage() {
+  printf 'build.sh: %s\n\n' "$1" >&2
+  usage >&2
+  exit 2
+}
+
+ensure_all_tools() {
+  ensure_wasm_target
+  ensure_envoy
+  ensure_debian_packages skopeo docker-registry
+  ensure_node
+  ensure_wasm_bindgen_runner
+}
+
+build_filter() {
+  ensure_wasm_target
+  step "Building the filter"
+  wasm_cargo build --release --lib
+  cp -- "$(wasm_target_dir)/$WASM_TARGET/release/moorage.wasm" moorage.wasm
+  local bytes
+  bytes=$(wc -c <moorage.wasm)
+  step "moorage.wasm: $((bytes)) bytes ($((bytes / 1024)) KiB)"
+}
+
+# In the dev profile, where dependencies are optimised anyway: the tests share the build.
+build_blob_store() {
+  step "Building the local blob store"
+  cargo build --example blob-store
+}
+
+blob_store_binary() {
+  printf '%s/debug/examples/blob-store\n' "$(cargo_target_dir)"
+}
+
+run_tests() {
+  ensure_all_tools
+  build_filter
+  build_blob_store
+
+  MOORAGE_WASM=$PWD/moorage.wasm
+  MOORAGE_ENVOY=$(envoy_binary)
+  MOORAGE_BLOB_STORE=$(blob_store_binary)
+  export MOORAGE_WASM MOORAGE_ENVOY MOORAGE_BLOB_STORE
+
+  local failed=()
+  step "Testing: native, and through Envoy"
+  cargo test --no-fail-fast || failed+=("native")
+  step "Testing: the same logic as wasm, under Node"
+  CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$(wasm_bindgen_runner) \
+    wasm_cargo test --lib --tests --no-default-features || failed+=("wasm under Node")
+
+  ((${#failed[@]} == 0)) || die "tests failed: $(IFS=,; echo "${failed[*]}")"
+  step "All tests passed"
+}
+
+run_registry() {
+  read_settings
+  ensure_envoy
+  build_filter
+  build_blob_store
+
+  # From here on every way out of the script, Ctrl-C included, stops both processes.
+  trap stop_processes EXIT
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+
+  start_blob_store
+  start_envoy
+  wait_until "Envoy did not load the filter" status_is "$admin_port" /ready
+  wait_until "the registry does not answer" status_is "$port" /v2/
+  print_welcome
+  watch_processes
+}
+
+read_settings() {
+  port=$(port_setting MOORAGE_PORT 5000)
+  admin_port=$(port_setting MOORAGE_ADMIN_PORT 9901)
+  store_port=$(port_setting MOORAGE_STORE_PORT 5002)
+  if [[ $port == "$admin_port" || $port == "$store_port" || $admin_port == "$store_port" ]]; then
+    die "MOORAGE_PORT, MOORAGE_ADMIN_PORT and MOORAGE_STORE_PORT must differ"
+  fi
+  require_free_port MOORAGE_PORT "$port"
+  require_free_port MOORAGE_ADMIN_PORT "$admin_port"
+  require_free_port MOORAGE_STORE_PORT "$store_port"
+
+  data=${MOORAGE_DATA:-data}
+  mkdir -p -- "$data" || die "MOORAGE_DATA must be a folder that can be written, not '$data'"
+  data=$(realpath -- "$data")
+  run_dir=$TOOLS/run/$port
+  mkdir -p -- "$run_dir"
+}
+
+port_setting() {
+  local name=$1 value=${!1:-$2}
+  if ! [[ $value =~ ^[1-9][0-9]{0,4}$ ]] || ((value > 65535)); then
+    die "$name must be a port, 1 to 65535, not '$value'"
+  fi
+  printf '%s\n' "$value"
+}
+
+require_free_port() {
+  if (: <>"/dev/tcp/127.0.0.1/$2") 2>/dev/null; then
+    die "port $2 is taken: stop what listens there, or set $1 to another port"
+  fi
+}
+
+start_blob_store() {
+  step "Starting the blob store"
+  store_log=$run_dir/blob-store.log
+  : >"$store_log"
+  "$(blob_store_binary)" --listen "127.0.0.1:$store_port" --root "$data" --bucket registry \
+    </dev/null >"$store_log" 2>&1 &
+  store_pid=$!
+  wait_until "the blob store does not listen" grep -q '^listening on ' "$store_log"
+}
+
+start_envoy() {
+  step "Starting Envoy"
+  envoy_log=$run_dir/envoy.log
+  write_bootstrap "$run_dir/envoy.yaml"
+  "$(envoy_binary)" --config-path "$run_dir/envoy.yaml" --disable-hot-restart --log-level warning \
+    </dev/null >"$envoy_log" 2>&1 &
+  envoy_pid=$!
+}
+
+# The quotes around the replacements keep bash from reading meaning into their characters.
+# shellcheck disable=SC2016
+write_bootstrap() {
+  local text
+  text=$(<envoy/local.yaml)
+  text=${text//'${MOORAGE_PORT}'/"$port"}
+  text=${text//'${MOORAGE_ADMIN_PORT}'/"$admin_port"}
+  text=${text//'${MOORAGE_STORE_PORT}'/"$store_port"}
+  text=${text//'${MOORAGE_WASM}'/"$(yaml_escape "$PWD/moorage.wasm")"}
+  printf '%s\n' "$text" >"$1"
+}
+
+# Escapes a text for a double-quoted YAML string.
+yaml_escape() {
+  local text=$1
+  text=${text//\\/\\\\}
+  text=${text//\"/\\\"}
+  printf '%s\n' "$text"
+}
+
+# wait_until COMPLAINT CONDITION...: polls, for 30 seconds at most, while both processes live.
+wait_until() {
+  local complaint=$1 deadline=$((SECONDS + 30))
+  shift
+  until "$@"; do
+    exit_if_one_died
+    if ((SECONDS >= deadline)); then
+      show_logs
+      die "$complaint (waited 30 seconds; logs are in $run_dir)"
+    fi
+    sleep 0.1
+  done
+}
+
+# status_is PORT PATH: does a GET on this machine answer 200? Needs no curl.
+status_is() (
+  exec 2>/dev/null
+  exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
+  printf 'GET %s HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nConnection: close\r\n\r\n' "$2" "$1" >&3
+  IFS=' ' read -r -t 5 _ status _ <&3 && [[ $status == 200 ]]
+)
+
+print_welcome() {
+  cat <<END
+
+Moorage serves http://127.0.0.1:$port
+  Envoy's admin page  http://127.0.0.1:$admin_port
+  images are kept in  $data/registry
+  logs are in         $run_dir
+
+Try:
+  curl http://127.0.0.1:$port/v2/
+  skopeo copy --dest-tls-verify=false docker://docker.io/library/alpine:3 docker://127.0.0.1:$port/alpine:3
+  skopeo inspect --tls-verify=false docker://127.0.0.1:$port/alpine:3
+To serve what CNCF Distribution (registry:2, registry:3) wrote, set MOORAGE_DATA to the folder whose
+subfolder registry/ holds its docker/registry/v2.
+
+Ctrl-C stops it.
+END
+}
+
+# A child that ends by itself is a fault. Signals leave through the traps.
+watch_processes() {
+  wait -n "$store_pid" "$envoy_pid" || true
+  exit_if_one_died
+}
+
+exit_if_one_died() {
+  if [[ -n ${store_pid:-} ]] && ! kill -0 "$store_pid" 2>/dev/null; then
+    report_death "the blob store" "$store_pid" "$store_log"
+  elif [[ -n ${envoy_pid:-} ]] && ! kill -0 "$envoy_pid" 2>/dev/null; then
+    report_death "Envoy" "$envoy_pid" "$envoy_log"
+  fi
+}
+
+report_death() {
+  local who=$1 pid=$2 log=$3 status=0
+  wait "$pid" || status=$?
+  show_log "$log"
+  die "$who ended by itself with status $status; the other process was stopped"
+}
+
+show_logs() {
+  [[ -z ${store_log:-} ]] || show_log "$store_log"
+  [[ -z ${envoy_log:-} ]] || show_log "$envoy_log"
+}
+
+show_log() {
+  printf '%s\n' "--- the end of $1" >&2
+  tail -n 20 -- "$1" >&2
+  printf '%s\n' '---' >&2
+}
+
+# Ends both processes and waits for them, so that the ports are free when the script is gone.
+stop_processes() {
+  trap '' HUP INT TERM
+  local pid pids=() tries=50
+  for pid in ${envoy_pid:-} ${store_pid:-}; do
+    kill -TERM "$pid" 2>/dev/null && pids+=("$pid")
+  done
+  while ((${#pids[@]} && tries-- > 0)) && kill -0 "${pids[@]}" 2>/dev/null; do
+    sleep 0.1
+  done
+  for pid in "${pids[@]}"; do
+    kill -KILL "$pid" 2>/dev/null || true
+  done
+  wait
+}
+
+main "$@"

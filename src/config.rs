@@ -1,0 +1,269 @@
+//! The plugin's configuration: JSON, read strictly.
+//!
+//! Whatever can't be right stops Envoy from starting, with a message that names the field.
+//!
+//! In Envoy's bootstrap the JSON is the text of a `google.protobuf.StringValue`. Envoy 1.40 hands a
+//! `google.protobuf.Struct` over as its binary encoding, not as the JSON that its documentation
+//! promises, so a `Struct` is refused, with a message that says so.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+/// The plugin's configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The blob store.
+    pub store: StoreConfig,
+    /// The largest manifest that is served, in bytes; 4 MiB unless set.
+    #[serde(default = "default_manifest_max_bytes")]
+    pub manifest_max_bytes: u64,
+}
+
+/// Where the blob store is, and where in it the registry lies.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    /// The Envoy cluster that leads to the store.
+    pub cluster: String,
+    /// The store's host, and its port unless that is the scheme's: the `Host` of requests to it.
+    pub authority: String,
+    /// The bucket.
+    pub bucket: String,
+    /// How requests name the bucket; in the path unless set.
+    #[serde(default)]
+    pub addressing: Addressing,
+    /// The folder of the bucket that holds the registry, `rootdirectory` in `distribution`; the
+    /// whole bucket unless set.
+    #[serde(default)]
+    pub prefix: String,
+    /// How long one call to the store may take, in milliseconds; 5,000 unless set. Streamed blobs
+    /// are limited by the route instead.
+    #[serde(default = "default_timeout_ms")]
+    pub timeout_ms: u64,
+}
+
+/// How an S3 request names its bucket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Addressing {
+    /// `https://<authority>/<bucket>/<key>`
+    #[default]
+    Path,
+    /// `https://<bucket>.<authority>/<key>`
+    VirtualHost,
+}
+
+fn default_manifest_max_bytes() -> u64 {
+    4 * 1024 * 1024
+}
+
+fn default_timeout_ms() -> u64 {
+    5_000
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A field of the wrong type, one that is missing or one that does not exist.
+    #[error("{}: {}", .0.path(), .0.inner())]
+    Field(#[from] serde_path_to_error::Error<serde_json::Error>),
+    /// No JSON at all.
+    #[error("it must be JSON, in Envoy's bootstrap the text of a google.protobuf.StringValue: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A field of the right type with a value that can't be right.
+    #[error("{field}: {problem}")]
+    Value {
+        /// The field, with the object it is in.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads the configuration that Envoy hands to the plugin.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`], whose text names the field.
+    pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
+        let json: &RawValue = serde_json::from_slice(json)?;
+        let mut deserializer = serde_json::Deserializer::from_str(json.get());
+        let config: Self = serde_path_to_error::deserialize(&mut deserializer)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let store = &self.store;
+        let is_host = |b: u8| b.is_ascii_alphanumeric() || b".-:[]_".contains(&b);
+        // Keys go into URLs as they are, and S3 signs the encoded path: only characters that need
+        // no encoding are sure to be signed as they are sent.
+        let is_unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+        let is_segment = |s: &str| !matches!(s, "" | "." | "..") && s.bytes().all(is_unreserved);
+        let checks = [
+            (
+                "store.cluster",
+                !store.cluster.is_empty(),
+                "must name an Envoy cluster",
+            ),
+            (
+                "store.authority",
+                !store.authority.is_empty() && store.authority.bytes().all(is_host),
+                "must be a host, with a port where needed",
+            ),
+            (
+                "store.bucket",
+                is_segment(&store.bucket),
+                "must be a bucket's name",
+            ),
+            (
+                "store.prefix",
+                store.prefix.is_empty()
+                    || store.prefix.trim_matches('/').split('/').all(is_segment),
+                "must be folders separated by slashes, of letters, digits and -._~",
+            ),
+            (
+                "store.timeout_ms",
+                (1..=3_600_000).contains(&store.timeout_ms),
+                "must be from 1 to 3600000",
+            ),
+            (
+                "manifest_max_bytes",
+                (1..=256 * 1024 * 1024).contains(&self.manifest_max_bytes),
+                "must be from 1 to 268435456",
+            ),
+        ];
+        match checks.into_iter().find(|(_, holds, _)| !holds) {
+            Some((field, _, problem)) => Err(ConfigError::Value { field, problem }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StoreConfig {
+    /// How long one call to the store may take.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+
+    /// The `Host` of requests to the store.
+    pub fn request_authority(&self) -> String {
+        match self.addressing {
+            Addressing::Path => self.authority.clone(),
+            Addressing::VirtualHost => format!("{}.{}", self.bucket, self.authority),
+        }
+    }
+
+    /// What stands before a key in a request's path. It begins and ends with a slash.
+    pub fn base_path(&self) -> String {
+        let bucket = match self.addressing {
+            Addressing::Path => self.bucket.as_str(),
+            Addressing::VirtualHost => "",
+        };
+        let mut path = String::from("/");
+        for part in [bucket, self.prefix.trim_matches('/')] {
+            if !part.is_empty() {
+                path.push_str(part);
+                path.push('/');
+            }
+        }
+        path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn minimal() -> Value {
+        json!({ "store": { "cluster": "blob_store", "authority": "s3:9000", "bucket": "registry" } })
+    }
+
+    fn parse(json: &Value) -> Result<Config, ConfigError> {
+        Config::parse(json.to_string().as_bytes())
+    }
+
+    #[test]
+    fn what_is_not_set_has_its_default() {
+        let config = parse(&minimal()).expect("a valid configuration");
+        assert_eq!(config.manifest_max_bytes, 4_194_304);
+        assert_eq!(config.store.timeout(), Duration::from_secs(5));
+        assert_eq!(config.store.request_authority(), "s3:9000");
+        assert_eq!(config.store.base_path(), "/registry/");
+    }
+
+    #[test]
+    fn bucket_and_prefix_are_addressed_as_configured() {
+        for (addressing, prefix, authority, base) in [
+            ("path", "", "s3:9000", "/registry/"),
+            ("path", "/a/b/", "s3:9000", "/registry/a/b/"),
+            ("virtual-host", "", "registry.s3:9000", "/"),
+            ("virtual-host", "a", "registry.s3:9000", "/a/"),
+        ] {
+            let mut json = minimal();
+            json["store"]["addressing"] = addressing.into();
+            json["store"]["prefix"] = prefix.into();
+            let store = parse(&json).expect("a valid configuration").store;
+            assert_eq!(store.request_authority(), authority);
+            assert_eq!(store.base_path(), base);
+        }
+    }
+
+    /// Each row: what is put where, and what the message must name.
+    #[test]
+    fn a_wrong_configuration_is_refused_with_the_name_of_the_field() {
+        for (pointer, value, named) in [
+            ("/unknown", json!(1), "unknown"),
+            ("/store/unknown", json!(1), "unknown"),
+            ("/store", json!("x"), "store"),
+            ("/store", json!({}), "cluster"),
+            ("/store/cluster", json!(5), "store.cluster"),
+            ("/store/cluster", json!(""), "store.cluster"),
+            ("/store/authority", json!("a/b"), "store.authority"),
+            ("/store/bucket", json!("a/b"), "store.bucket"),
+            ("/store/bucket", json!(".."), "store.bucket"),
+            ("/store/prefix", json!("a//b"), "store.prefix"),
+            ("/store/prefix", json!("a/../b"), "store.prefix"),
+            ("/store/prefix", json!("a b"), "store.prefix"),
+            ("/store/addressing", json!("other"), "store.addressing"),
+            ("/store/timeout_ms", json!("1s"), "store.timeout_ms"),
+            ("/store/timeout_ms", json!(0), "store.timeout_ms"),
+            ("/manifest_max_bytes", json!(-1), "manifest_max_bytes"),
+            ("/manifest_max_bytes", json!(0), "manifest_max_bytes"),
+        ] {
+            let mut json = minimal();
+            let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
+            json.pointer_mut(parent).expect("an object")[field] = value;
+            let message = parse(&json).expect_err("must be refused").to_string();
+            assert!(message.contains(named), "{pointer}: {message}");
+        }
+        for text in ["", "{", "[]", "null", "{} {}"] {
+            assert!(Config::parse(text.as_bytes()).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_required_field_is_named_when_it_is_missing() {
+        for field in ["cluster", "authority", "bucket"] {
+            let mut json = minimal();
+            json["store"]
+                .as_object_mut()
+                .expect("an object")
+                .remove(field);
+            let message = parse(&json).expect_err("must be refused").to_string();
+            assert!(
+                message.contains("store") && message.contains(field),
+                "{message}"
+            );
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! One HTTP exchange: from Envoy's callbacks to the handler's future, and from its answer to Envoy's
+//! reply.
+
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, BufferType};
+
+use super::headers;
+use super::task::Task;
+use super::upstream::Upstream;
+use crate::registry::error::{Error, ErrorCode};
+use crate::registry::{self, Answer, BlobStream, StreamAnswer};
+use crate::store::Bucket;
+
+/// How much of the store's error document is read, in bytes. They are a few hundred.
+const ERROR_DOCUMENT_LIMIT: usize = 64 * 1024;
+
+/// One request and its response.
+pub struct Exchange {
+    bucket: Rc<Bucket<Upstream>>,
+    state: State,
+}
+
+enum State {
+    /// The filter has not seen the request yet: a response now is Envoy's own, by a filter before
+    /// this one or for a request that is malformed.
+    Unseen,
+    /// The handler waits for the store. A response now is Envoy's own too, for example a timeout.
+    Handling(Task<Answer>),
+    /// Envoy's router streams a blob.
+    Streaming(BlobStream),
+    /// The store had no blob but an error: its document is read before the client gets an answer.
+    Failing {
+        stream: BlobStream,
+        status: StatusCode,
+        document: Vec<u8>,
+    },
+    /// Envoy's own reply goes out with this body in place of its plain text.
+    Rewording(Bytes),
+    /// The answer has been given.
+    Done,
+}
+
+impl Exchange {
+    /// An exchange of which nothing is known yet.
+    pub fn new(bucket: Rc<Bucket<Upstream>>) -> Self {
+        Self {
+            bucket,
+            state: State::Unseen,
+        }
+    }
+
+    /// Runs the handler as far as it gets. Tells whether the request may go on to the router.
+    fn advance(&mut self) -> Action {
+        let State::Handling(task) = &mut self.state else {
+            return Action::Pause;
+        };
+        match task.poll() {
+            Poll::Pending => Action::Pause,
+            Poll::Ready(Answer::Reply(response)) => self.reply(&response),
+            Poll::Ready(Answer::Stream(stream)) => {
+                headers::rewrite_request(&self.bucket.stream_request(&stream));
+                self.state = State::Streaming(stream);
+                Action::Continue
+            }
+        }
+    }
+
+    fn reply(&mut self, response: &Response<Bytes>) -> Action {
+        self.state = State::Done;
+        headers::send_response(response);
+        Action::Pause
+    }
+
+    /// The store's answer to a streamed request begins.
+    fn begin_stream(&mut self, stream: BlobStream, end_of_stream: bool) -> Action {
+        let (status, store_headers) = headers::read_response();
+        match stream.answer(status, &store_headers) {
+            StreamAnswer::Forward(status, headers) => {
+                self.state = State::Done;
+                headers::rewrite_response(status, &headers);
+                Action::Continue
+            }
+            StreamAnswer::Fail if end_of_stream => self.reply(&stream.failure(status, b"")),
+            StreamAnswer::Fail => {
+                self.state = State::Failing {
+                    stream,
+                    status,
+                    document: Vec::new(),
+                };
+                Action::Pause
+            }
+        }
+    }
+
+    /// Envoy replies by itself: the status and headers stay, the text becomes the API's JSON.
+    fn reword(&mut self) -> Action {
+        let (status, mut headers) = headers::read_response();
+        let body = registry::proxy_error(status);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        headers::rewrite_response(status, &headers);
+        self.state = State::Rewording(body);
+        Action::Continue
+    }
+}
+
+impl Context for Exchange {
+    fn on_http_call_response(&mut self, token: u32, _: usize, body_size: usize, _: usize) {
+        self.bucket.http().complete(token, body_size);
+        if self.advance() == Action::Continue
+            && let Err(error) = hostcalls::resume_http_request()
+        {
+            log::error!("Envoy does not resume a request: {error:?}");
+        }
+    }
+}
+
+impl HttpContext for Exchange {
+    fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        let Some(request) = headers::read_request(!end_of_stream) else {
+            let message = "the request's path is not text";
+            return self.reply(&Error::new(ErrorCode::NoSuchEndpoint, message).into_response());
+        };
+        let bucket = Rc::clone(&self.bucket);
+        let answer = async move { registry::handle(request, &*bucket).await };
+        self.state = State::Handling(Task::new(answer));
+        self.advance()
+    }
+
+    fn on_http_request_body(&mut self, size: usize, _end_of_stream: bool) -> Action {
+        match self.state {
+            State::Streaming(_) => Action::Continue,
+            // No handler reads a body. Were it left to wait, Envoy would buffer it.
+            _ => {
+                replace_buffer(BufferType::HttpRequestBody, size, b"");
+                Action::Pause
+            }
+        }
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Streaming(stream) => self.begin_stream(stream, end_of_stream),
+            State::Unseen | State::Handling(_) => self.reword(),
+            state => {
+                self.state = state;
+                Action::Continue
+            }
+        }
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        match &mut self.state {
+            State::Failing {
+                stream,
+                status,
+                document,
+            } => {
+                let room = ERROR_DOCUMENT_LIMIT.saturating_sub(document.len());
+                let read = hostcalls::get_buffer(BufferType::HttpResponseBody, 0, size.min(room));
+                document.extend(read.ok().flatten().unwrap_or_default());
+                replace_buffer(BufferType::HttpResponseBody, size, b"");
+                if !end_of_stream {
+                    return Action::Pause;
+                }
+                let response = stream.failure(*status, document);
+                self.reply(&response)
+            }
+            State::Rewording(body) => {
+                let body = std::mem::take(body);
+                replace_buffer(BufferType::HttpResponseBody, size, &body);
+                Action::Continue
+            }
+            _ => Action::Continue,
+        }
+    }
+}
+
+/// Replaces the `size` bytes that Envoy holds.
+fn replace_buffer(buffer: BufferType, size: usize, bytes: &[u8]) {
+    if let Err(error) = hostcalls::set_buffer(buffer, 0, size, bytes) {
+        log::error!("Envoy does not take a body: {error:?}");
+    }
+}

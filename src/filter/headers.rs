@@ -1,0 +1,117 @@
+//! Between Envoy's header maps and the types of the crate `http`.
+//!
+//! Each map crosses in one host call, and always as bytes: a header's value may be anything.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::MapType;
+
+use crate::registry::Request;
+use crate::store::HttpRequest;
+
+/// Envoy's headers for the request to the store that remain when it is rewritten: what the client
+/// sent is not for the store, least of all its credentials.
+const KEPT: [&str; 2] = [":scheme", "x-request-id"];
+
+/// Reads the client's request. `None` if its method or path is not even text.
+pub fn read_request(has_body: bool) -> Option<Request> {
+    let mut method = None;
+    let mut target = None;
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs(MapType::HttpRequestHeaders) {
+        match name.as_str() {
+            ":method" => method = Method::from_bytes(&value).ok(),
+            ":path" => target = String::from_utf8(value).ok(),
+            _ => append(&mut headers, &name, value),
+        }
+    }
+    Some(Request {
+        method: method?,
+        target: target?,
+        headers,
+        has_body,
+    })
+}
+
+/// Turns the client's request into one to the store, for Envoy's router to send.
+pub fn rewrite_request(request: &HttpRequest) {
+    let range = request.range.map(|range| range.to_string());
+    let kept = pairs(MapType::HttpRequestHeaders);
+    let mut headers: Vec<(&str, &[u8])> = vec![
+        (":method", request.method.as_str().as_bytes()),
+        (":path", request.path.as_bytes()),
+        (":authority", request.authority.as_bytes()),
+    ];
+    if let Some(range) = &range {
+        headers.push(("range", range.as_bytes()));
+    }
+    let kept = kept
+        .iter()
+        .filter(|(name, _)| KEPT.contains(&name.as_str()));
+    headers.extend(kept.map(|(name, value)| (name.as_str(), value.as_slice())));
+    set(MapType::HttpRequestHeaders, headers);
+}
+
+/// Reads the status and headers of the response that is on its way to the client.
+pub fn read_response() -> (StatusCode, HeaderMap) {
+    let mut status = None;
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs(MapType::HttpResponseHeaders) {
+        match name.as_str() {
+            ":status" => status = StatusCode::from_bytes(&value).ok(),
+            _ => append(&mut headers, &name, value),
+        }
+    }
+    (status.unwrap_or(StatusCode::BAD_GATEWAY), headers)
+}
+
+/// Replaces status and headers of the response that is on its way to the client.
+pub fn rewrite_response(status: StatusCode, headers: &HeaderMap) {
+    let mut pairs: Vec<(&str, &[u8])> = vec![(":status", status.as_str().as_bytes())];
+    pairs.extend(
+        headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_bytes())),
+    );
+    set(MapType::HttpResponseHeaders, pairs);
+}
+
+/// Sends a response in place of whatever Envoy would have done.
+pub fn send_response(response: &Response<Bytes>) {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers: Vec<(&str, String)> = response
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.as_str(), text(value)))
+        .collect();
+    let headers = headers
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
+    let body = Some(&response.body()[..]).filter(|body| !body.is_empty());
+    let status = u32::from(response.status().as_u16());
+    if let Err(error) = hostcalls::send_http_response(status, headers, body) {
+        log::error!("Envoy does not take a response: {error:?}");
+    }
+}
+
+fn pairs(map: MapType) -> Vec<(String, Vec<u8>)> {
+    hostcalls::get_map_bytes(map).unwrap_or_default()
+}
+
+fn set(map: MapType, pairs: Vec<(&str, &[u8])>) {
+    if let Err(error) = hostcalls::set_map_bytes(map, pairs) {
+        log::error!("Envoy does not take headers: {error:?}");
+    }
+}
+
+/// Pseudo-headers, and whatever is no header of HTTP, have no place in a [`HeaderMap`].
+fn append(headers: &mut HeaderMap, name: &str, value: Vec<u8>) {
+    if let (Ok(name), Ok(value)) = (
+        HeaderName::from_bytes(name.as_bytes()),
+        HeaderValue::from_bytes(&value),
+    ) {
+        headers.append(name, value);
+    }
+}

@@ -1,0 +1,68 @@
+//! The Envoy filter: the only code that knows proxy-wasm.
+//!
+//! This module is the plugin: it reads the configuration and makes an [`Exchange`] for every request.
+
+mod exchange;
+mod headers;
+mod task;
+mod upstream;
+
+use std::rc::Rc;
+
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{ContextType, LogLevel};
+
+use crate::config::Config;
+use crate::store::Bucket;
+use exchange::Exchange;
+use upstream::Upstream;
+
+/// The entry point that Envoy calls once for every VM.
+#[allow(
+    unsafe_code,
+    reason = "the macro exports a symbol, which counts as unsafe"
+)]
+mod entry {
+    use super::*;
+
+    proxy_wasm::main! {{
+        proxy_wasm::set_log_level(LogLevel::Info);
+        proxy_wasm::set_root_context(|_| Box::new(Plugin::default()));
+    }}
+}
+
+/// One configured plugin within a VM.
+#[derive(Default)]
+struct Plugin {
+    /// Set by a valid configuration. Envoy makes no exchange before there is one.
+    bucket: Option<Rc<Bucket<Upstream>>>,
+}
+
+impl Context for Plugin {}
+
+impl RootContext for Plugin {
+    fn on_configure(&mut self, _size: usize) -> bool {
+        let json = self.get_plugin_configuration().unwrap_or_default();
+        match Config::parse(&json) {
+            Ok(config) => {
+                let upstream = Upstream::new(&config.store);
+                let bucket = Bucket::new(upstream, &config.store, config.manifest_max_bytes);
+                self.bucket = Some(Rc::new(bucket));
+                true
+            }
+            Err(error) => {
+                log::error!("the plugin's configuration is refused: {error}");
+                false
+            }
+        }
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+
+    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
+        let bucket = Rc::clone(self.bucket.as_ref()?);
+        Some(Box::new(Exchange::new(bucket)))
+    }
+}

@@ -1,0 +1,104 @@
+//! Storage calls over Envoy: [`Http`] by `dispatch_http_call`.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures::channel::oneshot;
+use http::StatusCode;
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{BufferType, MapType};
+
+use crate::config::StoreConfig;
+use crate::store::{Http, HttpError, HttpRequest, HttpResponse};
+
+type Outcome = Result<HttpResponse, HttpError>;
+
+/// The way to the blob store, shared by all exchanges of a plugin.
+pub struct Upstream {
+    cluster: String,
+    timeout: Duration,
+    /// The calls under way, by Envoy's token.
+    calls: RefCell<HashMap<u32, oneshot::Sender<Outcome>>>,
+}
+
+impl Upstream {
+    /// The way to the store that `config` describes.
+    pub fn new(config: &StoreConfig) -> Self {
+        Self {
+            cluster: config.cluster.clone(),
+            timeout: config.timeout(),
+            calls: RefCell::default(),
+        }
+    }
+
+    /// Completes the call `token` with the response that Envoy holds now, whose body has `body_size`
+    /// bytes. To be called from the callback `on_http_call_response` only.
+    pub fn complete(&self, token: u32, body_size: usize) {
+        if let Some(waiting) = self.calls.borrow_mut().remove(&token) {
+            // Nobody waits any more if the client has gone away: then the response is dropped.
+            let _ = waiting.send(read_response(body_size));
+        }
+    }
+}
+
+impl Http for Upstream {
+    async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
+        let range = request.range.map(|range| range.to_string());
+        let mut headers = vec![
+            (":method", request.method.as_str()),
+            (":path", request.path.as_str()),
+            (":authority", request.authority.as_str()),
+        ];
+        if let Some(range) = &range {
+            headers.push(("range", range));
+        }
+        let token =
+            hostcalls::dispatch_http_call(&self.cluster, headers, None, vec![], self.timeout)
+                .map_err(|_| HttpError::Connection)?;
+        let (sender, receiver) = oneshot::channel();
+        self.calls.borrow_mut().insert(token, sender);
+        let _forget_when_dropped = UnderWay {
+            upstream: self,
+            token,
+        };
+        receiver.await.unwrap_or(Err(HttpError::Connection))
+    }
+}
+
+/// A call that someone waits for. When an exchange ends early Envoy drops its calls without a word,
+/// so they are forgotten here.
+struct UnderWay<'a> {
+    upstream: &'a Upstream,
+    token: u32,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.upstream.calls.borrow_mut().remove(&self.token);
+    }
+}
+
+/// Reads the response that Envoy holds. One without a status is Envoy's way to report a broken
+/// connection.
+fn read_response(body_size: usize) -> Outcome {
+    let status = hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, ":status")
+        .ok()
+        .flatten()
+        .ok_or(HttpError::Connection)?;
+    let status = StatusCode::from_bytes(&status).map_err(|_| HttpError::Nonsense)?;
+    let body = match body_size {
+        0 => None,
+        size => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size)
+            .ok()
+            .flatten(),
+    };
+    let body = body.unwrap_or_default();
+    if body.len() != body_size {
+        return Err(HttpError::Connection);
+    }
+    Ok(HttpResponse {
+        status,
+        body: body.into(),
+    })
+}

@@ -1,0 +1,240 @@
+//! The API's errors: the codes, the one table from code to status, and the JSON they are sent as.
+//!
+//! Source: OCI distribution specification, "Error codes", and for what it leaves open the table of
+//! the `distribution` registry.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName};
+use http::{HeaderValue, Response, StatusCode};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::store::{StoreError, StoreErrorKind};
+
+/// What went wrong, in the API's terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorCode {
+    /// Something failed that the client can't help.
+    Unknown,
+    /// The method or operation is not supported.
+    Unsupported,
+    /// The store can't be reached or is overloaded.
+    Unavailable,
+    /// The digest in the request is none, or does not match the content.
+    DigestInvalid,
+    /// The repository's name is none.
+    NameInvalid,
+    /// The path is no endpoint of the API.
+    NoSuchEndpoint,
+    /// The tag is none.
+    TagInvalid,
+    /// The repository has no such manifest.
+    ManifestUnknown,
+    /// The repository has no such blob.
+    BlobUnknown,
+    /// The range asked for lies outside the content.
+    RangeInvalid,
+    /// The request carries a body of a size that can't be right.
+    SizeInvalid,
+    /// The client has not said who it is.
+    Unauthorized,
+    /// The client may not do this.
+    Denied,
+    /// The client asks too often.
+    TooManyRequests,
+}
+
+impl ErrorCode {
+    /// The one table: how each code is written, and the status it is sent with.
+    fn entry(self) -> (&'static str, StatusCode) {
+        match self {
+            Self::Unknown => ("UNKNOWN", StatusCode::INTERNAL_SERVER_ERROR),
+            Self::Unsupported => ("UNSUPPORTED", StatusCode::METHOD_NOT_ALLOWED),
+            Self::Unavailable => ("UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
+            Self::DigestInvalid => ("DIGEST_INVALID", StatusCode::BAD_REQUEST),
+            Self::NameInvalid => ("NAME_INVALID", StatusCode::BAD_REQUEST),
+            // The API has no code of its own for a path that is none of its endpoints.
+            Self::NoSuchEndpoint => ("NAME_UNKNOWN", StatusCode::NOT_FOUND),
+            Self::TagInvalid => ("TAG_INVALID", StatusCode::BAD_REQUEST),
+            Self::ManifestUnknown => ("MANIFEST_UNKNOWN", StatusCode::NOT_FOUND),
+            Self::BlobUnknown => ("BLOB_UNKNOWN", StatusCode::NOT_FOUND),
+            Self::RangeInvalid => ("RANGE_INVALID", StatusCode::RANGE_NOT_SATISFIABLE),
+            Self::SizeInvalid => ("SIZE_INVALID", StatusCode::BAD_REQUEST),
+            Self::Unauthorized => ("UNAUTHORIZED", StatusCode::UNAUTHORIZED),
+            Self::Denied => ("DENIED", StatusCode::FORBIDDEN),
+            Self::TooManyRequests => ("TOOMANYREQUESTS", StatusCode::TOO_MANY_REQUESTS),
+        }
+    }
+
+    /// The code as it is written in the API's JSON.
+    pub fn as_str(self) -> &'static str {
+        self.entry().0
+    }
+
+    /// The HTTP status the code is sent with.
+    pub fn status(self) -> StatusCode {
+        self.entry().1
+    }
+}
+
+/// A failed request: what the client is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Error {
+    code: ErrorCode,
+    message: String,
+    detail: Option<Value>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Error {
+    /// An error with a message for the person who reads the client's output.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            detail: None,
+            headers: Vec::new(),
+        }
+    }
+
+    /// The method is none that the endpoint has; `allowed` is the value of the `Allow` header.
+    pub fn method_not_allowed(allowed: &'static str) -> Self {
+        Self::new(
+            ErrorCode::Unsupported,
+            format!("the operation is unsupported; this endpoint takes {allowed}"),
+        )
+        .with_header(ALLOW, HeaderValue::from_static(allowed))
+    }
+
+    /// Adds what a program may want to read: the digest, the reference, the offending field.
+    pub fn with_detail(mut self, detail: impl Into<Value>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds a header to the answer.
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The code.
+    pub fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// The answer: the status of the table and the JSON envelope.
+    pub fn into_response(self) -> Response<Bytes> {
+        let mut response = Response::new(envelope(&[&self]));
+        *response.status_mut() = self.code.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.extend(self.headers);
+        response
+    }
+}
+
+impl From<StoreError> for Error {
+    /// A storage fault is never "not found". What exactly failed stands in the message, because the
+    /// person who sees it first is often the one who runs the registry.
+    fn from(error: StoreError) -> Self {
+        let code = match error.kind() {
+            StoreErrorKind::Unavailable => ErrorCode::Unavailable,
+            StoreErrorKind::TimedOut | StoreErrorKind::Failed => ErrorCode::Unknown,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// The body for a reply that the proxy gives by itself: for a request it refuses, a limit that is
+/// reached, a timeout. The status stays the proxy's own.
+pub fn proxy_error(status: StatusCode) -> Bytes {
+    let code = [
+        ErrorCode::Unauthorized,
+        ErrorCode::Denied,
+        ErrorCode::TooManyRequests,
+        ErrorCode::Unavailable,
+    ]
+    .into_iter()
+    .find(|code| code.status() == status)
+    .unwrap_or(ErrorCode::Unknown);
+    envelope(&[&Error::new(code, format!("the proxy answered {status}"))])
+}
+
+/// `{"errors":[{"code":…,"message":…,"detail":…}]}`
+fn envelope(errors: &[&Error]) -> Bytes {
+    #[derive(Serialize)]
+    struct Envelope<'a> {
+        errors: Vec<Entry<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Entry<'a> {
+        code: &'static str,
+        message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<&'a Value>,
+    }
+    let entries = errors.iter().map(|error| Entry {
+        code: error.code.as_str(),
+        message: &error.message,
+        detail: error.detail.as_ref(),
+    });
+    let envelope = Envelope {
+        errors: entries.collect(),
+    };
+    // Texts and JSON values always serialise; a reply without a body would still have its status.
+    serde_json::to_vec(&envelope)
+        .map(Bytes::from)
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn an_error_is_sent_with_its_status_and_the_json_envelope() {
+        let response = Error::new(ErrorCode::BlobUnknown, "no \"blob\"")
+            .with_detail("sha256:0")
+            .into_response();
+        assert_eq!(response.status(), 404);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+        let body: Value = serde_json::from_slice(response.body()).expect("JSON");
+        let expected = serde_json::json!({"errors": [
+            {"code": "BLOB_UNKNOWN", "message": "no \"blob\"", "detail": "sha256:0"}
+        ]});
+        assert_eq!(body, expected);
+    }
+
+    #[test]
+    fn an_absent_detail_is_left_out() {
+        let body = Error::new(ErrorCode::Unknown, "m")
+            .into_response()
+            .into_body();
+        assert_eq!(
+            &body[..],
+            br#"{"errors":[{"code":"UNKNOWN","message":"m"}]}"#
+        );
+    }
+
+    #[test]
+    fn a_wrong_method_is_answered_with_allow() {
+        let response = Error::method_not_allowed("GET, HEAD").into_response();
+        assert_eq!(response.status(), 405);
+        assert_eq!(response.headers()[ALLOW], "GET, HEAD");
+    }
+
+    #[test]
+    fn storage_faults_are_never_not_found() {
+        for (kind, code) in [
+            (StoreErrorKind::Failed, ErrorCode::Unknown),
+            (StoreErrorKind::TimedOut, ErrorCode::Unknown),
+            (StoreErrorKind::Unavailable, ErrorCode::Unavailable),
+        ] {
+            assert_eq!(Error::from(StoreError::new(kind, "x")).code(), code);
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! The media types of manifests, and which of them a client accepts.
+//!
+//! Negotiation follows RFC 9110, section 12.5.1. Parameters of a media range other than `q` are
+//! ignored, as `distribution` ignores them: no manifest type has parameters, so a range that carries
+//! one can only mean the type without it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+/// The manifest types that a registry stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MediaType {
+    /// Docker schema 1, unsigned.
+    DockerSchema1,
+    /// Docker schema 1 in its JWS envelope.
+    DockerSchema1Signed,
+    /// Docker schema 2 image manifest.
+    DockerManifest,
+    /// Docker schema 2 manifest list.
+    DockerManifestList,
+    /// OCI image manifest.
+    OciManifest,
+    /// OCI image index.
+    OciIndex,
+}
+
+impl MediaType {
+    /// Every manifest type, in no particular order.
+    pub const ALL: [Self; 6] = [
+        Self::DockerSchema1,
+        Self::DockerSchema1Signed,
+        Self::DockerManifest,
+        Self::DockerManifestList,
+        Self::OciManifest,
+        Self::OciIndex,
+    ];
+
+    /// The registered name, in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DockerSchema1 => "application/vnd.docker.distribution.manifest.v1+json",
+            Self::DockerSchema1Signed => {
+                "application/vnd.docker.distribution.manifest.v1+prettyjws"
+            }
+            Self::DockerManifest => "application/vnd.docker.distribution.manifest.v2+json",
+            Self::DockerManifestList => "application/vnd.docker.distribution.manifest.list.v2+json",
+            Self::OciManifest => "application/vnd.oci.image.manifest.v1+json",
+            Self::OciIndex => "application/vnd.oci.image.index.v1+json",
+        }
+    }
+}
+
+impl fmt::Display for MediaType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The text is none of the manifest types in [`MediaType::ALL`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("not a manifest's media type")]
+pub struct UnknownMediaType;
+
+impl FromStr for MediaType {
+    type Err = UnknownMediaType;
+
+    /// Type names are compared without regard to case (RFC 9110, section 8.3.1).
+    fn from_str(text: &str) -> Result<Self, UnknownMediaType> {
+        Self::ALL
+            .into_iter()
+            .find(|media_type| media_type.as_str().eq_ignore_ascii_case(text))
+            .ok_or(UnknownMediaType)
+    }
+}
+
+/// What a client accepts: the media ranges of all its `Accept` headers together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accept {
+    /// `None` where the client said nothing, which means anything.
+    ranges: Option<Vec<MediaRange>>,
+}
+
+impl Accept {
+    /// Reads the values of the `Accept` headers of one request, in any number.
+    ///
+    /// Elements that are no media range are passed over, as RFC 9110 has recipients do with list
+    /// elements they can't use. A header without any element says as little as no header.
+    pub fn parse<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
+        let elements: Vec<&str> = values
+            .into_iter()
+            .flat_map(|value| split_outside_quotes(value, ','))
+            .map(trim)
+            .filter(|element| !element.is_empty())
+            .collect();
+        if elements.is_empty() {
+            return Self { ranges: None };
+        }
+        Self {
+            ranges: Some(elements.into_iter().filter_map(MediaRange::parse).collect()),
+        }
+    }
+
+    /// Whether the client takes `media_type`: the most specific range that matches decides, and
+    /// refuses it with a `q` of 0.
+    pub fn admits(&self, media_type: MediaType) -> bool {
+        let Some(ranges) = &self.ranges else {
+            return true;
+        };
+        ranges
+            .iter()
+            .filter_map(|range| Some((range.specificity(media_type)?, range.quality)))
+            .max()
+            .is_some_and(|(_, quality)| quality > Quality::ZERO)
+    }
+}
+
+/// How narrowly a media range matched; later is narrower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Specificity {
+    Anything,
+    Type,
+    Exact,
+}
+
+/// A `q` value in thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Quality(u16);
+
+impl Quality {
+    const ZERO: Self = Self(0);
+    const ONE: Self = Self(1000);
+
+    /// `( "0" [ "." 0*3DIGIT ] ) / ( "1" [ "." 0*3("0") ] )`, RFC 9110 section 12.4.2.
+    fn parse(text: &str) -> Option<Self> {
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        if fraction.len() > 3 || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let thousandths: u16 = format!("{fraction:0<3}").parse().ok()?;
+        match (whole, thousandths) {
+            ("0", _) => Some(Self(thousandths)),
+            ("1", 0) => Some(Self::ONE),
+            _ => None,
+        }
+    }
+}
+
+/// One element of an `Accept` header, in lower case. A wildcard is `*`.
+#[derive(Debug, Clone, PartialEq)]
+struct MediaRange {
+    main_type: String,
+    subtype: String,
+    quality: Quality,
+}
+
+impl MediaRange {
+    fn parse(element: &str) -> Option<Self> {
+        let mut parts = split_outside_quotes(element, ';').map(trim);
+        let (main_type, subtype) = parts.next()?.split_once('/')?;
+        let is_wildcard_then_type = main_type == "*" && subtype != "*";
+        if !is_token(main_type) || !is_token(subtype) || is_wildcard_then_type {
+            return None;
+        }
+        Some(Self {
+            main_type: main_type.to_ascii_lowercase(),
+            subtype: subtype.to_ascii_lowercase(),
+            quality: quality_parameter(parts)?,
+        })
+    }
+
+    fn specificity(&self, media_type: MediaType) -> Option<Specificity> {
+        let (main_type, subtype) = media_type.as_str().split_once('/')?;
+        match (self.main_type.as_str(), self.subtype.as_str()) {
+            ("*", "*") => Some(Specificity::Anything),
+            (t, "*") if t == main_type => Some(Specificity::Type),
+            (t, s) if t == main_type && s == subtype => Some(Specificity::Exact),
+            _ => None,
+        }
+    }
+}
+
+/// The value of the first `q` among `parameters`: 1 where there is none, `None` where it is malformed.
+fn quality_parameter<'a>(mut parameters: impl Iterator<Item = &'a str>) -> Option<Quality> {
+    let value = parameters.find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.eq_ignore_ascii_case("q").then_some(value)
+    });
+    value.map_or(Some(Quality::ONE), Quality::parse)
+}
+
+/// Splits at `separator`, except within quoted strings (RFC 9110, section 5.6.4).
+fn split_outside_quotes(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    let mut escaped = false;
+    text.split(move |c| {
+        if escaped {
+            escaped = false;
+        } else if quoted && c == '\\' {
+            escaped = true;
+        } else if c == '"' {
+            quoted = !quoted;
+        }
+        !quoted && c == separator
+    })
+}
+
+/// Strips the white space that RFC 9110 allows around elements.
+fn trim(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
+}
+
+/// `token` of RFC 9110, section 5.6.2. `*` is one of its characters.
+fn is_token(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
+    const DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
+    #[test]
+    fn type_names_are_read_in_any_case() {
+        for media_type in MediaType::ALL {
+            let name = media_type.as_str();
+            assert_eq!(name.parse(), Ok(media_type));
+            assert_eq!(name.to_uppercase().parse(), Ok(media_type));
+        }
+        assert_eq!(
+            "application/json".parse::<MediaType>(),
+            Err(UnknownMediaType)
+        );
+    }
+
+    /// Each row: the `Accept` headers, and whether an OCI image manifest may be answered.
+    #[test]
+    fn accept_admits_what_rfc_9110_says() {
+        let long_list = format!("{DOCKER}, {OCI} , application/json");
+        let rows: &[(&[&str], bool)] = &[
+            (&[], true),
+            (&[""], true),
+            (&[" , ,"], true),
+            (&["*/*"], true),
+            (&["application/*"], true),
+            (&["Application/*"], true),
+            (&["text/*"], false),
+            (&[OCI], true),
+            (&["APPLICATION/VND.OCI.IMAGE.MANIFEST.V1+JSON"], true),
+            (&[DOCKER], false),
+            (&[DOCKER, OCI], true),
+            (&["", OCI], true),
+            (&["", DOCKER], false),
+            (&[&long_list], true),
+            // Parameters other than q say nothing; a quoted one may contain separators.
+            (
+                &["application/vnd.oci.image.manifest.v1+json;charset=utf-8"],
+                true,
+            ),
+            (
+                &["application/vnd.oci.image.manifest.v1+json ; a=\"x,y;q=0\" ; q=0.1"],
+                true,
+            ),
+            (
+                &["text/plain;a=\"\\\",application/vnd.oci.image.manifest.v1+json\""],
+                false,
+            ),
+            // q.
+            (&["application/vnd.oci.image.manifest.v1+json;q=0"], false),
+            (
+                &["application/vnd.oci.image.manifest.v1+json;Q=0.000"],
+                false,
+            ),
+            (
+                &["application/vnd.oci.image.manifest.v1+json;q=0.001"],
+                true,
+            ),
+            (
+                &["application/vnd.oci.image.manifest.v1+json;q=1.000"],
+                true,
+            ),
+            (&["*/*;q=0"], false),
+            // The most specific range decides, wherever it stands.
+            (
+                &["*/*, application/vnd.oci.image.manifest.v1+json;q=0"],
+                false,
+            ),
+            (
+                &["application/vnd.oci.image.manifest.v1+json;q=0, */*"],
+                false,
+            ),
+            (
+                &["application/vnd.oci.image.manifest.v1+json;q=0", "*/*"],
+                false,
+            ),
+            (&["*/*;q=0, application/*;q=0.5"], true),
+            (&["application/*;q=0, */*"], false),
+            (
+                &["application/*;q=0, application/vnd.oci.image.manifest.v1+json"],
+                true,
+            ),
+            // What is no media range is passed over.
+            (&["nonsense"], false),
+            (&["*/json"], false),
+            (&["nonsense, */*"], true),
+            (&["application/vnd.oci.image.manifest.v1+json;q=2"], false),
+            (
+                &["application/vnd.oci.image.manifest.v1+json;q=0.0001"],
+                false,
+            ),
+            (&["application/vnd.oci.image.manifest.v1+json;q=abc"], false),
+            (&["application/vnd.oci.image.manifest.v1+json;q="], false),
+        ];
+        for (values, admitted) in rows {
+            let accept = Accept::parse(values.iter().copied());
+            assert_eq!(
+                accept.admits(MediaType::OciManifest),
+                *admitted,
+                "{values:?}"
+            );
+        }
+    }
+}

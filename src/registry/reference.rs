@@ -1,0 +1,471 @@
+//! The names of things: repositories, tags, digests, and the reference that is one of the last two.
+//!
+//! Each type is parsed once and is valid from then on. Storage keys are built from these types alone,
+//! so what they refuse can never be part of a key.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest as _, Sha256, Sha512};
+use thiserror::Error;
+
+/// The longest repository name accepted, in bytes; `distribution`'s own limit.
+pub const NAME_MAX_LENGTH: usize = 255;
+
+/// The longest tag the specification allows, in bytes.
+pub const TAG_MAX_LENGTH: usize = 128;
+
+/// Why a text is no repository name. The texts are what the client is told.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NameError {
+    /// Longer than [`NAME_MAX_LENGTH`].
+    #[error("repository name is longer than {NAME_MAX_LENGTH} characters")]
+    TooLong,
+    /// A path component that the grammar does not allow, an empty one included.
+    #[error(
+        "repository name must consist of path components of lower-case letters and digits, separated by '.', '_', '__' or dashes"
+    )]
+    Malformed,
+}
+
+/// The name of a repository, such as `library/alpine`.
+///
+/// The grammar is that of the OCI distribution specification, section "Pulling manifests":
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(String);
+
+impl Name {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text.len() > NAME_MAX_LENGTH {
+            return Err(NameError::TooLong);
+        }
+        if !text.split('/').all(is_name_component) {
+            return Err(NameError::Malformed);
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether `text` is runs of `[a-z0-9]` joined by the separators `.`, `_`, `__` or any number of `-`.
+fn is_name_component(text: &str) -> bool {
+    let is_alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let mut rest = text;
+    loop {
+        let word_end = rest.find(|c| !is_alphanumeric(c)).unwrap_or(rest.len());
+        if word_end == 0 {
+            return false;
+        }
+        rest = &rest[word_end..];
+        if rest.is_empty() {
+            return true;
+        }
+        let separator_end = rest.find(is_alphanumeric).unwrap_or(rest.len());
+        let (separator, after) = rest.split_at(separator_end);
+        let is_separator =
+            matches!(separator, "." | "_" | "__") || separator.bytes().all(|b| b == b'-');
+        if !is_separator {
+            return false;
+        }
+        rest = after;
+    }
+}
+
+/// The text is no tag: the specification allows `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "tag must be at most {TAG_MAX_LENGTH} letters, digits, '_', '.' and '-', and begin with a letter, a digit or '_'"
+)]
+pub struct TagError;
+
+/// A tag: a name within a repository that points at a manifest and can be moved.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tag(String);
+
+impl Tag {
+    /// The tag as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Tag {
+    type Err = TagError;
+
+    fn from_str(text: &str) -> Result<Self, TagError> {
+        let is_word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+        let valid = text.len() <= TAG_MAX_LENGTH
+            && text.bytes().next().is_some_and(is_word)
+            && text.bytes().all(|b| is_word(b) || b == b'.' || b == b'-');
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(TagError)
+        }
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The digest algorithms in use: the two that the OCI image specification registers and every
+/// client knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Algorithm {
+    /// SHA-256, the canonical one.
+    Sha256,
+    /// SHA-512.
+    Sha512,
+}
+
+impl Algorithm {
+    /// The algorithm's name, as it stands in a digest and in storage keys.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+        }
+    }
+
+    /// How many hexadecimal digits a digest of this algorithm has.
+    pub fn hex_length(self) -> usize {
+        match self {
+            Self::Sha256 => 64,
+            Self::Sha512 => 128,
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "sha256" => Some(Self::Sha256),
+            "sha512" => Some(Self::Sha512),
+            _ => None,
+        }
+    }
+}
+
+/// Why a text is no digest that this registry takes.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DigestError {
+    /// No `algorithm:hex`.
+    #[error("digest must have the form algorithm:hex")]
+    Malformed,
+    /// An algorithm other than sha256 and sha512.
+    #[error("digest algorithm must be sha256 or sha512")]
+    UnknownAlgorithm,
+    /// Not exactly as many lower-case hexadecimal digits as the algorithm has.
+    #[error("a {} digest has exactly {} lower-case hexadecimal digits", .0.as_str(), .0.hex_length())]
+    WrongHex(Algorithm),
+}
+
+/// The digest of some content, such as `sha256:` and 64 lower-case hexadecimal digits.
+///
+/// Source: OCI image specification, "Digests".
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest {
+    algorithm: Algorithm,
+    text: String,
+}
+
+impl Digest {
+    /// The digest of `content` under `algorithm`.
+    pub fn of(algorithm: Algorithm, content: &[u8]) -> Self {
+        let hex = match algorithm {
+            Algorithm::Sha256 => to_hex(&Sha256::digest(content)),
+            Algorithm::Sha512 => to_hex(&Sha512::digest(content)),
+        };
+        Self {
+            algorithm,
+            text: format!("{}:{hex}", algorithm.as_str()),
+        }
+    }
+
+    /// Whether `content` hashes to this digest.
+    pub fn matches(&self, content: &[u8]) -> bool {
+        Self::of(self.algorithm, content) == *self
+    }
+
+    /// The algorithm.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The hexadecimal part.
+    pub fn hex(&self) -> &str {
+        &self.text[self.algorithm.as_str().len() + 1..]
+    }
+
+    /// The whole digest, `algorithm:hex`.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 0x0f])
+        .map(|nibble| char::from(DIGITS[usize::from(nibble)]))
+        .collect()
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        let (name, hex) = text.split_once(':').ok_or(DigestError::Malformed)?;
+        let algorithm = Algorithm::from_name(name).ok_or(DigestError::UnknownAlgorithm)?;
+        let is_lower_hex = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+        if hex.len() != algorithm.hex_length() || !hex.bytes().all(is_lower_hex) {
+            return Err(DigestError::WrongHex(algorithm));
+        }
+        Ok(Self {
+            algorithm,
+            text: text.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Why a text refers to no manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ReferenceError {
+    /// It has a colon, so it must be a digest, and is none.
+    #[error(transparent)]
+    Digest(#[from] DigestError),
+    /// It has no colon, so it must be a tag, and is none.
+    #[error(transparent)]
+    Tag(#[from] TagError),
+}
+
+/// What a manifest is asked for by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reference {
+    /// By tag: whatever it points at now.
+    Tag(Tag),
+    /// By digest: that very content.
+    Digest(Digest),
+}
+
+impl FromStr for Reference {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        // A tag has no colon and a digest has one: which error to give is never in doubt.
+        if text.contains(':') {
+            Ok(Self::Digest(text.parse()?))
+        } else {
+            Ok(Self::Tag(text.parse()?))
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag(tag) => tag.fmt(f),
+            Self::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn names_follow_the_specification_grammar() {
+        let longest = "a".repeat(NAME_MAX_LENGTH);
+        for valid in [
+            "a",
+            "0",
+            "a/b",
+            "library/alpine",
+            "a.b",
+            "a_b",
+            "a__b",
+            "a-b",
+            "a---b",
+            "a/b-c/d__e.f",
+            "_catalog1".trim_start_matches('_'),
+            "manifests/blobs",
+            &longest,
+        ] {
+            assert_eq!(
+                valid.parse::<Name>().map(|n| n.to_string()),
+                Ok(valid.to_owned())
+            );
+        }
+        for malformed in [
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a//b",
+            "A",
+            "a.",
+            ".a",
+            "a..b",
+            "a___b",
+            "a_-b",
+            "a._b",
+            "-a",
+            "a-",
+            "_a",
+            "..",
+            "a/../b",
+            "a/./b",
+            "a b",
+            "a\0b",
+            "ä",
+            "a%2fb",
+            "a:b",
+            "a\\b",
+            "a/_manifests",
+        ] {
+            assert_eq!(
+                malformed.parse::<Name>(),
+                Err(NameError::Malformed),
+                "{malformed:?}"
+            );
+        }
+        assert_eq!(
+            "a".repeat(NAME_MAX_LENGTH + 1).parse::<Name>(),
+            Err(NameError::TooLong)
+        );
+    }
+
+    #[test]
+    fn tags_follow_the_specification_grammar() {
+        let longest = "t".repeat(TAG_MAX_LENGTH);
+        for valid in [
+            "latest",
+            "_",
+            "1",
+            "v1.2.3-rc.1",
+            "A_b-C.d",
+            "a..b",
+            &longest,
+        ] {
+            assert_eq!(
+                valid.parse::<Tag>().map(|t| t.to_string()),
+                Ok(valid.to_owned())
+            );
+        }
+        let too_long = "t".repeat(TAG_MAX_LENGTH + 1);
+        for invalid in [
+            "", ".", "..", ".a", "-a", "a/b", "a b", "a\0", "ä", "a+b", "a%20", &too_long,
+        ] {
+            assert_eq!(invalid.parse::<Tag>(), Err(TagError), "{invalid:?}");
+        }
+    }
+
+    #[test]
+    fn digests_need_a_known_algorithm_and_exact_lower_hex() {
+        let sha256 = format!("sha256:{}", "0a".repeat(32));
+        let sha512 = format!("sha512:{}", "f9".repeat(64));
+        for valid in [&sha256, &sha512] {
+            assert_eq!(
+                valid.parse::<Digest>().map(|d| d.to_string()),
+                Ok(valid.clone())
+            );
+        }
+        for (invalid, error) in [
+            ("sha256".to_owned(), DigestError::Malformed),
+            (
+                format!("sha384:{}", "0".repeat(96)),
+                DigestError::UnknownAlgorithm,
+            ),
+            (
+                format!("SHA256:{}", "0".repeat(64)),
+                DigestError::UnknownAlgorithm,
+            ),
+            (
+                format!("../x:{}", "0".repeat(64)),
+                DigestError::UnknownAlgorithm,
+            ),
+            (
+                "sha256:".to_owned(),
+                DigestError::WrongHex(Algorithm::Sha256),
+            ),
+            (
+                format!("sha256:{}", "0".repeat(63)),
+                DigestError::WrongHex(Algorithm::Sha256),
+            ),
+            (
+                format!("sha256:{}", "0".repeat(65)),
+                DigestError::WrongHex(Algorithm::Sha256),
+            ),
+            (
+                format!("sha256:{}", "A".repeat(64)),
+                DigestError::WrongHex(Algorithm::Sha256),
+            ),
+            (
+                format!("sha256:{}", "/".repeat(64)),
+                DigestError::WrongHex(Algorithm::Sha256),
+            ),
+            (
+                format!("sha512:{}", "0".repeat(64)),
+                DigestError::WrongHex(Algorithm::Sha512),
+            ),
+        ] {
+            assert_eq!(invalid.parse::<Digest>(), Err(error), "{invalid:?}");
+        }
+    }
+
+    #[test]
+    fn digests_of_known_content() {
+        // FIPS 180-4's example "abc".
+        let sha256 = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let sha512 = "sha512:ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+                      2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f";
+        for text in [sha256, sha512] {
+            let digest: Digest = text.parse().expect("a valid digest");
+            assert_eq!(Digest::of(digest.algorithm(), b"abc"), digest);
+            assert!(digest.matches(b"abc"));
+            assert!(!digest.matches(b"abd"));
+        }
+    }
+
+    #[test]
+    fn a_colon_makes_a_reference_a_digest() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        assert!(matches!("latest".parse(), Ok(Reference::Tag(_))));
+        assert!(matches!(digest.parse(), Ok(Reference::Digest(_))));
+        assert!(matches!(
+            "sha256:0".parse::<Reference>(),
+            Err(ReferenceError::Digest(_))
+        ));
+        assert!(matches!(
+            "..".parse::<Reference>(),
+            Err(ReferenceError::Tag(_))
+        ));
+    }
+}

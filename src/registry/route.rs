@@ -1,0 +1,234 @@
+//! From a request's target to the endpoint of the API it means.
+//!
+//! The target's segments are percent-decoded one by one, after the path was split: `%2f` is part of
+//! a segment and never a separator. Nothing is normalised. `..`, an empty segment or a NUL is simply
+//! no part of any valid name.
+
+use std::borrow::Cow;
+use std::str::FromStr;
+
+use percent_encoding::percent_decode_str;
+
+use super::error::{Error, ErrorCode};
+use super::reference::{Digest, Name, Reference, ReferenceError};
+
+/// What a request is addressed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `/v2/`: whether the API is spoken here.
+    Base,
+    /// `/v2/<name>/manifests/<reference>`
+    Manifest {
+        /// The repository.
+        name: Name,
+        /// The manifest's tag or digest.
+        reference: Reference,
+    },
+    /// `/v2/<name>/blobs/<digest>`
+    Blob {
+        /// The repository.
+        name: Name,
+        /// The blob's digest.
+        digest: Digest,
+    },
+}
+
+impl Endpoint {
+    /// Finds the endpoint that `target` (a path and perhaps a query) means.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorCode::NoSuchEndpoint`] where the path has the shape of no endpoint, and
+    /// `NAME_INVALID`, `TAG_INVALID` or `DIGEST_INVALID` where one of its parts is malformed.
+    pub fn parse(target: &str) -> Result<Self, Error> {
+        let path = target.split_once('?').map_or(target, |(path, _query)| path);
+        if matches!(path, "/v2" | "/v2/") {
+            return Ok(Self::Base);
+        }
+        // Names may themselves contain the words `manifests` and `blobs`, so the path is read from
+        // its end.
+        let mut parts = path
+            .strip_prefix("/v2/")
+            .ok_or_else(no_such_endpoint)?
+            .rsplitn(3, '/');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some(reference), Some("manifests"), Some(name)) => Ok(Self::Manifest {
+                name: parse_name(name)?,
+                reference: parse_reference(reference)?,
+            }),
+            (Some(digest), Some("blobs"), Some(name)) => Ok(Self::Blob {
+                name: parse_name(name)?,
+                digest: parse_digest(digest)?,
+            }),
+            _ => Err(no_such_endpoint()),
+        }
+    }
+}
+
+fn no_such_endpoint() -> Error {
+    Error::new(
+        ErrorCode::NoSuchEndpoint,
+        "the path is no endpoint of the registry",
+    )
+}
+
+fn parse_name(text: &str) -> Result<Name, Error> {
+    let components: Vec<_> = text.split('/').map(decode).collect();
+    let name = Name::from_str(&components.join("/"));
+    let hides_a_slash = components.iter().any(|component| component.contains('/'));
+    match name {
+        Ok(name) if !hides_a_slash => Ok(name),
+        Ok(_) => Err(Error::new(
+            ErrorCode::NameInvalid,
+            "the slashes of a repository name may not be encoded",
+        )),
+        Err(error) => Err(Error::new(ErrorCode::NameInvalid, error.to_string())),
+    }
+    .map_err(|error| error.with_detail(text))
+}
+
+fn parse_reference(text: &str) -> Result<Reference, Error> {
+    Reference::from_str(&decode(text)).map_err(|error| {
+        let code = match error {
+            ReferenceError::Digest(_) => ErrorCode::DigestInvalid,
+            ReferenceError::Tag(_) => ErrorCode::TagInvalid,
+        };
+        Error::new(code, error.to_string()).with_detail(text)
+    })
+}
+
+fn parse_digest(text: &str) -> Result<Digest, Error> {
+    Digest::from_str(&decode(text))
+        .map_err(|error| Error::new(ErrorCode::DigestInvalid, error.to_string()).with_detail(text))
+}
+
+/// Percent-decodes one segment. Bytes that are no UTF-8 become U+FFFD, which no name, tag or digest
+/// may contain.
+fn decode(segment: &str) -> Cow<'_, str> {
+    percent_decode_str(segment).decode_utf8_lossy()
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    fn code_of(target: &str) -> Option<ErrorCode> {
+        Endpoint::parse(target).err().map(|error| error.code())
+    }
+
+    #[test]
+    fn targets_mean_endpoints() {
+        let name = |text: &str| text.parse().expect("a valid name");
+        let reference = |text: &str| text.parse().expect("a valid reference");
+        let manifest = |n, r| Endpoint::Manifest {
+            name: name(n),
+            reference: reference(r),
+        };
+        let digest = format!("sha256:{HEX}");
+        let rows = [
+            ("/v2".to_owned(), Endpoint::Base),
+            ("/v2/".to_owned(), Endpoint::Base),
+            ("/v2/?x=y".to_owned(), Endpoint::Base),
+            ("/v2/a/manifests/t".to_owned(), manifest("a", "t")),
+            (
+                "/v2/a/b/manifests/t?ns=x/y".to_owned(),
+                manifest("a/b", "t"),
+            ),
+            (
+                "/v2/manifests/manifests/manifests".to_owned(),
+                manifest("manifests", "manifests"),
+            ),
+            (
+                "/v2/a/manifests/b/blobs/manifests/t".to_owned(),
+                manifest("a/manifests/b/blobs", "t"),
+            ),
+            (format!("/v2/a/manifests/{digest}"), manifest("a", &digest)),
+            (
+                format!("/v2/a/manifests/sha256%3A{HEX}"),
+                manifest("a", &digest),
+            ),
+            ("/v2/%61/manifests/%74".to_owned(), manifest("a", "t")),
+            (
+                format!("/v2/a/blobs/{digest}"),
+                Endpoint::Blob {
+                    name: name("a"),
+                    digest: digest.parse().expect("a valid digest"),
+                },
+            ),
+        ];
+        for (target, endpoint) in rows {
+            assert_eq!(Endpoint::parse(&target), Ok(endpoint), "{target}");
+        }
+    }
+
+    #[test]
+    fn other_paths_are_no_endpoint() {
+        for target in [
+            "",
+            "/",
+            "*",
+            "/v1/",
+            "/v2x",
+            "/v2//",
+            "//v2/",
+            "/v2/a",
+            "/v2/a/",
+            "/v2/manifests/t",
+            "/v2/a/manifest/t",
+            "/v2/a/manifests/t/",
+            "/v2/a/Manifests/t",
+            "/v3/a/manifests/t",
+            "/v2/a/%6danifests/t",
+            "/registry/docker/registry/v2/x",
+        ] {
+            assert_eq!(code_of(target), Some(ErrorCode::NoSuchEndpoint), "{target}");
+        }
+    }
+
+    #[test]
+    fn malformed_parts_have_their_own_codes() {
+        use ErrorCode::{DigestInvalid, NameInvalid, TagInvalid};
+        for (target, code) in [
+            ("/v2//manifests/t", NameInvalid),
+            ("/v2/A/manifests/t", NameInvalid),
+            ("/v2/a//b/manifests/t", NameInvalid),
+            ("/v2/../manifests/t", NameInvalid),
+            ("/v2/a/../b/manifests/t", NameInvalid),
+            ("/v2/a%2fb/manifests/t", NameInvalid),
+            ("/v2/a%2Fb/manifests/t", NameInvalid),
+            ("/v2/%2e%2e/manifests/t", NameInvalid),
+            ("/v2/a%00/manifests/t", NameInvalid),
+            ("/v2/a%/manifests/t", NameInvalid),
+            ("/v2/a%ff/manifests/t", NameInvalid),
+            ("/v2/a/_manifests/manifests/t", NameInvalid),
+            ("/v2/a/manifests/", TagInvalid),
+            ("/v2/a/manifests/..", TagInvalid),
+            ("/v2/a/manifests/%2e%2e", TagInvalid),
+            ("/v2/a/manifests/t%2fu", TagInvalid),
+            ("/v2/a/manifests/t%00", TagInvalid),
+            ("/v2/a/manifests/sha256:12", DigestInvalid),
+            (
+                "/v2/a/manifests/md5:d41d8cd98f00b204e9800998ecf8427e",
+                DigestInvalid,
+            ),
+            ("/v2/a/blobs/latest", DigestInvalid),
+            ("/v2/a/blobs/sha256:..", DigestInvalid),
+        ] {
+            assert_eq!(code_of(target), Some(code), "{target}");
+        }
+        let long = "a".repeat(300);
+        assert_eq!(
+            code_of(&format!("/v2/{long}/manifests/t")),
+            Some(NameInvalid)
+        );
+        assert_eq!(
+            code_of(&format!("/v2/a/manifests/{long}")),
+            Some(TagInvalid)
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! What goes wrong with a store, and how an answer of its is told from a fault.
+
+use std::fmt;
+
+use http::StatusCode;
+use thiserror::Error;
+
+use super::s3::error_code;
+
+/// The kinds of fault that are answered differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// The store can't be reached, breaks the connection, or says that it has too much to do.
+    Unavailable,
+    /// The store did not answer in time.
+    TimedOut,
+    /// The store answered with an error, or with something that makes no sense.
+    Failed,
+}
+
+/// A storage fault. Never "there is no such object", which is no fault.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct StoreError {
+    kind: StoreErrorKind,
+    message: String,
+}
+
+impl StoreError {
+    /// A fault with a message for the person who runs the registry.
+    pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
+        let message = message.into();
+        Self { kind, message }
+    }
+
+    /// The kind of fault.
+    pub fn kind(&self) -> StoreErrorKind {
+        self.kind
+    }
+}
+
+/// An answer of the store that is no success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The one that is no fault: there is no such object.
+    NoSuchKey,
+    /// Any other.
+    Other(StoreError),
+}
+
+impl Fault {
+    /// Classifies an answer by its status and its body, S3's error document.
+    ///
+    /// Only S3's own `NoSuchKey` counts as "no such object". A 404 that comes from something else
+    /// (a bucket that isn't there, a proxy in between) must not make images vanish.
+    pub fn of(status: StatusCode, body: &[u8]) -> Self {
+        let code = error_code(body);
+        let code = code.as_deref();
+        if status == StatusCode::NOT_FOUND && code == Some("NoSuchKey") {
+            return Self::NoSuchKey;
+        }
+        let kind = match status {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
+                StoreErrorKind::Unavailable
+            }
+            StatusCode::GATEWAY_TIMEOUT => StoreErrorKind::TimedOut,
+            _ => StoreErrorKind::Failed,
+        };
+        let message = match kind {
+            StoreErrorKind::Unavailable => "the blob store can't be reached or is overloaded",
+            StoreErrorKind::TimedOut => "the blob store did not answer in time",
+            StoreErrorKind::Failed => "the blob store failed",
+        };
+        let answer = Answer { status, code };
+        Self::Other(StoreError::new(kind, format!("{message} ({answer})")))
+    }
+}
+
+/// Says what a store answered, with a hint where the cause is a well-known one.
+struct Answer<'a> {
+    status: StatusCode,
+    code: Option<&'a str>,
+}
+
+impl fmt::Display for Answer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it answered {}", self.status.as_u16())?;
+        if let Some(code) = self.code {
+            write!(f, " {code}")?;
+        }
+        match self.status {
+            StatusCode::FORBIDDEN => f.write_str(
+                "; check the credentials, and that they may list the bucket: \
+                 without that, S3 answers so for objects that aren't there",
+            ),
+            StatusCode::NOT_FOUND => {
+                f.write_str("; check the bucket's name and the store's address")
+            }
+            status if status.is_redirection() => f.write_str("; check the bucket's region"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn document(code: &str) -> String {
+        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>m</Message></Error>")
+    }
+
+    #[test]
+    fn only_no_such_key_means_absent() {
+        use StoreErrorKind::{Failed, TimedOut, Unavailable};
+        let rows: &[(u16, String, Option<StoreErrorKind>)] = &[
+            (404, document("NoSuchKey"), None),
+            (404, document("NoSuchBucket"), Some(Failed)),
+            (
+                404,
+                "<html><body>not found</body></html>".into(),
+                Some(Failed),
+            ),
+            (404, String::new(), Some(Failed)),
+            (500, document("NoSuchKey"), Some(Failed)),
+            (500, document("InternalError"), Some(Failed)),
+            (403, document("AccessDenied"), Some(Failed)),
+            (301, document("PermanentRedirect"), Some(Failed)),
+            (204, String::new(), Some(Failed)),
+            (503, document("SlowDown"), Some(Unavailable)),
+            (503, "no healthy upstream".into(), Some(Unavailable)),
+            (429, String::new(), Some(Unavailable)),
+            (504, "upstream request timeout".into(), Some(TimedOut)),
+        ];
+        for (status, body, kind) in rows {
+            let status = StatusCode::from_u16(*status).expect("a status");
+            let found = match Fault::of(status, body.as_bytes()) {
+                Fault::NoSuchKey => None,
+                Fault::Other(error) => Some(error.kind()),
+            };
+            assert_eq!(found, *kind, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn the_message_names_status_and_code() {
+        let Fault::Other(error) =
+            Fault::of(StatusCode::FORBIDDEN, document("AccessDenied").as_bytes())
+        else {
+            panic!("a refusal is a fault");
+        };
+        assert!(error.to_string().contains("403 AccessDenied"), "{error}");
+    }
+}

@@ -1,0 +1,100 @@
+//! Which object of the bucket holds what: every key there is, in this one file.
+//!
+//! The layout is that of the CNCF Distribution registry, so either can serve what the other wrote.
+//! A `link` object holds a digest as text, without a newline. All keys lie below
+//! `docker/registry/v2/`, and that below the configured prefix:
+//!
+//! | what | key |
+//! | --- | --- |
+//! | content of a blob or manifest | `blobs/<algorithm>/<first two hex>/<hex>/data` |
+//! | a blob is in a repository | `repositories/<name>/_layers/<algorithm>/<hex>/link` |
+//! | a manifest is in a repository | `repositories/<name>/_manifests/revisions/<algorithm>/<hex>/link` |
+//! | a tag | `repositories/<name>/_manifests/tags/<tag>/current/link` |
+//!
+//! A link may hold another digest than the one in its key: content that was pushed under a second
+//! algorithm is stored once, under the first.
+
+use crate::registry::reference::{Digest, Name, Tag};
+
+/// An object's key, relative to the configured prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(String);
+
+impl Key {
+    /// The key as text. It consists of unreserved characters (RFC 3986, section 2.3) and slashes, so
+    /// it needs no encoding in a URL.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// `docker/registry/v2/blobs/<algorithm>/<first two hex>/<hex>/data`
+pub fn content(digest: &Digest) -> Key {
+    let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
+    let shard = &hex[..2];
+    Key(format!(
+        "docker/registry/v2/blobs/{algorithm}/{shard}/{hex}/data"
+    ))
+}
+
+/// `docker/registry/v2/repositories/<name>/_layers/<algorithm>/<hex>/link`
+pub fn blob_link(name: &Name, digest: &Digest) -> Key {
+    let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
+    in_repository(name, &format!("_layers/{algorithm}/{hex}/link"))
+}
+
+/// `docker/registry/v2/repositories/<name>/_manifests/revisions/<algorithm>/<hex>/link`
+pub fn manifest_link(name: &Name, digest: &Digest) -> Key {
+    let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
+    in_repository(
+        name,
+        &format!("_manifests/revisions/{algorithm}/{hex}/link"),
+    )
+}
+
+/// `docker/registry/v2/repositories/<name>/_manifests/tags/<tag>/current/link`
+pub fn tag_link(name: &Name, tag: &Tag) -> Key {
+    in_repository(name, &format!("_manifests/tags/{tag}/current/link"))
+}
+
+fn in_repository(name: &Name, rest: &str) -> Key {
+    Key(format!("docker/registry/v2/repositories/{name}/{rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::registry::reference::Algorithm;
+
+    #[test]
+    fn keys_are_those_of_distribution() {
+        let name: Name = "a/b".parse().expect("a valid name");
+        let tag: Tag = "1.0".parse().expect("a valid tag");
+        let digest = Digest::of(Algorithm::Sha256, b"abc");
+        let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let repository = "docker/registry/v2/repositories/a/b";
+        for (key, expected) in [
+            (
+                content(&digest),
+                format!("docker/registry/v2/blobs/sha256/ba/{hex}/data"),
+            ),
+            (
+                blob_link(&name, &digest),
+                format!("{repository}/_layers/sha256/{hex}/link"),
+            ),
+            (
+                manifest_link(&name, &digest),
+                format!("{repository}/_manifests/revisions/sha256/{hex}/link"),
+            ),
+            (
+                tag_link(&name, &tag),
+                format!("{repository}/_manifests/tags/1.0/current/link"),
+            ),
+        ] {
+            assert_eq!(key.as_str(), expected);
+        }
+    }
+}
