@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Response, StatusCode};
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext};
@@ -102,9 +102,11 @@ impl Exchange {
     /// Envoy replies by itself: the status and headers stay, the text becomes the API's JSON.
     fn reword(&mut self) -> Action {
         let (status, mut headers) = headers::read_response();
-        let body = registry::proxy_error(status);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let (json, body) = registry::proxy_error(status).into_parts();
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        for (name, value) in &json.headers {
+            headers.insert(name, value.clone());
+        }
         headers::rewrite_response(status, &headers);
         self.state = State::Rewording(body);
         Action::Continue

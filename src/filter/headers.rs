@@ -11,8 +11,9 @@ use crate::registry::Request;
 use crate::store::HttpRequest;
 
 /// Envoy's headers for the request to the store that remain when it is rewritten: what the client
-/// sent is not for the store, least of all its credentials.
-const KEPT: [&str; 2] = [":scheme", "x-request-id"];
+/// sent is not for the store, least of all its credentials. Without `x-forwarded-proto` Envoy finds no
+/// route.
+const KEPT: [&str; 3] = [":scheme", "x-forwarded-proto", "x-request-id"];
 
 /// Reads the client's request. `None` if its method or path is not even text.
 pub fn read_request(has_body: bool) -> Option<Request> {

@@ -135,3 +135,228 @@ impl BlobStream {
         with_api_version(error.into_response())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::header::HeaderName;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::registry::handle;
+    use crate::registry::reference::Algorithm;
+    use crate::store::layout;
+    use crate::store::memory::{MemoryStore, run};
+
+    const NO_SUCH_KEY: &[u8] = b"<Error><Code>NoSuchKey</Code></Error>";
+
+    fn digest() -> Digest {
+        Digest::of(Algorithm::Sha256, b"blob")
+    }
+
+    /// A repository `a` that links the blob.
+    fn store() -> MemoryStore {
+        let mut store = MemoryStore::default();
+        let name = "a".parse().expect("a valid name");
+        store.put(layout::blob_link(&name, &digest()), digest().to_string());
+        store
+    }
+
+    fn request(method: Method, name: &str, headers: &[(HeaderName, &str)]) -> Request {
+        let headers = headers.iter();
+        Request {
+            method,
+            target: format!("/v2/{name}/blobs/{}", digest()),
+            headers: headers
+                .map(|(name, value)| (name.clone(), value.parse().expect("a header's value")))
+                .collect(),
+            has_body: false,
+        }
+    }
+
+    fn stream(method: Method, headers: &[(HeaderName, &str)]) -> BlobStream {
+        match run(handle(request(method, "a", headers), &store())) {
+            (Answer::Stream(stream), 1) => stream,
+            other => panic!("a stream after one wave of calls, not {other:?}"),
+        }
+    }
+
+    fn status_and_code(response: &Response<Bytes>) -> (u16, String) {
+        let json: serde_json::Value = serde_json::from_slice(response.body()).expect("JSON");
+        let code = json["errors"][0]["code"].as_str().expect("a code");
+        (response.status().as_u16(), code.to_owned())
+    }
+
+    fn reply(request: Request) -> Response<Bytes> {
+        match run(handle(request, &store())).0 {
+            Answer::Reply(response) => response,
+            Answer::Stream(stream) => panic!("not {stream:?}"),
+        }
+    }
+
+    #[test]
+    fn a_blob_is_streamed_only_where_the_repository_links_it() {
+        assert_eq!(stream(Method::GET, &[]).content, digest());
+        let elsewhere = reply(request(Method::GET, "b", &[]));
+        assert_eq!(
+            status_and_code(&elsewhere),
+            (404, "BLOB_UNKNOWN".to_owned())
+        );
+    }
+
+    #[test]
+    fn the_content_is_read_where_the_link_points() {
+        let sha512 = Digest::of(Algorithm::Sha512, b"blob");
+        let mut store = store();
+        let name = "a".parse().expect("a valid name");
+        store.put(layout::blob_link(&name, &sha512), digest().to_string());
+        let mut request = request(Method::GET, "a", &[]);
+        request.target = format!("/v2/a/blobs/{sha512}");
+        let (Answer::Stream(stream), _) = run(handle(request, &store)) else {
+            panic!("the blob is streamed");
+        };
+        assert_eq!(stream.content, digest());
+        let StreamAnswer::Forward(_, headers) = stream.answer(StatusCode::OK, &HeaderMap::new())
+        else {
+            panic!("the blob is forwarded");
+        };
+        assert_eq!(headers["docker-content-digest"], sha512.as_str());
+    }
+
+    #[test]
+    fn a_request_with_a_body_is_refused() {
+        let mut request = request(Method::GET, "a", &[]);
+        request.has_body = true;
+        assert_eq!(
+            status_and_code(&reply(request)),
+            (400, "SIZE_INVALID".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_client_that_has_the_blob_gets_304() {
+        let entity_tag = format!("\"{}\"", digest());
+        let response = reply(request(Method::GET, "a", &[(IF_NONE_MATCH, &entity_tag)]));
+        assert_eq!(response.status(), 304);
+        assert!(response.body().is_empty());
+    }
+
+    #[test]
+    fn a_range_is_passed_on_where_it_applies() {
+        let entity_tag = format!("\"{}\"", digest());
+        let range = (RANGE, "bytes=1-2");
+        let wanted = Some(ByteRange::From(1, Some(2)));
+        for (method, headers, expected) in [
+            (Method::GET, vec![range.clone()], wanted),
+            (Method::HEAD, vec![range.clone()], None),
+            (
+                Method::GET,
+                vec![range.clone(), (IF_RANGE, &entity_tag)],
+                wanted,
+            ),
+            (
+                Method::GET,
+                vec![range.clone(), (IF_RANGE, "\"other\"")],
+                None,
+            ),
+            (Method::GET, vec![(RANGE, "bytes=0-1,3-4")], None),
+        ] {
+            assert_eq!(stream(method, &headers).range, expected, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_the_store_but_lengths_reaches_the_client() {
+        let store_headers: HeaderMap = [
+            ("content-length", "2"),
+            ("content-range", "bytes 1-2/4"),
+            ("content-type", "text/html"),
+            ("etag", "\"md5\""),
+            ("server", "store"),
+            ("x-amz-request-id", "1"),
+            ("set-cookie", "a=b"),
+        ]
+        .into_iter()
+        .map(|(name, value)| {
+            (
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            )
+        })
+        .collect();
+        let stream = stream(Method::GET, &[(RANGE, "bytes=1-2")]);
+        let StreamAnswer::Forward(status, headers) =
+            stream.answer(StatusCode::PARTIAL_CONTENT, &store_headers)
+        else {
+            panic!("the blob is forwarded");
+        };
+        assert_eq!(status, 206);
+        let mut headers: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().expect("text").to_owned()))
+            .collect();
+        headers.sort();
+        let expected = [
+            ("accept-ranges", "bytes".to_owned()),
+            ("cache-control", "max-age=31536000, immutable".to_owned()),
+            ("content-length", "2".to_owned()),
+            ("content-range", "bytes 1-2/4".to_owned()),
+            ("content-type", "application/octet-stream".to_owned()),
+            ("docker-content-digest", digest().to_string()),
+            ("docker-distribution-api-version", "registry/2.0".to_owned()),
+            ("etag", format!("\"{}\"", digest())),
+        ];
+        assert_eq!(headers, expected);
+    }
+
+    #[test]
+    fn any_other_answer_of_the_store_becomes_an_error() {
+        let get = stream(Method::GET, &[]);
+        let head = stream(Method::HEAD, &[]);
+        let range = stream(Method::GET, &[(RANGE, "bytes=9-")]);
+        let rows: &[(&BlobStream, u16, &[u8], u16, &str)] = &[
+            (&get, 404, NO_SUCH_KEY, 404, "BLOB_UNKNOWN"),
+            (&head, 404, b"", 404, "BLOB_UNKNOWN"),
+            (&get, 404, b"", 500, "UNKNOWN"),
+            (
+                &get,
+                404,
+                b"<Error><Code>NoSuchBucket</Code></Error>",
+                500,
+                "UNKNOWN",
+            ),
+            (
+                &range,
+                416,
+                b"<Error><Code>InvalidRange</Code></Error>",
+                416,
+                "RANGE_INVALID",
+            ),
+            (&get, 416, b"", 500, "UNKNOWN"),
+            (&get, 206, b"", 500, "UNKNOWN"),
+            (&get, 204, b"", 500, "UNKNOWN"),
+            (&get, 304, b"", 500, "UNKNOWN"),
+            (
+                &get,
+                403,
+                b"<Error><Code>AccessDenied</Code></Error>",
+                500,
+                "UNKNOWN",
+            ),
+            (&get, 500, b"", 500, "UNKNOWN"),
+            (&head, 500, b"", 500, "UNKNOWN"),
+            (&get, 503, b"no healthy upstream", 503, "UNAVAILABLE"),
+            (&get, 504, b"", 500, "UNKNOWN"),
+        ];
+        for (stream, status, body, expected, code) in rows {
+            let status = StatusCode::from_u16(*status).expect("a status");
+            assert!(matches!(
+                stream.answer(status, &HeaderMap::new()),
+                StreamAnswer::Fail
+            ));
+            let response = stream.failure(status, body);
+            let found = status_and_code(&response);
+            assert_eq!(found, (*expected, (*code).to_owned()), "{status}");
+        }
+    }
+}

@@ -9,6 +9,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::with_api_version;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// What went wrong, in the API's terms.
@@ -146,9 +147,9 @@ impl From<StoreError> for Error {
     }
 }
 
-/// The body for a reply that the proxy gives by itself: for a request it refuses, a limit that is
-/// reached, a timeout. The status stays the proxy's own.
-pub fn proxy_error(status: StatusCode) -> Bytes {
+/// The JSON and its headers for a reply that the proxy gives by itself: for a request it refuses, a
+/// limit that is reached, a timeout. The status is the proxy's own.
+pub fn proxy_error(status: StatusCode) -> Response<Bytes> {
     let code = [
         ErrorCode::Unauthorized,
         ErrorCode::Denied,
@@ -158,7 +159,10 @@ pub fn proxy_error(status: StatusCode) -> Bytes {
     .into_iter()
     .find(|code| code.status() == status)
     .unwrap_or(ErrorCode::Unknown);
-    envelope(&[&Error::new(code, format!("the proxy answered {status}"))])
+    let message = format!("the proxy answered {}", status.as_u16());
+    let mut response = with_api_version(Error::new(code, message).into_response());
+    *response.status_mut() = status;
+    response
 }
 
 /// `{"errors":[{"code":…,"message":…,"detail":…}]}`

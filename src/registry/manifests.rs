@@ -151,3 +151,222 @@ fn unservable(digest: &Digest, why: &str) -> Error {
     log::error!("{message}");
     Error::new(ErrorCode::Unknown, message).with_detail(digest.as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method};
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::registry::reference::Algorithm;
+    use crate::registry::{Answer, handle};
+    use crate::store::memory::{MemoryStore, run};
+    use crate::store::{StoreErrorKind, layout};
+
+    const CONTENT: &[u8] = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
+
+    struct Scene {
+        store: MemoryStore,
+        name: Name,
+        digest: Digest,
+    }
+
+    /// A repository `a/b` with one OCI image manifest, tagged `t`.
+    fn scene() -> Scene {
+        let mut store = MemoryStore::default();
+        let name: Name = "a/b".parse().expect("a valid name");
+        let tag = "t".parse().expect("a valid tag");
+        let digest = store.put_manifest(&name, &tag, CONTENT);
+        Scene {
+            store,
+            name,
+            digest,
+        }
+    }
+
+    impl Scene {
+        /// Asks for `a/b`'s manifest; gives the response and the number of waves.
+        fn get(&self, reference: &str, headers: &[(HeaderName, &str)]) -> (Response<Bytes>, usize) {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(name, value.parse().expect("a header's value"));
+            }
+            let request = Request {
+                method: Method::GET,
+                target: format!("/v2/a/b/manifests/{reference}"),
+                headers: map,
+                has_body: false,
+            };
+            match run(handle(request, &self.store)) {
+                (Answer::Reply(response), waves) => (response, waves),
+                (Answer::Stream(_), _) => panic!("manifests are not streamed"),
+            }
+        }
+
+        fn error(&self, reference: &str) -> (u16, String) {
+            let (response, _) = self.get(reference, &[]);
+            let json: serde_json::Value = serde_json::from_slice(response.body()).expect("JSON");
+            let code = json["errors"][0]["code"]
+                .as_str()
+                .expect("a code")
+                .to_owned();
+            (response.status().as_u16(), code)
+        }
+    }
+
+    #[test]
+    fn a_manifest_is_served_with_its_type_digest_and_entity_tag() {
+        let scene = scene();
+        for (reference, waves, vary) in [("t", 2, true), (scene.digest.as_str(), 1, false)] {
+            let (response, waves_made) = scene.get(reference, &[]);
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.body(), CONTENT);
+            let headers = response.headers();
+            assert_eq!(headers[CONTENT_TYPE], MediaType::OciManifest.as_str());
+            assert_eq!(headers[DOCKER_CONTENT_DIGEST], scene.digest.as_str());
+            assert_eq!(headers[ETAG], format!("\"{}\"", scene.digest));
+            assert_eq!(headers["docker-distribution-api-version"], "registry/2.0");
+            assert_eq!(headers.contains_key(VARY), vary);
+            assert_eq!(waves_made, waves, "waves of storage calls by {reference}");
+        }
+        assert_eq!(
+            scene.store.calls().len(),
+            3 + 2,
+            "calls by tag and by digest"
+        );
+    }
+
+    #[test]
+    fn a_manifest_is_served_by_sha512_as_well() {
+        let mut scene = scene();
+        let digest = Digest::of(Algorithm::Sha512, CONTENT);
+        // As `distribution` stores it: under its SHA-256, linked from its SHA-512.
+        let link = layout::manifest_link(&scene.name, &digest);
+        scene.store.put(link.clone(), scene.digest.to_string());
+        assert_eq!(scene.get(digest.as_str(), &[]).0.body(), CONTENT);
+        // And as content of its own.
+        scene.store.put(link, digest.to_string());
+        scene.store.put(layout::content(&digest), CONTENT);
+        let (response, waves) = scene.get(digest.as_str(), &[]);
+        assert_eq!((response.body(), waves), (&Bytes::from_static(CONTENT), 1));
+    }
+
+    #[test]
+    fn a_client_that_has_the_manifest_gets_304() {
+        let scene = scene();
+        let entity_tag = format!("\"{}\"", scene.digest);
+        for reference in ["t", scene.digest.as_str()] {
+            let (response, _) = scene.get(reference, &[(IF_NONE_MATCH, &entity_tag)]);
+            assert_eq!(response.status(), 304);
+            assert!(response.body().is_empty());
+            assert_eq!(response.headers()[ETAG], entity_tag.as_str());
+            assert_eq!(
+                response.headers()[DOCKER_CONTENT_DIGEST],
+                scene.digest.as_str()
+            );
+            let (response, _) = scene.get(reference, &[(IF_NONE_MATCH, "\"other\"")]);
+            assert_eq!(response.status(), 200);
+        }
+    }
+
+    #[test]
+    fn accept_is_heeded_by_tag_and_ignored_by_digest() {
+        let scene = scene();
+        let docker = MediaType::DockerManifest.as_str();
+        let by_digest = scene.get(scene.digest.as_str(), &[(ACCEPT, docker)]).0;
+        assert_eq!(by_digest.status(), 200);
+
+        let both = [(ACCEPT, docker), (ACCEPT, "application/*;q=0.1")];
+        assert_eq!(scene.get("t", &both).0.status(), 200);
+
+        // Having the content does not make its type acceptable.
+        let entity_tag = format!("\"{}\"", scene.digest);
+        for more in [(IF_NONE_MATCH, "\"other\""), (IF_NONE_MATCH, &entity_tag)] {
+            let (response, _) = scene.get("t", &[(ACCEPT, docker), more]);
+            assert_eq!(response.status(), 404);
+            let body = String::from_utf8_lossy(response.body());
+            let names = ["MANIFEST_UNKNOWN", MediaType::OciManifest.as_str(), docker];
+            assert!(names.iter().all(|name| body.contains(name)), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_the_repository_does_not_have_is_unknown() {
+        let unknown = (404, "MANIFEST_UNKNOWN".to_owned());
+        let mut scene = scene();
+        assert_eq!(scene.error("other"), unknown);
+        assert_eq!(
+            scene.error(Digest::of(Algorithm::Sha256, b"x").as_str()),
+            unknown
+        );
+        // Content without a link belongs to other repositories.
+        scene
+            .store
+            .remove(&layout::manifest_link(&scene.name, &scene.digest));
+        assert_eq!(scene.error("t"), unknown);
+        assert_eq!(scene.error(scene.digest.as_str()), unknown);
+        // So it does not matter whether it could be read.
+        scene
+            .store
+            .fail(layout::content(&scene.digest), StoreErrorKind::Failed);
+        assert_eq!(scene.error(scene.digest.as_str()), unknown);
+    }
+
+    #[test]
+    fn a_link_to_content_that_is_gone_is_unknown() {
+        let mut scene = scene();
+        scene.store.remove(&layout::content(&scene.digest));
+        assert_eq!(scene.error("t"), (404, "MANIFEST_UNKNOWN".to_owned()));
+    }
+
+    #[test]
+    fn storage_faults_are_never_not_found() {
+        let tag = "t".parse().expect("a valid tag");
+        for (kind, expected) in [
+            (StoreErrorKind::Failed, (500, "UNKNOWN".to_owned())),
+            (StoreErrorKind::TimedOut, (500, "UNKNOWN".to_owned())),
+            (StoreErrorKind::Unavailable, (503, "UNAVAILABLE".to_owned())),
+        ] {
+            let Scene { name, digest, .. } = scene();
+            for key in [
+                layout::tag_link(&name, &tag),
+                layout::manifest_link(&name, &digest),
+                layout::content(&digest),
+            ] {
+                let mut scene = scene();
+                scene.store.fail(key.clone(), kind);
+                assert_eq!(scene.error("t"), expected, "{key:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_served_is_an_error() {
+        let unknown = (500, "UNKNOWN".to_owned());
+        let mut corrupt = scene();
+        corrupt
+            .store
+            .put(layout::content(&corrupt.digest), &b"{}"[..]);
+        assert_eq!(corrupt.error("t"), unknown);
+
+        let mut too_large = scene();
+        too_large.store.content_limit = CONTENT.len() as u64 - 1;
+        assert_eq!(too_large.error("t"), unknown);
+        too_large.store.content_limit += 1;
+        assert_eq!(too_large.get("t", &[]).0.status(), 200);
+
+        let mut no_manifest = scene();
+        let tag = "t".parse().expect("a valid tag");
+        no_manifest
+            .store
+            .put_manifest(&no_manifest.name, &tag, b"{}");
+        assert_eq!(no_manifest.error("t"), unknown);
+
+        let mut broken_link = scene();
+        broken_link
+            .store
+            .put(layout::tag_link(&broken_link.name, &tag), "sha256:");
+        assert_eq!(broken_link.error("t"), unknown);
+    }
+}
