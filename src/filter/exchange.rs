@@ -114,8 +114,8 @@ impl Exchange {
 }
 
 impl Context for Exchange {
-    fn on_http_call_response(&mut self, token: u32, _: usize, body_size: usize, _: usize) {
-        self.bucket.http().complete(token, body_size);
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
+        self.bucket.http().complete(token, headers, body_size);
         if self.advance() == Action::Continue
             && let Err(error) = hostcalls::resume_http_request()
         {

@@ -32,12 +32,12 @@ impl Upstream {
         }
     }
 
-    /// Completes the call `token` with the response that Envoy holds now, whose body has `body_size`
-    /// bytes. To be called from the callback `on_http_call_response` only.
-    pub fn complete(&self, token: u32, body_size: usize) {
+    /// Completes the call `token` with the response that Envoy holds now, of so many headers and so
+    /// many bytes of body. To be called from the callback `on_http_call_response` only.
+    pub fn complete(&self, token: u32, header_count: usize, body_size: usize) {
         if let Some(waiting) = self.calls.borrow_mut().remove(&token) {
             // Nobody waits any more if the client has gone away: then the response is dropped.
-            let _ = waiting.send(read_response(body_size));
+            let _ = waiting.send(read_response(header_count, body_size));
         }
     }
 }
@@ -79,13 +79,16 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// Reads the response that Envoy holds. One without a status is Envoy's way to report a broken
-/// connection.
-fn read_response(body_size: usize) -> Outcome {
+/// Reads the response that Envoy holds. One without headers is Envoy's way to report a broken
+/// connection, and to ask for a header then would be a trap: the SDK panics.
+fn read_response(header_count: usize, body_size: usize) -> Outcome {
+    if header_count == 0 {
+        return Err(HttpError::Connection);
+    }
     let status = hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, ":status")
         .ok()
         .flatten()
-        .ok_or(HttpError::Connection)?;
+        .ok_or(HttpError::Nonsense)?;
     let status = StatusCode::from_bytes(&status).map_err(|_| HttpError::Nonsense)?;
     let body = match body_size {
         0 => None,

@@ -1,0 +1,13 @@
+//! Moorage in a real Envoy, before real stores and with real clients.
+//!
+//! `./build.sh test` installs what these tests need and tells them where it is.
+
+#![cfg(not(target_family = "wasm"))]
+
+mod configuration;
+mod faults;
+mod protocol;
+mod pull;
+mod round_trips;
+mod streaming;
+mod support;

@@ -1,0 +1,70 @@
+//! What reading costs: storage calls, counted at the store.
+
+use crate::support::client;
+use crate::support::envoy::{Bootstrap, Envoy};
+use crate::support::stand_in::{Behaviour, StandIn};
+use crate::support::tree::Tree;
+
+const MANIFEST: &[u8] = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
+
+#[tokio::test]
+async fn a_manifest_by_tag_takes_two_waves_of_calls() {
+    let mut tree = Tree::default();
+    tree.put_manifest("a", "t", MANIFEST);
+    // The second and third call are answered only once both have arrived: were one of them made
+    // after the other's answer, the request would time out.
+    let store = StandIn::start(tree, |key, _| match key.contains("/tags/") {
+        true => Behaviour::Serve,
+        false => Behaviour::ServeAfterArrivals(3),
+    });
+    let store = store.await;
+    let envoy = Envoy::start(&Bootstrap::new(store.address)).await;
+    let response = client::get(envoy.address, "/v2/a/manifests/t", &[]).await;
+    assert_eq!(response.status(), 200);
+    let requests = store.requests();
+    assert_eq!(requests.len(), 3, "{requests:?}");
+    assert!(requests[0].contains("/tags/t/current/link"), "{requests:?}");
+}
+
+#[tokio::test]
+async fn a_manifest_by_digest_takes_one_wave_of_calls() {
+    let mut tree = Tree::default();
+    let digest = tree.put_manifest("a", "t", MANIFEST);
+    let store = StandIn::start(tree, |_, _| Behaviour::ServeAfterArrivals(2)).await;
+    let envoy = Envoy::start(&Bootstrap::new(store.address)).await;
+    let path = format!("/v2/a/manifests/{digest}");
+    assert_eq!(client::get(envoy.address, &path, &[]).await.status(), 200);
+    assert_eq!(store.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_blob_takes_its_link_and_the_stream() {
+    let mut tree = Tree::default();
+    let digest = tree.put_blob("a", b"content");
+    let store = StandIn::start(tree, |_, _| Behaviour::Serve).await;
+    let envoy = Envoy::start(&Bootstrap::new(store.address)).await;
+    let path = format!("/v2/a/blobs/{digest}");
+    assert_eq!(client::get(envoy.address, &path, &[]).await.status(), 200);
+    let requests = store.requests();
+    assert_eq!(requests.len(), 2, "{requests:?}");
+    assert!(
+        requests[0].contains("/_layers/") && requests[1].ends_with("/data"),
+        "{requests:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_needs_no_storage_makes_no_call() {
+    let store = StandIn::start(Tree::default(), |_, _| Behaviour::Serve).await;
+    let envoy = Envoy::start(&Bootstrap::new(store.address)).await;
+    for path in [
+        "/v2/",
+        "/v2/a/x",
+        "/v2/A/manifests/t",
+        "/v2/../manifests/t",
+        "/registry/x",
+    ] {
+        client::get(envoy.address, path, &[]).await;
+    }
+    assert_eq!(store.requests(), Vec::<String>::new());
+}

@@ -1,0 +1,60 @@
+//! The local blob store, `examples/blob-store.rs`, as a process.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use super::process::{tool, within};
+
+/// The keys of a store that demands signatures.
+pub const ACCESS_KEY: &str = "moorage-test";
+pub const SECRET_KEY: &str = "not-a-secret";
+
+/// A running blob store. It ends when this is dropped.
+pub struct BlobStore {
+    pub address: SocketAddr,
+    _process: Child,
+}
+
+impl BlobStore {
+    /// Serves the buckets below `root` to everyone.
+    pub async fn open(root: &Path) -> Self {
+        Self::start(root, &[]).await
+    }
+
+    /// Serves the buckets below `root` to whoever signs with the keys above.
+    pub async fn signed(root: &Path) -> Self {
+        Self::start(
+            root,
+            &["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY],
+        )
+        .await
+    }
+
+    async fn start(root: &Path, keys: &[&str]) -> Self {
+        let mut process = Command::new(tool("MOORAGE_BLOB_STORE"))
+            .args(["--listen", "127.0.0.1:0", "--root"])
+            .arg(root)
+            .args(keys)
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the blob store starts");
+        let stdout = process.stdout.take().expect("its output is piped");
+        let mut lines = BufReader::new(stdout).lines();
+        let line = within("the blob store", lines.next_line()).await;
+        let line = line
+            .expect("its output is text")
+            .expect("it says where it listens");
+        let address = line
+            .strip_prefix("listening on ")
+            .and_then(|text| text.parse().ok());
+        Self {
+            address: address.unwrap_or_else(|| panic!("no address in {line:?}")),
+            _process: process,
+        }
+    }
+}

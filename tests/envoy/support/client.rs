@@ -1,0 +1,88 @@
+//! A plain HTTP client that sends paths and headers just as they are given.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use super::process::within;
+
+/// Sends a request and gives the response once its headers are there.
+pub async fn open(
+    server: SocketAddr,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
+    let stream = TcpStream::connect(server).await?;
+    stream.set_nodelay(true)?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender.send_request(request).await?)
+}
+
+/// Sends a request and reads the whole response.
+pub async fn send(server: SocketAddr, request: Request<Full<Bytes>>) -> Response<Bytes> {
+    let what = format!("{} {}", request.method(), request.uri());
+    let exchange = async {
+        let response = open(server, request).await?;
+        let (parts, body) = response.into_parts();
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Response::from_parts(
+            parts,
+            body.collect().await?.to_bytes(),
+        ))
+    };
+    let response = within(&what, exchange).await;
+    response.unwrap_or_else(|error| panic!("{what}: {error}"))
+}
+
+/// A request with these headers and no body.
+pub fn request(method: Method, path: &str, headers: &[(&str, &str)]) -> Request<Full<Bytes>> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "registry");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Full::default()).expect("a valid request")
+}
+
+/// Sends `GET` with these headers.
+pub async fn get(server: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Response<Bytes> {
+    send(server, request(Method::GET, path, headers)).await
+}
+
+/// Sends `GET`; `None` if nobody answers.
+pub async fn try_get(server: SocketAddr, path: &str) -> Option<Response<Bytes>> {
+    let response = open(server, request(Method::GET, path, &[])).await.ok()?;
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.ok()?.to_bytes();
+    Some(Response::from_parts(parts, body))
+}
+
+/// The status and code of an error, which must be the API's JSON with all that belongs to it.
+pub fn error_of(response: &Response<Bytes>) -> (u16, String) {
+    let text = String::from_utf8_lossy(response.body());
+    let headers = response.headers();
+    assert_eq!(headers["content-type"], "application/json", "{text}");
+    assert_eq!(
+        headers["docker-distribution-api-version"], "registry/2.0",
+        "{text}"
+    );
+    assert_eq!(
+        headers["content-length"],
+        response.body().len().to_string(),
+        "{text}"
+    );
+    let json: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("not JSON: {text:?}"));
+    let errors = json["errors"].as_array().expect("a list of errors");
+    assert_eq!(errors.len(), 1, "{text}");
+    let code = errors[0]["code"].as_str().expect("a code");
+    assert!(errors[0]["message"].is_string(), "{text}");
+    (response.status().as_u16(), code.to_owned())
+}

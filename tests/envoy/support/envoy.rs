@@ -1,0 +1,147 @@
+//! Envoy with the filter, on the bootstrap that `./build.sh run` uses.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use super::blob_store::{ACCESS_KEY, SECRET_KEY};
+use super::client;
+use super::process::{self, tool, wait_for};
+
+const TEMPLATE: &str = include_str!("../../../envoy/local.yaml");
+
+/// What makes the blob-store cluster sign its requests.
+const SIGNING: &str = include_str!("signing.yaml");
+
+/// A bootstrap: the local one, with changes.
+pub struct Bootstrap {
+    text: String,
+}
+
+impl Bootstrap {
+    /// The local bootstrap in front of the store at `store`.
+    pub fn new(store: SocketAddr) -> Self {
+        let wasm = tool("MOORAGE_WASM");
+        // Envoy chooses ports that are free and tells which.
+        let text = TEMPLATE
+            .replace("${MOORAGE_PORT}", "0")
+            .replace("${MOORAGE_ADMIN_PORT}", "0")
+            .replace("${MOORAGE_STORE_PORT}", &store.port().to_string())
+            .replace("${MOORAGE_WASM}", wasm.to_str().expect("the path is text"));
+        Self { text }
+    }
+
+    /// Replaces a piece of the bootstrap, which must be there.
+    pub fn with(mut self, piece: &str, replacement: &str) -> Self {
+        assert!(
+            self.text.contains(piece),
+            "{piece:?} is not in the bootstrap"
+        );
+        self.text = self.text.replace(piece, replacement);
+        self
+    }
+
+    /// Adds fields to the `store` object of the plugin's configuration.
+    pub fn with_store_fields(self, fields: &str) -> Self {
+        let bucket = r#""bucket": "registry""#;
+        self.with(bucket, &format!("{bucket}, {fields}"))
+    }
+
+    /// Signs what goes to the store.
+    pub fn signed(self) -> Self {
+        let cluster = "    - name: blob_store\n";
+        self.with(cluster, &format!("{cluster}{SIGNING}"))
+    }
+
+    /// Has Envoy check the bootstrap and gives what it says.
+    pub async fn validate(&self) -> Output {
+        let folder = TempDir::new().expect("a temporary folder");
+        process::output(self.command(&folder).args(["--mode", "validate"])).await
+    }
+
+    fn command(&self, folder: &TempDir) -> Command {
+        let config = folder.path().join("envoy.yaml");
+        fs::write(&config, &self.text).expect("the bootstrap is written");
+        let mut command = Command::new(tool("MOORAGE_ENVOY"));
+        command
+            .arg("--config-path")
+            .arg(config)
+            .args([
+                "--disable-hot-restart",
+                "--concurrency",
+                "1",
+                "--log-level",
+                "warning",
+            ])
+            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+            .kill_on_drop(true);
+        command
+    }
+}
+
+/// A running Envoy. It ends when this is dropped.
+pub struct Envoy {
+    pub address: SocketAddr,
+    process: Child,
+    folder: TempDir,
+}
+
+impl Envoy {
+    /// Starts Envoy and waits until it serves.
+    pub async fn start(bootstrap: &Bootstrap) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let admin_file = folder.path().join("admin");
+        let log = fs::File::create(folder.path().join("log")).expect("a log file");
+        let process = bootstrap
+            .command(&folder)
+            .arg("--admin-address-path")
+            .arg(&admin_file)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("Envoy starts");
+        let admin = wait_for("Envoy's admin address", async || {
+            fs::read_to_string(&admin_file).ok()?.trim().parse().ok()
+        });
+        let admin = admin.await;
+        let address = wait_for("Envoy's listener", async || listener(admin).await);
+        Self {
+            address: address.await,
+            process,
+            folder,
+        }
+    }
+
+    /// Envoy's log so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).expect("the log is text")
+    }
+
+    /// A figure of `/proc/<pid>/status` in bytes, such as `VmRSS` or its highest value `VmHWM`.
+    pub fn memory(&self, figure: &str) -> u64 {
+        let pid = self.process.id().expect("Envoy runs");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc is there");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'));
+        let kib = line.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kib.expect("the figure is there") * 1024
+    }
+}
+
+/// The registry's address, once Envoy is ready.
+async fn listener(admin: SocketAddr) -> Option<SocketAddr> {
+    if client::try_get(admin, "/ready").await?.status() != 200 {
+        return None;
+    }
+    let listeners = client::try_get(admin, "/listeners?format=json").await?;
+    let json: Value = serde_json::from_slice(listeners.body()).ok()?;
+    let socket = &json["listener_statuses"][0]["local_address"]["socket_address"];
+    let port = u16::try_from(socket["port_value"].as_u64()?).ok()?;
+    Some(SocketAddr::from(([127, 0, 0, 1], port)))
+}

@@ -1,0 +1,11 @@
+//! What the tests run on: real processes on ports of their own, and one stand-in store for faults.
+
+pub mod blob_store;
+pub mod client;
+pub mod docker_registry;
+pub mod envoy;
+pub mod image;
+pub mod process;
+pub mod skopeo;
+pub mod stand_in;
+pub mod tree;

@@ -1,0 +1,60 @@
+//! Starting programs, and waiting for what they do.
+
+use std::env;
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::Output;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::{sleep, timeout};
+
+/// How long anything may take that a test waits for. Far more than it needs on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The path that `./build.sh test` gives in the environment variable `name`.
+pub fn tool(name: &str) -> PathBuf {
+    let path = env::var_os(name).map(PathBuf::from);
+    path.unwrap_or_else(|| panic!("{name} is not set: run the tests with ./build.sh test"))
+}
+
+/// Polls until `condition` gives something; panics with `what` was waited for when it takes too long.
+pub async fn wait_for<T, F>(what: &str, mut condition: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let polling = async {
+        loop {
+            if let Some(value) = condition().await {
+                return value;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(what, polling).await
+}
+
+/// Awaits `future`; panics with `what` was waited for when it takes too long.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let outcome = timeout(PATIENCE, future).await;
+    outcome.unwrap_or_else(|_| panic!("waited too long for {what}"))
+}
+
+/// Runs a command to its end.
+pub async fn output(command: &mut Command) -> Output {
+    let program = format!("{:?}", command.as_std().get_program());
+    let output = within(&program, command.kill_on_drop(true).output()).await;
+    output.unwrap_or_else(|error| panic!("{program} can't be run: {error}"))
+}
+
+/// Runs a command that must succeed, and gives what it printed.
+pub async fn run(command: &mut Command) -> Vec<u8> {
+    let output = output(command).await;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{:?} failed: {complaint}",
+        command.as_std()
+    );
+    output.stdout
+}

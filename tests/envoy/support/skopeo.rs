@@ -1,0 +1,59 @@
+//! `skopeo`, the client.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use super::process::run;
+
+/// Pushes an image from an OCI layout. The registry gets the very bytes, unless `options` has it
+/// convert them.
+pub async fn push(layout: &Path, options: &[&str], registry: SocketAddr, reference: &str) {
+    let source = format!("oci:{}:image", layout.display());
+    let destination = format!("docker://{registry}/{reference}");
+    let mut command = Command::new("skopeo");
+    command
+        .args([
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            "--dest-tls-verify=false",
+        ])
+        .args(options)
+        .args([source, destination]);
+    run(&mut command).await;
+}
+
+/// Pulls an image with all its platforms, and gives every file of it: manifests and blobs.
+pub async fn pull(registry: SocketAddr, reference: &str) -> BTreeMap<String, Vec<u8>> {
+    let folder = TempDir::new().expect("a temporary folder");
+    let source = format!("docker://{registry}/{reference}");
+    let destination = format!("dir:{}", folder.path().display());
+    let mut command = Command::new("skopeo");
+    command
+        .args([
+            "--insecure-policy",
+            "copy",
+            "--quiet",
+            "--all",
+            "--preserve-digests",
+        ])
+        .args(["--src-tls-verify=false", &source, &destination]);
+    run(&mut command).await;
+    let entries = fs::read_dir(folder.path()).expect("the folder is there");
+    entries
+        .map(|entry| {
+            let path = entry.expect("an entry").path();
+            let name = path
+                .file_name()
+                .expect("a name")
+                .to_string_lossy()
+                .into_owned();
+            (name, fs::read(path).expect("a file"))
+        })
+        .collect()
+}
