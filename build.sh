@@ -86,7 +86,7 @@ run_tests() {
   cargo test --no-fail-fast || failed+=("native")
   step "Testing: the same logic as wasm, under Node"
   CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$(wasm_bindgen_runner) \
-    wasm_cargo test --lib --tests --no-default-features || failed+=("wasm under Node")
+    wasm_cargo test --lib --no-default-features || failed+=("wasm under Node")
 
   ((${#failed[@]} == 0)) || die "tests failed: $(IFS=,; echo "${failed[*]}")"
   step "All tests passed"

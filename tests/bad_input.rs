@@ -1,0 +1,263 @@
+//! Whatever a client sends: nothing panics, and no path reaches a key that the types don't allow.
+
+#![cfg(not(target_family = "wasm"))]
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use moorage::config::Config;
+use moorage::registry::media_type::{Accept, MediaType};
+use moorage::registry::reference::{Digest, Name, Reference, Tag};
+use moorage::registry::route::Endpoint;
+use moorage::registry::{Answer, ByteRange, Request, conditional, handle, media_type_of};
+use moorage::store::{Bucket, Http, HttpError, HttpRequest, HttpResponse};
+use proptest::prelude::*;
+use proptest::string::string_regex;
+
+/// A store that has whatever it is asked for and remembers what that was.
+#[derive(Default)]
+struct Recorder {
+    paths: RefCell<Vec<String>>,
+}
+
+const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+impl Http for Recorder {
+    async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
+        self.paths.borrow_mut().push(request.path.clone());
+        Ok(HttpResponse {
+            status: StatusCode::OK,
+            body: Bytes::from_static(DIGEST.as_bytes()),
+        })
+    }
+}
+
+/// Runs a future that never waits.
+fn run<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("the recorder answers at once"),
+    }
+}
+
+/// Answers a request and gives the paths that the store was asked for.
+fn paths_asked_for(target: String, headers: HeaderMap) -> (Answer, Vec<String>) {
+    let json =
+        br#"{"store":{"cluster":"c","authority":"s3","bucket":"bucket","prefix":"pre/fix"}}"#;
+    let config = Config::parse(json).expect("a valid configuration");
+    let bucket = Bucket::new(
+        Recorder::default(),
+        &config.store,
+        config.manifest_max_bytes,
+    );
+    let request = Request {
+        method: Method::GET,
+        target,
+        headers,
+        has_body: false,
+    };
+    let answer = run(handle(request, &bucket));
+    let mut paths = bucket.http().paths.take();
+    if let Answer::Stream(stream) = &answer {
+        paths.push(bucket.stream_request(stream).path);
+    }
+    (answer, paths)
+}
+
+/// Whether a path is one of those that the layout has, written down independently of it.
+fn is_in_layout(path: &str) -> bool {
+    let Some(key) = path.strip_prefix("/bucket/pre/fix/docker/registry/v2/") else {
+        return false;
+    };
+    let is_hex = |text: &str| {
+        matches!(text.len(), 64 | 128) && text.bytes().all(|b| b"0123456789abcdef".contains(&b))
+    };
+    let is_algorithm = |text: &str| matches!(text, "sha256" | "sha512");
+    let is_plain = |text: &str| {
+        text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+    };
+    let is_tag = |text: &str| {
+        !text.starts_with(['.', '-'])
+            && (1..=128).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    };
+    let segments: Vec<&str> = key.split('/').collect();
+    match segments.as_slice() {
+        ["blobs", algorithm, shard, hex, "data"] => {
+            is_algorithm(algorithm) && is_hex(hex) && hex.starts_with(shard) && shard.len() == 2
+        }
+        ["repositories", rest @ ..] => match rest {
+            [name @ .., "_layers", algorithm, hex, "link"]
+            | [name @ .., "_manifests", "revisions", algorithm, hex, "link"] => {
+                !name.is_empty()
+                    && name.iter().all(|n| is_plain(n))
+                    && is_algorithm(algorithm)
+                    && is_hex(hex)
+            }
+            [name @ .., "_manifests", "tags", tag, "current", "link"] => {
+                !name.is_empty() && name.iter().all(|n| is_plain(n)) && is_tag(tag)
+            }
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// Pieces of paths, the dangerous ones above all, put together at random.
+fn hostile_path() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        4 => Just("/".to_owned()),
+        2 => Just("a".to_owned()),
+        2 => Just("/manifests/".to_owned()),
+        2 => Just("/blobs/".to_owned()),
+        1 => Just(DIGEST.to_owned()),
+        1 => Just("..".to_owned()),
+        1 => Just(".".to_owned()),
+        1 => Just("//".to_owned()),
+        1 => Just("%2f".to_owned()),
+        1 => Just("%2e%2e".to_owned()),
+        1 => Just("%00".to_owned()),
+        1 => Just("\0".to_owned()),
+        1 => Just("%".to_owned()),
+        1 => Just("%ff".to_owned()),
+        1 => Just("\\".to_owned()),
+        1 => Just("?".to_owned()),
+        1 => Just("_manifests".to_owned()),
+        1 => Just("a".repeat(300)),
+        1 => Just("sha256:".to_owned()),
+        1 => any::<String>(),
+        1 => string_regex("[a-zA-Z0-9._-]{1,20}").expect("a regex"),
+    ];
+    prop::collection::vec(piece, 0..12).prop_map(|pieces| format!("/v2/{}", pieces.concat()))
+}
+
+/// Paths of the API's shape with parts that are mostly valid.
+fn plausible_path() -> impl Strategy<Value = String> {
+    let name = string_regex("[a-z0-9._/-]{1,30}|(%[0-9a-f]{2}|[a-z]){1,10}").expect("a regex");
+    let kind = prop_oneof![Just("manifests"), Just("blobs")];
+    let reference = prop_oneof![
+        string_regex("[A-Za-z0-9._-]{1,130}").expect("a regex"),
+        string_regex("sha(256|512):([0-9a-f]{64}|[0-9a-f]{128}|[0-9a-fA-F/.]{0,70})")
+            .expect("a regex"),
+        Just(DIGEST.to_owned()),
+    ];
+    (name, kind, reference)
+        .prop_map(|(name, kind, reference)| format!("/v2/{name}/{kind}/{reference}"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(4_000) })]
+
+    #[test]
+    fn no_path_reaches_a_key_outside_the_layout(
+        path in prop_oneof![hostile_path(), plausible_path(), any::<String>()],
+    ) {
+        let (_, paths) = paths_asked_for(path, HeaderMap::new());
+        for path in paths {
+            prop_assert!(is_in_layout(&path), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_of_the_store_names_the_repository_asked_for(path in plausible_path()) {
+        let (_, paths) = paths_asked_for(path.clone(), HeaderMap::new());
+        if let Ok(Endpoint::Manifest { name, .. } | Endpoint::Blob { name, .. }) = Endpoint::parse(&path) {
+            let repository = format!("/repositories/{name}/_");
+            prop_assert!(!paths.is_empty());
+            for path in paths.iter().filter(|path| path.contains("/repositories/")) {
+                prop_assert!(path.contains(&repository), "{path}");
+            }
+        } else {
+            prop_assert!(paths.is_empty(), "an invalid path makes no storage call");
+        }
+    }
+
+    #[test]
+    fn any_headers_are_survived(
+        values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..4),
+    ) {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                for name in ["accept", "if-none-match", "range", "if-range"] {
+                    headers.append(name, value.clone());
+                }
+            }
+        }
+        for path in ["/v2/a/manifests/t".to_owned(), format!("/v2/a/blobs/{DIGEST}")] {
+            paths_asked_for(path, headers.clone());
+        }
+    }
+
+    #[test]
+    fn names_tags_and_digests_stay_as_they_were_given(text in any::<String>()) {
+        if let Ok(name) = text.parse::<Name>() {
+            prop_assert_eq!(name.to_string(), &text[..]);
+        }
+        if let Ok(tag) = text.parse::<Tag>() {
+            prop_assert_eq!(tag.to_string(), &text[..]);
+        }
+        if let Ok(digest) = text.parse::<Digest>() {
+            prop_assert_eq!(digest.to_string(), &text[..]);
+        }
+        if let Ok(reference) = text.parse::<Reference>() {
+            prop_assert_eq!(reference.to_string(), &text[..]);
+        }
+    }
+
+    #[test]
+    fn every_name_of_the_grammar_is_taken(
+        text in "[a-z0-9]{1,5}((\\.|_|__|-{1,3})[a-z0-9]{1,5}){0,3}(/[a-z0-9]{1,5}((\\.|_|__|-{1,3})[a-z0-9]{1,5}){0,3}){0,3}",
+    ) {
+        prop_assert_eq!(text.parse::<Name>().is_ok(), text.len() <= 255, "{}", text);
+    }
+
+    #[test]
+    fn every_tag_of_the_grammar_is_taken(text in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}") {
+        prop_assert!(text.parse::<Tag>().is_ok(), "{}", text);
+    }
+
+    #[test]
+    fn every_digest_of_the_grammar_is_taken(text in "sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}") {
+        prop_assert!(text.parse::<Digest>().is_ok(), "{}", text);
+    }
+
+    /// A type that stands in the header with a positive weight is admitted, whatever stands around it.
+    #[test]
+    fn a_type_that_is_listed_is_admitted(
+        // No quotation, which would swallow what follows it, and no weight.
+        before in "[ !#-<>-\\[\\]-~]{0,40}",
+        weight in "(;q=(1(\\.0{0,3})?|0\\.[1-9][0-9]{0,2}))?",
+        parameter in "(; ?[a-z]{2,5}=(\"[ a-z,;=]*\"|[a-z0-9]+))?",
+    ) {
+        let media_type = MediaType::OciIndex;
+        let own = format!("{media_type}{parameter}{weight}");
+        let header = format!("{before},{own}");
+        prop_assert!(Accept::parse([header.as_str()]).admits(media_type), "{header}");
+        let headers = [before.as_str(), own.as_str()];
+        prop_assert!(Accept::parse(headers).admits(media_type), "{headers:?}");
+    }
+
+    #[test]
+    fn parsers_survive_any_text(text in any::<String>()) {
+        for media_type in MediaType::ALL {
+            Accept::parse([text.as_str()]).admits(media_type);
+        }
+        conditional::IfNoneMatch::parse([text.as_str()]);
+        if let Some(range) = ByteRange::parse(&text) {
+            prop_assert_eq!(ByteRange::parse(&range.to_string()), Some(range));
+        }
+        // Any text: an error or a type, but no panic.
+        let _ = media_type_of(text.as_bytes());
+        let _ = Config::parse(text.as_bytes());
+    }
+}
