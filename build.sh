@@ -46,7 +46,7 @@ bad_usage() {
 ensure_all_tools() {
   ensure_wasm_target
   ensure_envoy
-  ensure_debian_packages skopeo docker-registry
+  ensure_debian_packages skopeo docker-registry openssl
   ensure_node
   ensure_wasm_bindgen_runner
 }

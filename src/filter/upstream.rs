@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::channel::oneshot;
 use http::StatusCode;
 use proxy_wasm::hostcalls;
-use proxy_wasm::types::{BufferType, MapType};
+use proxy_wasm::types::{BufferType, MapType, Status};
 
 use crate::config::StoreConfig;
 use crate::store::{Http, HttpError, HttpRequest, HttpResponse};
@@ -23,7 +23,8 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// The way to the store that `config` describes.
+    /// The way to the store that `config` describes. Whether Envoy has the cluster shows with the
+    /// first call: while it validates a bootstrap, or loads it, it has none yet.
     pub fn new(config: &StoreConfig) -> Self {
         Self {
             cluster: config.cluster.clone(),
@@ -55,7 +56,10 @@ impl Http for Upstream {
         }
         let token =
             hostcalls::dispatch_http_call(&self.cluster, headers, None, vec![], self.timeout)
-                .map_err(|_| HttpError::Connection)?;
+                .map_err(|status| match status {
+                    Status::BadArgument => HttpError::NoSuchCluster,
+                    _ => HttpError::Connection,
+                })?;
         let (sender, receiver) = oneshot::channel();
         self.calls.borrow_mut().insert(token, sender);
         let _forget_when_dropped = UnderWay {

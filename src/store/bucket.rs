@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 
 use super::fault::{Fault, StoreError, StoreErrorKind};
 use super::layout::{self, Key};
-use super::s3::{Http, HttpRequest, HttpResponse};
+use super::s3::{Http, HttpError, HttpRequest, HttpResponse};
 use super::{Content, Store};
 use crate::config::StoreConfig;
 use crate::registry::reference::{Digest, Name, Tag};
@@ -90,9 +90,13 @@ impl<H: Http> Bucket<H> {
             result = self.http.send(request).await;
         }
         result.map_err(|error| {
+            let kind = match error {
+                HttpError::Connection | HttpError::NoSuchCluster => StoreErrorKind::Unavailable,
+                HttpError::Nonsense => StoreErrorKind::Failed,
+            };
             let message = format!("the blob store can't be reached: {error}");
             log::error!("{} {}: {message}", request.method, request.path);
-            StoreError::new(StoreErrorKind::Unavailable, message)
+            StoreError::new(kind, message)
         })
     }
 }

@@ -36,6 +36,9 @@ pub enum HttpError {
     /// No connection, or it broke before the whole answer was there.
     #[error("the connection failed")]
     Connection,
+    /// The proxy knows no way to the store.
+    #[error("Envoy has no cluster of the name that store.cluster gives")]
+    NoSuchCluster,
     /// The answer is none that HTTP knows.
     #[error("the answer is not HTTP")]
     Nonsense,

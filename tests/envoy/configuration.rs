@@ -2,7 +2,11 @@
 
 use std::net::SocketAddr;
 
+use tempfile::TempDir;
+use tokio::process::Command;
+
 use crate::support::envoy::Bootstrap;
+use crate::support::process::{run, tool};
 
 fn bootstrap() -> Bootstrap {
     Bootstrap::new(SocketAddr::from(([127, 0, 0, 1], 1)))
@@ -11,6 +15,44 @@ fn bootstrap() -> Bootstrap {
 #[tokio::test]
 async fn the_local_bootstrap_is_valid() {
     let output = bootstrap().validate().await;
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[tokio::test]
+async fn the_production_bootstrap_is_valid_once_its_files_are_there() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
+    let mut command = Command::new("openssl");
+    command
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            "/CN=registry",
+        ])
+        .arg("-out")
+        .arg(&certificate)
+        .arg("-keyout")
+        .arg(&key);
+    run(&mut command).await;
+    let bootstrap = Bootstrap::production()
+        .with(
+            "/etc/envoy/tls/fullchain.pem",
+            &certificate.display().to_string(),
+        )
+        .with("/etc/envoy/tls/privkey.pem", &key.display().to_string())
+        .with(
+            "/etc/envoy/moorage.wasm",
+            &tool("MOORAGE_WASM").display().to_string(),
+        );
+    let output = bootstrap.validate().await;
     assert!(
         output.status.success(),
         "{}",

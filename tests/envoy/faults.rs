@@ -203,6 +203,19 @@ async fn a_cluster_without_endpoints_is_unavailable() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_envoy_does_not_have_is_named() {
+    let (tree, ..) = tree();
+    let store = StandIn::start(tree, |_, _| Behaviour::Serve).await;
+    let bootstrap = Bootstrap::new(store.address);
+    let bootstrap = bootstrap.with(r#""cluster": "blob_store""#, r#""cluster": "other""#);
+    let envoy = Envoy::start(&bootstrap).await;
+    let response = client::get(envoy.address, "/v2/a/manifests/t", &[]).await;
+    assert_eq!(error_of(&response), (503, "UNAVAILABLE".to_owned()));
+    let body = String::from_utf8_lossy(response.body());
+    assert!(body.contains("store.cluster"), "{body}");
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_early_leaves_the_filter_working() {
     let (tree, ..) = tree();
     let store = StandIn::start(tree, |key, before| match before {

@@ -13,11 +13,12 @@ use super::client;
 use super::process::{self, tool, wait_for};
 
 const TEMPLATE: &str = include_str!("../../../envoy/local.yaml");
+const PRODUCTION: &str = include_str!("../../../envoy/production.yaml");
 
 /// What makes the blob-store cluster sign its requests.
 const SIGNING: &str = include_str!("signing.yaml");
 
-/// A bootstrap: the local one, with changes.
+/// A bootstrap: one of those in `envoy/`, with changes.
 pub struct Bootstrap {
     text: String,
 }
@@ -32,6 +33,12 @@ impl Bootstrap {
             .replace("${MOORAGE_ADMIN_PORT}", "0")
             .replace("${MOORAGE_STORE_PORT}", &store.port().to_string())
             .replace("${MOORAGE_WASM}", wasm.to_str().expect("the path is text"));
+        Self { text }
+    }
+
+    /// The bootstrap that users start from.
+    pub fn production() -> Self {
+        let text = PRODUCTION.to_owned();
         Self { text }
     }
 
