@@ -81,11 +81,8 @@ mod native {
             let mut arguments = arguments.into_iter();
             while let Some(flag) = arguments.next() {
                 let flag = flag.to_string_lossy().into_owned();
-                let mut value = || {
-                    arguments
-                        .next()
-                        .ok_or_else(|| format!("{flag} needs a value; {USAGE}"))
-                };
+                let mut value =
+                    || arguments.next().ok_or_else(|| format!("{flag} needs a value; {USAGE}"));
                 match flag.as_str() {
                     "--listen" => listen = parse_listen(&text(&flag, value()?)?)?,
                     // Only a path may be other than UTF-8.
@@ -103,19 +100,12 @@ mod native {
                 _ => return Err("--access-key and --secret-key go together".to_owned()),
             };
             let root = root.ok_or_else(|| format!("--root is missing; {USAGE}"))?;
-            Ok(Self {
-                listen,
-                root,
-                bucket,
-                keys,
-            })
+            Ok(Self { listen, root, bucket, keys })
         }
     }
 
     fn text(flag: &str, value: std::ffi::OsString) -> Result<String, Failure> {
-        value
-            .into_string()
-            .map_err(|value| format!("{flag} must be UTF-8, got {value:?}"))
+        value.into_string().map_err(|value| format!("{flag} must be UTF-8, got {value:?}"))
     }
 
     fn parse_listen(value: &str) -> Result<SocketAddr, Failure> {
@@ -226,8 +216,6 @@ mod native {
         }
         let builder = auto::Builder::new(hyper_util::rt::TokioExecutor::new());
         // An error here is a client that went away in the middle, as clients do.
-        let _ = builder
-            .serve_connection(TokioIo::new(socket), service)
-            .await;
+        let _ = builder.serve_connection(TokioIo::new(socket), service).await;
     }
 }

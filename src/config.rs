@@ -106,21 +106,13 @@ impl Config {
         let is_unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
         let is_segment = |s: &str| !matches!(s, "" | "." | "..") && s.bytes().all(is_unreserved);
         let checks = [
-            (
-                "store.cluster",
-                !store.cluster.is_empty(),
-                "must name an Envoy cluster",
-            ),
+            ("store.cluster", !store.cluster.is_empty(), "must name an Envoy cluster"),
             (
                 "store.authority",
                 !store.authority.is_empty() && store.authority.bytes().all(is_host),
                 "must be a host, with a port where needed",
             ),
-            (
-                "store.bucket",
-                is_segment(&store.bucket),
-                "must be a bucket's name",
-            ),
+            ("store.bucket", is_segment(&store.bucket), "must be a bucket's name"),
             (
                 "store.prefix",
                 store.prefix.is_empty()
@@ -255,15 +247,9 @@ mod tests {
     fn every_required_field_is_named_when_it_is_missing() {
         for field in ["cluster", "authority", "bucket"] {
             let mut json = minimal();
-            json["store"]
-                .as_object_mut()
-                .expect("an object")
-                .remove(field);
+            json["store"].as_object_mut().expect("an object").remove(field);
             let message = parse(&json).expect_err("must be refused").to_string();
-            assert!(
-                message.contains("store") && message.contains(field),
-                "{message}"
-            );
+            assert!(message.contains("store") && message.contains(field), "{message}");
         }
     }
 }

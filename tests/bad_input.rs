@@ -29,10 +29,7 @@ const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef012
 impl Http for Recorder {
     async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
         self.paths.borrow_mut().push(request.path.clone());
-        Ok(HttpResponse {
-            status: StatusCode::OK,
-            body: Bytes::from_static(DIGEST.as_bytes()),
-        })
+        Ok(HttpResponse { status: StatusCode::OK, body: Bytes::from_static(DIGEST.as_bytes()) })
     }
 }
 
@@ -49,17 +46,8 @@ fn paths_asked_for(target: String, headers: HeaderMap) -> (Answer, Vec<String>) 
     let json =
         br#"{"store":{"cluster":"c","authority":"s3","bucket":"bucket","prefix":"pre/fix"}}"#;
     let config = Config::parse(json).expect("a valid configuration");
-    let bucket = Bucket::new(
-        Recorder::default(),
-        &config.store,
-        config.manifest_max_bytes,
-    );
-    let request = Request {
-        method: Method::GET,
-        target,
-        headers,
-        has_body: false,
-    };
+    let bucket = Bucket::new(Recorder::default(), &config.store, config.manifest_max_bytes);
+    let request = Request { method: Method::GET, target, headers, has_body: false };
     let answer = run(handle(request, &bucket));
     let mut paths = bucket.http().paths.take();
     if let Answer::Stream(stream) = &answer {
@@ -86,9 +74,7 @@ fn is_in_layout(path: &str) -> bool {
     let is_tag = |text: &str| {
         !text.starts_with(['.', '-'])
             && (1..=128).contains(&text.len())
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     };
     let segments: Vec<&str> = key.split('/').collect();
     match segments.as_slice() {

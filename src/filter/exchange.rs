@@ -36,11 +36,7 @@ enum State {
     /// Envoy's router streams a blob.
     Streaming(BlobStream),
     /// The store had no blob but an error: its document is read before the client gets an answer.
-    Failing {
-        stream: BlobStream,
-        status: StatusCode,
-        document: Vec<u8>,
-    },
+    Failing { stream: BlobStream, status: StatusCode, document: Vec<u8> },
     /// Envoy's own reply goes out with this body in place of its plain text.
     Rewording(Bytes),
     /// The answer has been given.
@@ -50,10 +46,7 @@ enum State {
 impl Exchange {
     /// An exchange of which nothing is known yet.
     pub fn new(bucket: Rc<Bucket<Upstream>>) -> Self {
-        Self {
-            bucket,
-            state: State::Unseen,
-        }
+        Self { bucket, state: State::Unseen }
     }
 
     /// Runs the handler as far as it gets. Tells whether the request may go on to the router.
@@ -89,11 +82,7 @@ impl Exchange {
             }
             StreamAnswer::Fail if end_of_stream => self.reply(&stream.failure(status, b"")),
             StreamAnswer::Fail => {
-                self.state = State::Failing {
-                    stream,
-                    status,
-                    document: Vec::new(),
-                };
+                self.state = State::Failing { stream, status, document: Vec::new() };
                 Action::Pause
             }
         }
@@ -147,6 +136,14 @@ impl HttpContext for Exchange {
         }
     }
 
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        match self.state {
+            State::Streaming(_) => Action::Continue,
+            // To continue here would send the request on as the client wrote it, to the bucket.
+            _ => Action::Pause,
+        }
+    }
+
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Streaming(stream) => self.begin_stream(stream, end_of_stream),
@@ -160,11 +157,7 @@ impl HttpContext for Exchange {
 
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         match &mut self.state {
-            State::Failing {
-                stream,
-                status,
-                document,
-            } => {
+            State::Failing { stream, status, document } => {
                 let room = ERROR_DOCUMENT_LIMIT.saturating_sub(document.len());
                 let read = hostcalls::get_buffer(BufferType::HttpResponseBody, 0, size.min(room));
                 document.extend(read.ok().flatten().unwrap_or_default());

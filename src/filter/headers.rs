@@ -27,12 +27,7 @@ pub fn read_request(has_body: bool) -> Option<Request> {
             _ => append(&mut headers, &name, value),
         }
     }
-    Some(Request {
-        method: method?,
-        target: target?,
-        headers,
-        has_body,
-    })
+    Some(Request { method: method?, target: target?, headers, has_body })
 }
 
 /// Turns the client's request into one to the store, for Envoy's router to send.
@@ -47,9 +42,7 @@ pub fn rewrite_request(request: &HttpRequest) {
     if let Some(range) = &range {
         headers.push(("range", range.as_bytes()));
     }
-    let kept = kept
-        .iter()
-        .filter(|(name, _)| KEPT.contains(&name.as_str()));
+    let kept = kept.iter().filter(|(name, _)| KEPT.contains(&name.as_str()));
     headers.extend(kept.map(|(name, value)| (name.as_str(), value.as_slice())));
     set(MapType::HttpRequestHeaders, headers);
 }
@@ -70,26 +63,16 @@ pub fn read_response() -> (StatusCode, HeaderMap) {
 /// Replaces status and headers of the response that is on its way to the client.
 pub fn rewrite_response(status: StatusCode, headers: &HeaderMap) {
     let mut pairs: Vec<(&str, &[u8])> = vec![(":status", status.as_str().as_bytes())];
-    pairs.extend(
-        headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_bytes())),
-    );
+    pairs.extend(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
     set(MapType::HttpResponseHeaders, pairs);
 }
 
 /// Sends a response in place of whatever Envoy would have done.
 pub fn send_response(response: &Response<Bytes>) {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let headers: Vec<(&str, String)> = response
-        .headers()
-        .iter()
-        .map(|(name, value)| (name.as_str(), text(value)))
-        .collect();
-    let headers = headers
-        .iter()
-        .map(|(name, value)| (*name, value.as_str()))
-        .collect();
+    let headers: Vec<(&str, String)> =
+        response.headers().iter().map(|(name, value)| (name.as_str(), text(value))).collect();
+    let headers = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let body = Some(&response.body()[..]).filter(|body| !body.is_empty());
     let status = u32::from(response.status().as_u16());
     if let Err(error) = hostcalls::send_http_response(status, headers, body) {
@@ -109,10 +92,9 @@ fn set(map: MapType, pairs: Vec<(&str, &[u8])>) {
 
 /// Pseudo-headers, and whatever is no header of HTTP, have no place in a [`HeaderMap`].
 fn append(headers: &mut HeaderMap, name: &str, value: Vec<u8>) {
-    if let (Ok(name), Ok(value)) = (
-        HeaderName::from_bytes(name.as_bytes()),
-        HeaderValue::from_bytes(&value),
-    ) {
+    if let (Ok(name), Ok(value)) =
+        (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(&value))
+    {
         headers.append(name, value);
     }
 }

@@ -18,10 +18,7 @@ use exchange::Exchange;
 use upstream::Upstream;
 
 /// The entry point that Envoy calls once for every VM.
-#[allow(
-    unsafe_code,
-    reason = "the macro exports a symbol, which counts as unsafe"
-)]
+#[allow(unsafe_code, reason = "the macro exports a symbol, which counts as unsafe")]
 mod entry {
     use super::*;
 

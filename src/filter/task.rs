@@ -18,8 +18,6 @@ impl<T> Task<T> {
 
     /// Runs the future until it waits or ends. Not to be called again after it has ended.
     pub fn poll(&mut self) -> Poll<T> {
-        self.0
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
+        self.0.as_mut().poll(&mut Context::from_waker(Waker::noop()))
     }
 }

@@ -62,10 +62,7 @@ impl Http for Upstream {
                 })?;
         let (sender, receiver) = oneshot::channel();
         self.calls.borrow_mut().insert(token, sender);
-        let _forget_when_dropped = UnderWay {
-            upstream: self,
-            token,
-        };
+        let _forget_when_dropped = UnderWay { upstream: self, token };
         receiver.await.unwrap_or(Err(HttpError::Connection))
     }
 }
@@ -96,16 +93,11 @@ fn read_response(header_count: usize, body_size: usize) -> Outcome {
     let status = StatusCode::from_bytes(&status).map_err(|_| HttpError::Nonsense)?;
     let body = match body_size {
         0 => None,
-        size => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size)
-            .ok()
-            .flatten(),
+        size => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size).ok().flatten(),
     };
     let body = body.unwrap_or_default();
     if body.len() != body_size {
         return Err(HttpError::Connection);
     }
-    Ok(HttpResponse {
-        status,
-        body: body.into(),
-    })
+    Ok(HttpResponse { status, body: body.into() })
 }

@@ -58,10 +58,7 @@ pub async fn get(
         let message = "a request for a blob has no body";
         return Err(Error::new(ErrorCode::SizeInvalid, message));
     }
-    let content = store
-        .blob_link(name, &digest)
-        .await?
-        .ok_or_else(|| blob_unknown(&digest))?;
+    let content = store.blob_link(name, &digest).await?.ok_or_else(|| blob_unknown(&digest))?;
     if IfNoneMatch::parse(request.header_values(IF_NONE_MATCH)).matches(&digest) {
         return Ok(Answer::Reply(not_modified(&digest)));
     }
@@ -198,10 +195,7 @@ mod tests {
     fn a_blob_is_streamed_only_where_the_repository_links_it() {
         assert_eq!(stream(Method::GET, &[]).content, digest());
         let elsewhere = reply(request(Method::GET, "b", &[]));
-        assert_eq!(
-            status_and_code(&elsewhere),
-            (404, "BLOB_UNKNOWN".to_owned())
-        );
+        assert_eq!(status_and_code(&elsewhere), (404, "BLOB_UNKNOWN".to_owned()));
     }
 
     #[test]
@@ -227,10 +221,7 @@ mod tests {
     fn a_request_with_a_body_is_refused() {
         let mut request = request(Method::GET, "a", &[]);
         request.has_body = true;
-        assert_eq!(
-            status_and_code(&reply(request)),
-            (400, "SIZE_INVALID".to_owned())
-        );
+        assert_eq!(status_and_code(&reply(request)), (400, "SIZE_INVALID".to_owned()));
     }
 
     #[test]
@@ -249,16 +240,8 @@ mod tests {
         for (method, headers, expected) in [
             (Method::GET, vec![range.clone()], wanted),
             (Method::HEAD, vec![range.clone()], None),
-            (
-                Method::GET,
-                vec![range.clone(), (IF_RANGE, &entity_tag)],
-                wanted,
-            ),
-            (
-                Method::GET,
-                vec![range.clone(), (IF_RANGE, "\"other\"")],
-                None,
-            ),
+            (Method::GET, vec![range.clone(), (IF_RANGE, &entity_tag)], wanted),
+            (Method::GET, vec![range.clone(), (IF_RANGE, "\"other\"")], None),
             (Method::GET, vec![(RANGE, "bytes=0-1,3-4")], None),
         ] {
             assert_eq!(stream(method, &headers).range, expected, "{headers:?}");
@@ -277,12 +260,7 @@ mod tests {
             ("set-cookie", "a=b"),
         ]
         .into_iter()
-        .map(|(name, value)| {
-            (
-                HeaderName::from_static(name),
-                HeaderValue::from_static(value),
-            )
-        })
+        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
         .collect();
         let stream = stream(Method::GET, &[(RANGE, "bytes=1-2")]);
         let StreamAnswer::Forward(status, headers) =
@@ -318,31 +296,13 @@ mod tests {
             (&get, 404, NO_SUCH_KEY, 404, "BLOB_UNKNOWN"),
             (&head, 404, b"", 404, "BLOB_UNKNOWN"),
             (&get, 404, b"", 500, "UNKNOWN"),
-            (
-                &get,
-                404,
-                b"<Error><Code>NoSuchBucket</Code></Error>",
-                500,
-                "UNKNOWN",
-            ),
-            (
-                &range,
-                416,
-                b"<Error><Code>InvalidRange</Code></Error>",
-                416,
-                "RANGE_INVALID",
-            ),
+            (&get, 404, b"<Error><Code>NoSuchBucket</Code></Error>", 500, "UNKNOWN"),
+            (&range, 416, b"<Error><Code>InvalidRange</Code></Error>", 416, "RANGE_INVALID"),
             (&get, 416, b"", 500, "UNKNOWN"),
             (&get, 206, b"", 500, "UNKNOWN"),
             (&get, 204, b"", 500, "UNKNOWN"),
             (&get, 304, b"", 500, "UNKNOWN"),
-            (
-                &get,
-                403,
-                b"<Error><Code>AccessDenied</Code></Error>",
-                500,
-                "UNKNOWN",
-            ),
+            (&get, 403, b"<Error><Code>AccessDenied</Code></Error>", 500, "UNKNOWN"),
             (&get, 500, b"", 500, "UNKNOWN"),
             (&head, 500, b"", 500, "UNKNOWN"),
             (&get, 503, b"no healthy upstream", 503, "UNAVAILABLE"),
@@ -350,10 +310,7 @@ mod tests {
         ];
         for (stream, status, body, expected, code) in rows {
             let status = StatusCode::from_u16(*status).expect("a status");
-            assert!(matches!(
-                stream.answer(status, &HeaderMap::new()),
-                StreamAnswer::Fail
-            ));
+            assert!(matches!(stream.answer(status, &HeaderMap::new()), StreamAnswer::Fail));
             let response = stream.failure(status, body);
             let found = status_and_code(&response);
             assert_eq!(found, (*expected, (*code).to_owned()), "{status}");

@@ -25,10 +25,7 @@ impl IfNoneMatch {
     /// Besides what RFC 9110 section 13.1.2 defines, a digest without quotes is taken: old clients
     /// send one.
     pub fn parse<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut condition = Self {
-            anything: false,
-            tags: Vec::new(),
-        };
+        let mut condition = Self { anything: false, tags: Vec::new() };
         // Splitting at every comma is safe: no entity tag of this registry contains one.
         for element in values.into_iter().flat_map(|value| value.split(',')) {
             match element.trim() {
@@ -56,9 +53,7 @@ pub fn if_range_holds(value: &str, digest: &Digest) -> bool {
 /// The text within an entity tag: without the weakness mark and without quotes.
 fn opaque_tag(tag: &str) -> &str {
     let tag = tag.strip_prefix("W/").unwrap_or(tag);
-    tag.strip_prefix('"')
-        .and_then(|tag| tag.strip_suffix('"'))
-        .unwrap_or(tag)
+    tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(tag)
 }
 
 #[cfg(test)]
@@ -100,11 +95,7 @@ mod tests {
     fn if_range_takes_the_strong_tag_only() {
         let digest = Digest::of(Algorithm::Sha256, b"content");
         assert!(if_range_holds(&format!("\"{digest}\""), &digest));
-        for other in [
-            &format!("W/\"{digest}\""),
-            "\"other\"",
-            "Wed, 21 Oct 2015 07:28:00 GMT",
-        ] {
+        for other in [&format!("W/\"{digest}\""), "\"other\"", "Wed, 21 Oct 2015 07:28:00 GMT"] {
             assert!(!if_range_holds(other, &digest), "{other}");
         }
     }

@@ -90,12 +90,7 @@ pub struct Error {
 impl Error {
     /// An error with a message for the person who reads the client's output.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            detail: None,
-            headers: Vec::new(),
-        }
+        Self { code, message: message.into(), detail: None, headers: Vec::new() }
     }
 
     /// The method is none that the endpoint has; `allowed` is the value of the `Allow` header.
@@ -183,13 +178,9 @@ fn envelope(errors: &[&Error]) -> Bytes {
         message: &error.message,
         detail: error.detail.as_ref(),
     });
-    let envelope = Envelope {
-        errors: entries.collect(),
-    };
+    let envelope = Envelope { errors: entries.collect() };
     // Texts and JSON values always serialise; a reply without a body would still have its status.
-    serde_json::to_vec(&envelope)
-        .map(Bytes::from)
-        .unwrap_or_default()
+    serde_json::to_vec(&envelope).map(Bytes::from).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -215,13 +206,8 @@ mod tests {
 
     #[test]
     fn an_absent_detail_is_left_out() {
-        let body = Error::new(ErrorCode::Unknown, "m")
-            .into_response()
-            .into_body();
-        assert_eq!(
-            &body[..],
-            br#"{"errors":[{"code":"UNKNOWN","message":"m"}]}"#
-        );
+        let body = Error::new(ErrorCode::Unknown, "m").into_response().into_body();
+        assert_eq!(&body[..], br#"{"errors":[{"code":"UNKNOWN","message":"m"}]}"#);
     }
 
     #[test]

@@ -102,17 +102,11 @@ mod tests {
             MediaType::OciManifest,
             MediaType::OciIndex,
         ] {
-            rows.push((
-                format!(r#"{{"schemaVersion":2,"mediaType":"{media_type}"}}"#),
-                media_type,
-            ));
+            rows.push((format!(r#"{{"schemaVersion":2,"mediaType":"{media_type}"}}"#), media_type));
         }
         for (content, media_type) in rows {
             let told = media_type_of(content.as_bytes());
-            assert!(
-                matches!(told, Ok(t) if t == media_type),
-                "{content}: {told:?}"
-            );
+            assert!(matches!(told, Ok(t) if t == media_type), "{content}: {told:?}");
         }
     }
 

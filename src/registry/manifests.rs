@@ -82,11 +82,7 @@ async fn fetch(
     }
     let media_type =
         media_type_of(&content).map_err(|error| unservable(digest, &error.to_string()))?;
-    Ok(Manifest {
-        digest: digest.clone(),
-        media_type,
-        content,
-    })
+    Ok(Manifest { digest: digest.clone(), media_type, content })
 }
 
 /// Chooses what is answered for a tag: the stored manifest if the client accepts its type.
@@ -178,11 +174,7 @@ mod tests {
         let name: Name = "a/b".parse().expect("a valid name");
         let tag = "t".parse().expect("a valid tag");
         let digest = store.put_manifest(&name, &tag, CONTENT);
-        Scene {
-            store,
-            name,
-            digest,
-        }
+        Scene { store, name, digest }
     }
 
     impl Scene {
@@ -207,10 +199,7 @@ mod tests {
         fn error(&self, reference: &str) -> (u16, String) {
             let (response, _) = self.get(reference, &[]);
             let json: serde_json::Value = serde_json::from_slice(response.body()).expect("JSON");
-            let code = json["errors"][0]["code"]
-                .as_str()
-                .expect("a code")
-                .to_owned();
+            let code = json["errors"][0]["code"].as_str().expect("a code").to_owned();
             (response.status().as_u16(), code)
         }
     }
@@ -230,11 +219,7 @@ mod tests {
             assert_eq!(headers.contains_key(VARY), vary);
             assert_eq!(waves_made, waves, "waves of storage calls by {reference}");
         }
-        assert_eq!(
-            scene.store.calls().len(),
-            3 + 2,
-            "calls by tag and by digest"
-        );
+        assert_eq!(scene.store.calls().len(), 3 + 2, "calls by tag and by digest");
     }
 
     #[test]
@@ -261,10 +246,7 @@ mod tests {
             assert_eq!(response.status(), 304);
             assert!(response.body().is_empty());
             assert_eq!(response.headers()[ETAG], entity_tag.as_str());
-            assert_eq!(
-                response.headers()[DOCKER_CONTENT_DIGEST],
-                scene.digest.as_str()
-            );
+            assert_eq!(response.headers()[DOCKER_CONTENT_DIGEST], scene.digest.as_str());
             let (response, _) = scene.get(reference, &[(IF_NONE_MATCH, "\"other\"")]);
             assert_eq!(response.status(), 200);
         }
@@ -296,20 +278,13 @@ mod tests {
         let unknown = (404, "MANIFEST_UNKNOWN".to_owned());
         let mut scene = scene();
         assert_eq!(scene.error("other"), unknown);
-        assert_eq!(
-            scene.error(Digest::of(Algorithm::Sha256, b"x").as_str()),
-            unknown
-        );
+        assert_eq!(scene.error(Digest::of(Algorithm::Sha256, b"x").as_str()), unknown);
         // Content without a link belongs to other repositories.
-        scene
-            .store
-            .remove(&layout::manifest_link(&scene.name, &scene.digest));
+        scene.store.remove(&layout::manifest_link(&scene.name, &scene.digest));
         assert_eq!(scene.error("t"), unknown);
         assert_eq!(scene.error(scene.digest.as_str()), unknown);
         // So it does not matter whether it could be read.
-        scene
-            .store
-            .fail(layout::content(&scene.digest), StoreErrorKind::Failed);
+        scene.store.fail(layout::content(&scene.digest), StoreErrorKind::Failed);
         assert_eq!(scene.error(scene.digest.as_str()), unknown);
     }
 
@@ -345,9 +320,7 @@ mod tests {
     fn what_may_not_be_served_is_an_error() {
         let unknown = (500, "UNKNOWN".to_owned());
         let mut corrupt = scene();
-        corrupt
-            .store
-            .put(layout::content(&corrupt.digest), &b"{}"[..]);
+        corrupt.store.put(layout::content(&corrupt.digest), &b"{}"[..]);
         assert_eq!(corrupt.error("t"), unknown);
 
         let mut too_large = scene();
@@ -358,15 +331,11 @@ mod tests {
 
         let mut no_manifest = scene();
         let tag = "t".parse().expect("a valid tag");
-        no_manifest
-            .store
-            .put_manifest(&no_manifest.name, &tag, b"{}");
+        no_manifest.store.put_manifest(&no_manifest.name, &tag, b"{}");
         assert_eq!(no_manifest.error("t"), unknown);
 
         let mut broken_link = scene();
-        broken_link
-            .store
-            .put(layout::tag_link(&broken_link.name, &tag), "sha256:");
+        broken_link.store.put(layout::tag_link(&broken_link.name, &tag), "sha256:");
         assert_eq!(broken_link.error("t"), unknown);
     }
 }

@@ -97,9 +97,7 @@ impl Accept {
         if elements.is_empty() {
             return Self { ranges: None };
         }
-        Self {
-            ranges: Some(elements.into_iter().filter_map(MediaRange::parse).collect()),
-        }
+        Self { ranges: Some(elements.into_iter().filter_map(MediaRange::parse).collect()) }
     }
 
     /// Whether the client takes `media_type`: the most specific range that matches decides, and
@@ -214,9 +212,7 @@ fn trim(text: &str) -> &str {
 /// `token` of RFC 9110, section 5.6.2. `*` is one of its characters.
 fn is_token(text: &str) -> bool {
     !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 #[cfg(test)]
@@ -236,10 +232,7 @@ mod tests {
             assert_eq!(name.parse(), Ok(media_type));
             assert_eq!(name.to_uppercase().parse(), Ok(media_type));
         }
-        assert_eq!(
-            "application/json".parse::<MediaType>(),
-            Err(UnknownMediaType)
-        );
+        assert_eq!("application/json".parse::<MediaType>(), Err(UnknownMediaType));
     }
 
     /// Each row: the `Accept` headers, and whether an OCI image manifest may be answered.
@@ -262,71 +255,34 @@ mod tests {
             (&["", DOCKER], false),
             (&[&long_list], true),
             // Parameters other than q say nothing; a quoted one may contain separators.
-            (
-                &["application/vnd.oci.image.manifest.v1+json;charset=utf-8"],
-                true,
-            ),
-            (
-                &["application/vnd.oci.image.manifest.v1+json ; a=\"x,y;q=0\" ; q=0.1"],
-                true,
-            ),
-            (
-                &["text/plain;a=\"\\\",application/vnd.oci.image.manifest.v1+json\""],
-                false,
-            ),
+            (&["application/vnd.oci.image.manifest.v1+json;charset=utf-8"], true),
+            (&["application/vnd.oci.image.manifest.v1+json ; a=\"x,y;q=0\" ; q=0.1"], true),
+            (&["text/plain;a=\"\\\",application/vnd.oci.image.manifest.v1+json\""], false),
             // q.
             (&["application/vnd.oci.image.manifest.v1+json;q=0"], false),
-            (
-                &["application/vnd.oci.image.manifest.v1+json;Q=0.000"],
-                false,
-            ),
-            (
-                &["application/vnd.oci.image.manifest.v1+json;q=0.001"],
-                true,
-            ),
-            (
-                &["application/vnd.oci.image.manifest.v1+json;q=1.000"],
-                true,
-            ),
+            (&["application/vnd.oci.image.manifest.v1+json;Q=0.000"], false),
+            (&["application/vnd.oci.image.manifest.v1+json;q=0.001"], true),
+            (&["application/vnd.oci.image.manifest.v1+json;q=1.000"], true),
             (&["*/*;q=0"], false),
             // The most specific range decides, wherever it stands.
-            (
-                &["*/*, application/vnd.oci.image.manifest.v1+json;q=0"],
-                false,
-            ),
-            (
-                &["application/vnd.oci.image.manifest.v1+json;q=0, */*"],
-                false,
-            ),
-            (
-                &["application/vnd.oci.image.manifest.v1+json;q=0", "*/*"],
-                false,
-            ),
+            (&["*/*, application/vnd.oci.image.manifest.v1+json;q=0"], false),
+            (&["application/vnd.oci.image.manifest.v1+json;q=0, */*"], false),
+            (&["application/vnd.oci.image.manifest.v1+json;q=0", "*/*"], false),
             (&["*/*;q=0, application/*;q=0.5"], true),
             (&["application/*;q=0, */*"], false),
-            (
-                &["application/*;q=0, application/vnd.oci.image.manifest.v1+json"],
-                true,
-            ),
+            (&["application/*;q=0, application/vnd.oci.image.manifest.v1+json"], true),
             // What is no media range is passed over.
             (&["nonsense"], false),
             (&["*/json"], false),
             (&["nonsense, */*"], true),
             (&["application/vnd.oci.image.manifest.v1+json;q=2"], false),
-            (
-                &["application/vnd.oci.image.manifest.v1+json;q=0.0001"],
-                false,
-            ),
+            (&["application/vnd.oci.image.manifest.v1+json;q=0.0001"], false),
             (&["application/vnd.oci.image.manifest.v1+json;q=abc"], false),
             (&["application/vnd.oci.image.manifest.v1+json;q="], false),
         ];
         for (values, admitted) in rows {
             let accept = Accept::parse(values.iter().copied());
-            assert_eq!(
-                accept.admits(MediaType::OciManifest),
-                *admitted,
-                "{values:?}"
-            );
+            assert_eq!(accept.admits(MediaType::OciManifest), *admitted, "{values:?}");
         }
     }
 }

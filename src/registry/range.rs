@@ -45,9 +45,7 @@ impl fmt::Display for ByteRange {
 
 /// Digits only: the number parser of the standard library would take a sign as well.
 fn parse_offset(text: &str) -> Option<u64> {
-    text.bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| text.parse().ok())?
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 #[cfg(test)]

@@ -112,11 +112,7 @@ impl FromStr for Tag {
         let valid = text.len() <= TAG_MAX_LENGTH
             && text.bytes().next().is_some_and(is_word)
             && text.bytes().all(|b| is_word(b) || b == b'.' || b == b'-');
-        if valid {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(TagError)
-        }
+        if valid { Ok(Self(text.to_owned())) } else { Err(TagError) }
     }
 }
 
@@ -192,10 +188,7 @@ impl Digest {
             Algorithm::Sha256 => to_hex(&Sha256::digest(content)),
             Algorithm::Sha512 => to_hex(&Sha512::digest(content)),
         };
-        Self {
-            algorithm,
-            text: format!("{}:{hex}", algorithm.as_str()),
-        }
+        Self { algorithm, text: format!("{}:{hex}", algorithm.as_str()) }
     }
 
     /// Whether `content` hashes to this digest.
@@ -238,10 +231,7 @@ impl FromStr for Digest {
         if hex.len() != algorithm.hex_length() || !hex.bytes().all(is_lower_hex) {
             return Err(DigestError::WrongHex(algorithm));
         }
-        Ok(Self {
-            algorithm,
-            text: text.to_owned(),
-        })
+        Ok(Self { algorithm, text: text.to_owned() })
     }
 }
 
@@ -318,10 +308,7 @@ mod tests {
             "manifests/blobs",
             &longest,
         ] {
-            assert_eq!(
-                valid.parse::<Name>().map(|n| n.to_string()),
-                Ok(valid.to_owned())
-            );
+            assert_eq!(valid.parse::<Name>().map(|n| n.to_string()), Ok(valid.to_owned()));
         }
         for malformed in [
             "",
@@ -350,39 +337,21 @@ mod tests {
             "a\\b",
             "a/_manifests",
         ] {
-            assert_eq!(
-                malformed.parse::<Name>(),
-                Err(NameError::Malformed),
-                "{malformed:?}"
-            );
+            assert_eq!(malformed.parse::<Name>(), Err(NameError::Malformed), "{malformed:?}");
         }
-        assert_eq!(
-            "a".repeat(NAME_MAX_LENGTH + 1).parse::<Name>(),
-            Err(NameError::TooLong)
-        );
+        assert_eq!("a".repeat(NAME_MAX_LENGTH + 1).parse::<Name>(), Err(NameError::TooLong));
     }
 
     #[test]
     fn tags_follow_the_specification_grammar() {
         let longest = "t".repeat(TAG_MAX_LENGTH);
-        for valid in [
-            "latest",
-            "_",
-            "1",
-            "v1.2.3-rc.1",
-            "A_b-C.d",
-            "a..b",
-            &longest,
-        ] {
-            assert_eq!(
-                valid.parse::<Tag>().map(|t| t.to_string()),
-                Ok(valid.to_owned())
-            );
+        for valid in ["latest", "_", "1", "v1.2.3-rc.1", "A_b-C.d", "a..b", &longest] {
+            assert_eq!(valid.parse::<Tag>().map(|t| t.to_string()), Ok(valid.to_owned()));
         }
         let too_long = "t".repeat(TAG_MAX_LENGTH + 1);
-        for invalid in [
-            "", ".", "..", ".a", "-a", "a/b", "a b", "a\0", "ä", "a+b", "a%20", &too_long,
-        ] {
+        for invalid in
+            ["", ".", "..", ".a", "-a", "a/b", "a b", "a\0", "ä", "a+b", "a%20", &too_long]
+        {
             assert_eq!(invalid.parse::<Tag>(), Err(TagError), "{invalid:?}");
         }
     }
@@ -392,49 +361,19 @@ mod tests {
         let sha256 = format!("sha256:{}", "0a".repeat(32));
         let sha512 = format!("sha512:{}", "f9".repeat(64));
         for valid in [&sha256, &sha512] {
-            assert_eq!(
-                valid.parse::<Digest>().map(|d| d.to_string()),
-                Ok(valid.clone())
-            );
+            assert_eq!(valid.parse::<Digest>().map(|d| d.to_string()), Ok(valid.clone()));
         }
         for (invalid, error) in [
             ("sha256".to_owned(), DigestError::Malformed),
-            (
-                format!("sha384:{}", "0".repeat(96)),
-                DigestError::UnknownAlgorithm,
-            ),
-            (
-                format!("SHA256:{}", "0".repeat(64)),
-                DigestError::UnknownAlgorithm,
-            ),
-            (
-                format!("../x:{}", "0".repeat(64)),
-                DigestError::UnknownAlgorithm,
-            ),
-            (
-                "sha256:".to_owned(),
-                DigestError::WrongHex(Algorithm::Sha256),
-            ),
-            (
-                format!("sha256:{}", "0".repeat(63)),
-                DigestError::WrongHex(Algorithm::Sha256),
-            ),
-            (
-                format!("sha256:{}", "0".repeat(65)),
-                DigestError::WrongHex(Algorithm::Sha256),
-            ),
-            (
-                format!("sha256:{}", "A".repeat(64)),
-                DigestError::WrongHex(Algorithm::Sha256),
-            ),
-            (
-                format!("sha256:{}", "/".repeat(64)),
-                DigestError::WrongHex(Algorithm::Sha256),
-            ),
-            (
-                format!("sha512:{}", "0".repeat(64)),
-                DigestError::WrongHex(Algorithm::Sha512),
-            ),
+            (format!("sha384:{}", "0".repeat(96)), DigestError::UnknownAlgorithm),
+            (format!("SHA256:{}", "0".repeat(64)), DigestError::UnknownAlgorithm),
+            (format!("../x:{}", "0".repeat(64)), DigestError::UnknownAlgorithm),
+            ("sha256:".to_owned(), DigestError::WrongHex(Algorithm::Sha256)),
+            (format!("sha256:{}", "0".repeat(63)), DigestError::WrongHex(Algorithm::Sha256)),
+            (format!("sha256:{}", "0".repeat(65)), DigestError::WrongHex(Algorithm::Sha256)),
+            (format!("sha256:{}", "A".repeat(64)), DigestError::WrongHex(Algorithm::Sha256)),
+            (format!("sha256:{}", "/".repeat(64)), DigestError::WrongHex(Algorithm::Sha256)),
+            (format!("sha512:{}", "0".repeat(64)), DigestError::WrongHex(Algorithm::Sha512)),
         ] {
             assert_eq!(invalid.parse::<Digest>(), Err(error), "{invalid:?}");
         }
@@ -459,13 +398,7 @@ mod tests {
         let digest = format!("sha256:{}", "0".repeat(64));
         assert!(matches!("latest".parse(), Ok(Reference::Tag(_))));
         assert!(matches!(digest.parse(), Ok(Reference::Digest(_))));
-        assert!(matches!(
-            "sha256:0".parse::<Reference>(),
-            Err(ReferenceError::Digest(_))
-        ));
-        assert!(matches!(
-            "..".parse::<Reference>(),
-            Err(ReferenceError::Tag(_))
-        ));
+        assert!(matches!("sha256:0".parse::<Reference>(), Err(ReferenceError::Digest(_))));
+        assert!(matches!("..".parse::<Reference>(), Err(ReferenceError::Tag(_))));
     }
 }

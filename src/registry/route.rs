@@ -47,29 +47,22 @@ impl Endpoint {
         }
         // Names may themselves contain the words `manifests` and `blobs`, so the path is read from
         // its end.
-        let mut parts = path
-            .strip_prefix("/v2/")
-            .ok_or_else(no_such_endpoint)?
-            .rsplitn(3, '/');
+        let mut parts = path.strip_prefix("/v2/").ok_or_else(no_such_endpoint)?.rsplitn(3, '/');
         match (parts.next(), parts.next(), parts.next()) {
             (Some(reference), Some("manifests"), Some(name)) => Ok(Self::Manifest {
                 name: parse_name(name)?,
                 reference: parse_reference(reference)?,
             }),
-            (Some(digest), Some("blobs"), Some(name)) => Ok(Self::Blob {
-                name: parse_name(name)?,
-                digest: parse_digest(digest)?,
-            }),
+            (Some(digest), Some("blobs"), Some(name)) => {
+                Ok(Self::Blob { name: parse_name(name)?, digest: parse_digest(digest)? })
+            }
             _ => Err(no_such_endpoint()),
         }
     }
 }
 
 fn no_such_endpoint() -> Error {
-    Error::new(
-        ErrorCode::NoSuchEndpoint,
-        "the path is no endpoint of the registry",
-    )
+    Error::new(ErrorCode::NoSuchEndpoint, "the path is no endpoint of the registry")
 }
 
 fn parse_name(text: &str) -> Result<Name, Error> {
@@ -125,40 +118,25 @@ mod tests {
     fn targets_mean_endpoints() {
         let name = |text: &str| text.parse().expect("a valid name");
         let reference = |text: &str| text.parse().expect("a valid reference");
-        let manifest = |n, r| Endpoint::Manifest {
-            name: name(n),
-            reference: reference(r),
-        };
+        let manifest = |n, r| Endpoint::Manifest { name: name(n), reference: reference(r) };
         let digest = format!("sha256:{HEX}");
         let rows = [
             ("/v2".to_owned(), Endpoint::Base),
             ("/v2/".to_owned(), Endpoint::Base),
             ("/v2/?x=y".to_owned(), Endpoint::Base),
             ("/v2/a/manifests/t".to_owned(), manifest("a", "t")),
-            (
-                "/v2/a/b/manifests/t?ns=x/y".to_owned(),
-                manifest("a/b", "t"),
-            ),
-            (
-                "/v2/manifests/manifests/manifests".to_owned(),
-                manifest("manifests", "manifests"),
-            ),
+            ("/v2/a/b/manifests/t?ns=x/y".to_owned(), manifest("a/b", "t")),
+            ("/v2/manifests/manifests/manifests".to_owned(), manifest("manifests", "manifests")),
             (
                 "/v2/a/manifests/b/blobs/manifests/t".to_owned(),
                 manifest("a/manifests/b/blobs", "t"),
             ),
             (format!("/v2/a/manifests/{digest}"), manifest("a", &digest)),
-            (
-                format!("/v2/a/manifests/sha256%3A{HEX}"),
-                manifest("a", &digest),
-            ),
+            (format!("/v2/a/manifests/sha256%3A{HEX}"), manifest("a", &digest)),
             ("/v2/%61/manifests/%74".to_owned(), manifest("a", "t")),
             (
                 format!("/v2/a/blobs/{digest}"),
-                Endpoint::Blob {
-                    name: name("a"),
-                    digest: digest.parse().expect("a valid digest"),
-                },
+                Endpoint::Blob { name: name("a"), digest: digest.parse().expect("a valid digest") },
             ),
         ];
         for (target, endpoint) in rows {
@@ -212,23 +190,14 @@ mod tests {
             ("/v2/a/manifests/t%2fu", TagInvalid),
             ("/v2/a/manifests/t%00", TagInvalid),
             ("/v2/a/manifests/sha256:12", DigestInvalid),
-            (
-                "/v2/a/manifests/md5:d41d8cd98f00b204e9800998ecf8427e",
-                DigestInvalid,
-            ),
+            ("/v2/a/manifests/md5:d41d8cd98f00b204e9800998ecf8427e", DigestInvalid),
             ("/v2/a/blobs/latest", DigestInvalid),
             ("/v2/a/blobs/sha256:..", DigestInvalid),
         ] {
             assert_eq!(code_of(target), Some(code), "{target}");
         }
         let long = "a".repeat(300);
-        assert_eq!(
-            code_of(&format!("/v2/{long}/manifests/t")),
-            Some(NameInvalid)
-        );
-        assert_eq!(
-            code_of(&format!("/v2/a/manifests/{long}")),
-            Some(TagInvalid)
-        );
+        assert_eq!(code_of(&format!("/v2/{long}/manifests/t")), Some(NameInvalid));
+        assert_eq!(code_of(&format!("/v2/a/manifests/{long}")), Some(TagInvalid));
     }
 }

@@ -67,10 +67,7 @@ impl<H: Http> Bucket<H> {
             Some(digest) => Ok(Some(digest)),
             None => {
                 let message = format!("the object {} holds no digest", key.as_str());
-                Err(logged(
-                    StoreError::new(StoreErrorKind::Failed, message),
-                    key,
-                ))
+                Err(logged(StoreError::new(StoreErrorKind::Failed, message), key))
             }
         }
     }

@@ -93,9 +93,9 @@ impl fmt::Display for Answer<'_> {
                 "; check the credentials, and that they may list the bucket: \
                  without that, S3 answers so for objects that aren't there",
             ),
-            StatusCode::NOT_FOUND => {
-                f.write_str("; check the bucket's name and the store's address")
-            }
+            StatusCode::NOT_FOUND => f.write_str(
+                "; check the bucket's name, the store's address and Envoy's route to it",
+            ),
             status if status.is_redirection() => f.write_str("; check the bucket's region"),
             _ => Ok(()),
         }
@@ -119,11 +119,7 @@ mod tests {
         let rows: &[(u16, String, Option<StoreErrorKind>)] = &[
             (404, document("NoSuchKey"), None),
             (404, document("NoSuchBucket"), Some(Failed)),
-            (
-                404,
-                "<html><body>not found</body></html>".into(),
-                Some(Failed),
-            ),
+            (404, "<html><body>not found</body></html>".into(), Some(Failed)),
             (404, String::new(), Some(Failed)),
             (500, document("NoSuchKey"), Some(Failed)),
             (500, document("InternalError"), Some(Failed)),

@@ -32,9 +32,7 @@ impl Key {
 pub fn content(digest: &Digest) -> Key {
     let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
     let shard = &hex[..2];
-    Key(format!(
-        "docker/registry/v2/blobs/{algorithm}/{shard}/{hex}/data"
-    ))
+    Key(format!("docker/registry/v2/blobs/{algorithm}/{shard}/{hex}/data"))
 }
 
 /// `docker/registry/v2/repositories/<name>/_layers/<algorithm>/<hex>/link`
@@ -46,10 +44,7 @@ pub fn blob_link(name: &Name, digest: &Digest) -> Key {
 /// `docker/registry/v2/repositories/<name>/_manifests/revisions/<algorithm>/<hex>/link`
 pub fn manifest_link(name: &Name, digest: &Digest) -> Key {
     let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
-    in_repository(
-        name,
-        &format!("_manifests/revisions/{algorithm}/{hex}/link"),
-    )
+    in_repository(name, &format!("_manifests/revisions/{algorithm}/{hex}/link"))
 }
 
 /// `docker/registry/v2/repositories/<name>/_manifests/tags/<tag>/current/link`
@@ -77,22 +72,13 @@ mod tests {
         let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let repository = "docker/registry/v2/repositories/a/b";
         for (key, expected) in [
-            (
-                content(&digest),
-                format!("docker/registry/v2/blobs/sha256/ba/{hex}/data"),
-            ),
-            (
-                blob_link(&name, &digest),
-                format!("{repository}/_layers/sha256/{hex}/link"),
-            ),
+            (content(&digest), format!("docker/registry/v2/blobs/sha256/ba/{hex}/data")),
+            (blob_link(&name, &digest), format!("{repository}/_layers/sha256/{hex}/link")),
             (
                 manifest_link(&name, &digest),
                 format!("{repository}/_manifests/revisions/sha256/{hex}/link"),
             ),
-            (
-                tag_link(&name, &tag),
-                format!("{repository}/_manifests/tags/1.0/current/link"),
-            ),
+            (tag_link(&name, &tag), format!("{repository}/_manifests/tags/1.0/current/link")),
         ] {
             assert_eq!(key.as_str(), expected);
         }

@@ -71,9 +71,7 @@ impl MemoryStore {
         let Some(text) = self.read(key).await? else {
             return Ok(None);
         };
-        let digest = std::str::from_utf8(&text)
-            .ok()
-            .and_then(|text| text.parse().ok());
+        let digest = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
         let broken = || StoreError::new(StoreErrorKind::Failed, "the link holds no digest");
         digest.map(Some).ok_or_else(broken)
     }
@@ -108,14 +106,8 @@ impl Store for MemoryStore {
 
 async fn take_a_turn() {
     let mut taken = false;
-    poll_fn(|_| {
-        if std::mem::replace(&mut taken, true) {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
+    poll_fn(|_| if std::mem::replace(&mut taken, true) { Poll::Ready(()) } else { Poll::Pending })
+        .await;
 }
 
 /// Runs `future` to its end and tells how many waves of storage calls it made.

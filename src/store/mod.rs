@@ -36,10 +36,7 @@ pub enum Content {
 ///
 /// `None` and [`Content::Absent`] mean that the store said so. Whatever else goes wrong is a
 /// [`StoreError`].
-#[expect(
-    async_fn_in_trait,
-    reason = "the filter runs in one thread; no future is ever sent"
-)]
+#[expect(async_fn_in_trait, reason = "the filter runs in one thread; no future is ever sent")]
 pub trait Store {
     /// The digest that the tag points at.
     async fn tag(&self, name: &Name, tag: &Tag) -> Result<Option<Digest>, StoreError>;

@@ -45,10 +45,7 @@ pub enum HttpError {
 }
 
 /// What carries requests to the store.
-#[expect(
-    async_fn_in_trait,
-    reason = "the filter runs in one thread; no future is ever sent"
-)]
+#[expect(async_fn_in_trait, reason = "the filter runs in one thread; no future is ever sent")]
 pub trait Http {
     /// Sends one request and reads its whole answer. The time this may take is the implementation's
     /// to limit; it reports a request that took too long as status 504, as Envoy does.

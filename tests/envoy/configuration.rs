@@ -15,11 +15,7 @@ fn bootstrap() -> Bootstrap {
 #[tokio::test]
 async fn the_local_bootstrap_is_valid() {
     let output = bootstrap().validate().await;
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test]
@@ -28,62 +24,29 @@ async fn the_production_bootstrap_is_valid_once_its_files_are_there() {
     let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
     let mut command = Command::new("openssl");
     command
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-subj",
-            "/CN=registry",
-        ])
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=registry"])
         .arg("-out")
         .arg(&certificate)
         .arg("-keyout")
         .arg(&key);
     run(&mut command).await;
     let bootstrap = Bootstrap::production()
-        .with(
-            "/etc/envoy/tls/fullchain.pem",
-            &certificate.display().to_string(),
-        )
+        .with("/etc/envoy/tls/fullchain.pem", &certificate.display().to_string())
         .with("/etc/envoy/tls/privkey.pem", &key.display().to_string())
-        .with(
-            "/etc/envoy/moorage.wasm",
-            &tool("MOORAGE_WASM").display().to_string(),
-        );
+        .with("/etc/envoy/moorage.wasm", &tool("MOORAGE_WASM").display().to_string());
     let output = bootstrap.validate().await;
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test]
 async fn a_wrong_field_stops_envoy_and_is_named() {
     for (bootstrap, named) in [
         (bootstrap().with_store_fields(r#""colour": 1"#), "colour"),
-        (
-            bootstrap().with_store_fields(r#""timeout_ms": "1s""#),
-            "store.timeout_ms",
-        ),
-        (
-            bootstrap().with_store_fields(r#""timeout_ms": 0"#),
-            "store.timeout_ms",
-        ),
-        (
-            bootstrap().with(r#""cluster": "blob_store","#, ""),
-            "cluster",
-        ),
-        (
-            bootstrap().with(r#""cluster": "blob_store""#, r#""cluster": """#),
-            "store.cluster",
-        ),
-        (
-            bootstrap().with(r#""store": {"#, "store: {"),
-            "google.protobuf.StringValue",
-        ),
+        (bootstrap().with_store_fields(r#""timeout_ms": "1s""#), "store.timeout_ms"),
+        (bootstrap().with_store_fields(r#""timeout_ms": 0"#), "store.timeout_ms"),
+        (bootstrap().with(r#""cluster": "blob_store","#, ""), "cluster"),
+        (bootstrap().with(r#""cluster": "blob_store""#, r#""cluster": """#), "store.cluster"),
+        (bootstrap().with(r#""store": {"#, "store: {"), "google.protobuf.StringValue"),
     ] {
         let output = bootstrap.validate().await;
         let log = String::from_utf8_lossy(&output.stderr);

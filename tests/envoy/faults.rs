@@ -34,24 +34,12 @@ async fn envoy(store: &StandIn) -> Envoy {
 fn faults() -> Vec<(Behaviour, u16, &'static str)> {
     vec![
         (Behaviour::Answer(500, ""), 500, "UNKNOWN"),
-        (
-            Behaviour::Answer(500, "<Error><Code>InternalError</Code></Error>"),
-            500,
-            "UNKNOWN",
-        ),
-        (
-            Behaviour::Answer(503, "<Error><Code>SlowDown</Code></Error>"),
-            503,
-            "UNAVAILABLE",
-        ),
+        (Behaviour::Answer(500, "<Error><Code>InternalError</Code></Error>"), 500, "UNKNOWN"),
+        (Behaviour::Answer(503, "<Error><Code>SlowDown</Code></Error>"), 503, "UNAVAILABLE"),
         (Behaviour::Answer(429, ""), 503, "UNAVAILABLE"),
         (Behaviour::Answer(403, ACCESS_DENIED), 500, "UNKNOWN"),
         (Behaviour::Answer(404, NO_SUCH_BUCKET), 500, "UNKNOWN"),
-        (
-            Behaviour::Answer(404, "<html>not S3</html>"),
-            500,
-            "UNKNOWN",
-        ),
+        (Behaviour::Answer(404, "<html>not S3</html>"), 500, "UNKNOWN"),
         (Behaviour::Answer(404, ""), 500, "UNKNOWN"),
         (Behaviour::Answer(301, ""), 500, "UNKNOWN"),
         (Behaviour::Answer(204, ""), 500, "UNKNOWN"),
@@ -79,11 +67,7 @@ async fn a_fault_while_a_manifest_is_read_is_never_not_found() {
     for (behaviour, status, code) in &faults {
         for key_part in ["/tags/", "/revisions/", "/blobs/"] {
             let error = error_with(behaviour, key_part, "/v2/a/manifests/t").await;
-            assert_eq!(
-                error,
-                (*status, (*code).to_owned()),
-                "{behaviour:?} of {key_part}"
-            );
+            assert_eq!(error, (*status, (*code).to_owned()), "{behaviour:?} of {key_part}");
         }
     }
 }
@@ -95,11 +79,7 @@ async fn a_fault_before_a_blob_is_streamed_is_never_not_found() {
     for (behaviour, status, code) in &faults() {
         for key_part in ["/_layers/", "v2/blobs/"] {
             let error = error_with(behaviour, key_part, &path).await;
-            assert_eq!(
-                error,
-                (*status, (*code).to_owned()),
-                "{behaviour:?} of {key_part}"
-            );
+            assert_eq!(error, (*status, (*code).to_owned()), "{behaviour:?} of {key_part}");
         }
     }
 }
@@ -122,21 +102,14 @@ async fn a_blob_that_breaks_off_does_not_look_complete() {
     let store = store.await;
     let envoy = envoy(&store).await;
     let path = format!("/v2/a/blobs/{blob}");
-    assert!(
-        client::try_get(envoy.address, &path).await.is_none(),
-        "the body must break off"
-    );
+    assert!(client::try_get(envoy.address, &path).await.is_none(), "the body must break off");
 }
 
 #[tokio::test]
 async fn reads_are_repeated_once_after_a_reset_or_a_server_error() {
     let (_, _, blob) = tree();
     let blob = format!("/v2/a/blobs/{blob}");
-    for behaviour in [
-        Behaviour::Reset,
-        Behaviour::Answer(500, ""),
-        Behaviour::Answer(503, ""),
-    ] {
+    for behaviour in [Behaviour::Reset, Behaviour::Answer(500, ""), Behaviour::Answer(503, "")] {
         for path in ["/v2/a/manifests/t", &blob] {
             let first = behaviour.clone();
             let store = StandIn::start(tree().0, move |_, before| match before {
@@ -151,11 +124,7 @@ async fn reads_are_repeated_once_after_a_reset_or_a_server_error() {
             let all = requests.len();
             requests.sort();
             requests.dedup();
-            assert_eq!(
-                all,
-                2 * requests.len(),
-                "every key twice: {behaviour:?}, {path}"
-            );
+            assert_eq!(all, 2 * requests.len(), "every key twice: {behaviour:?}, {path}");
         }
     }
 }
@@ -180,10 +149,7 @@ async fn a_store_that_is_not_there_is_unavailable() {
     let envoy = Envoy::start(&Bootstrap::new(address)).await;
     let unavailable = (503, "UNAVAILABLE".to_owned());
     let (_, _, blob) = tree();
-    for path in [
-        "/v2/a/manifests/t".to_owned(),
-        format!("/v2/a/blobs/{blob}"),
-    ] {
+    for path in ["/v2/a/manifests/t".to_owned(), format!("/v2/a/blobs/{blob}")] {
         let response = client::get(envoy.address, &path, &[]).await;
         assert_eq!(error_of(&response), unavailable, "{path}");
     }

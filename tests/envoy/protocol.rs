@@ -11,6 +11,7 @@ use crate::support::blob_store::BlobStore;
 use crate::support::client::{error_of, request, send};
 use crate::support::envoy::{Bootstrap, Envoy};
 use crate::support::process::within;
+use crate::support::stand_in::{Behaviour, StandIn};
 use crate::support::tree::Tree;
 
 const MANIFEST: &[u8] = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
@@ -34,13 +35,7 @@ impl Registry {
         tree.write_to(&root.path().join("registry"));
         let store = BlobStore::open(root.path()).await;
         let envoy = Envoy::start(&Bootstrap::new(store.address)).await;
-        Self {
-            envoy,
-            manifest,
-            blob,
-            _store: store,
-            _root: root,
-        }
+        Self { envoy, manifest, blob, _store: store, _root: root }
     }
 
     async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Response<Bytes> {
@@ -54,11 +49,7 @@ impl Registry {
 
 /// The names of a response's headers, sorted, without those that Envoy adds to everything.
 fn header_names(response: &Response<Bytes>) -> Vec<&str> {
-    let mut names: Vec<_> = response
-        .headers()
-        .keys()
-        .map(|name| name.as_str())
-        .collect();
+    let mut names: Vec<_> = response.headers().keys().map(|name| name.as_str()).collect();
     names.retain(|name| !matches!(*name, "date" | "server"));
     names.sort_unstable();
     names
@@ -71,10 +62,7 @@ async fn the_base_says_that_this_is_a_registry() {
         let response = registry.send(Method::GET, path, &[]).await;
         assert_eq!(response.status(), 200);
         assert_eq!(response.body(), "{}");
-        assert_eq!(
-            response.headers()["docker-distribution-api-version"],
-            "registry/2.0"
-        );
+        assert_eq!(response.headers()["docker-distribution-api-version"], "registry/2.0");
     }
 }
 
@@ -82,23 +70,13 @@ async fn the_base_says_that_this_is_a_registry() {
 async fn head_answers_like_get_without_the_body() {
     let registry = Registry::start().await;
     let by_digest = format!("/v2/a/b/manifests/{}", registry.manifest);
-    for path in [
-        "/v2/",
-        "/v2/a/b/manifests/t",
-        &by_digest,
-        &registry.blob_path(),
-        "/v2/a/b/x",
-    ] {
+    for path in ["/v2/", "/v2/a/b/manifests/t", &by_digest, &registry.blob_path(), "/v2/a/b/x"] {
         let get = registry.send(Method::GET, path, &[]).await;
         let head = registry.send(Method::HEAD, path, &[]).await;
         assert!(!get.body().is_empty() && head.body().is_empty(), "{path}");
         assert_eq!(head.status(), get.status(), "{path}");
         assert_eq!(header_names(&head), header_names(&get), "{path}");
-        assert_eq!(
-            head.headers()["content-length"],
-            get.body().len().to_string(),
-            "{path}"
-        );
+        assert_eq!(head.headers()["content-length"], get.body().len().to_string(), "{path}");
     }
 }
 
@@ -112,24 +90,15 @@ async fn a_manifest_comes_with_its_headers_and_304_without_its_body() {
             let full = registry.send(method.clone(), &path, &[]).await;
             assert_eq!(full.status(), 200);
             assert_eq!(full.headers()["etag"], entity_tag);
-            assert_eq!(
-                full.headers()["docker-content-digest"],
-                registry.manifest.as_str()
-            );
+            assert_eq!(full.headers()["docker-content-digest"], registry.manifest.as_str());
 
             // Repeated headers count together.
-            let condition = [
-                ("if-none-match", "\"x\""),
-                ("if-none-match", entity_tag.as_str()),
-            ];
+            let condition = [("if-none-match", "\"x\""), ("if-none-match", entity_tag.as_str())];
             let unchanged = registry.send(method.clone(), &path, &condition).await;
             assert_eq!(unchanged.status(), 304);
             assert!(unchanged.body().is_empty());
             assert_eq!(unchanged.headers()["etag"], entity_tag);
-            assert_eq!(
-                unchanged.headers()["docker-content-digest"],
-                registry.manifest.as_str()
-            );
+            assert_eq!(unchanged.headers()["docker-content-digest"], registry.manifest.as_str());
             assert!(!unchanged.headers().contains_key("content-length"));
         }
     }
@@ -139,18 +108,9 @@ async fn a_manifest_comes_with_its_headers_and_304_without_its_body() {
 async fn repeated_accept_headers_count_together() {
     let registry = Registry::start().await;
     let path = "/v2/a/b/manifests/t";
-    let docker = (
-        "accept",
-        "application/vnd.docker.distribution.manifest.v2+json",
-    );
+    let docker = ("accept", "application/vnd.docker.distribution.manifest.v2+json");
     let oci = ("Accept", "Application/Vnd.OCI.Image.Manifest.V1+JSON;q=0.1");
-    assert_eq!(
-        registry
-            .send(Method::GET, path, &[docker, oci])
-            .await
-            .status(),
-        200
-    );
+    assert_eq!(registry.send(Method::GET, path, &[docker, oci]).await.status(), 200);
     let refused = registry.send(Method::GET, path, &[docker]).await;
     assert_eq!(error_of(&refused), (404, "MANIFEST_UNKNOWN".to_owned()));
 }
@@ -173,16 +133,8 @@ async fn a_blob_comes_with_its_headers_and_none_of_the_stores() {
     assert_eq!(header_names(&response), expected);
     assert_eq!(response.headers()["server"], "envoy");
     assert_eq!(response.headers()["etag"], format!("\"{}\"", registry.blob));
-    assert_eq!(
-        response.headers()["docker-content-digest"],
-        registry.blob.as_str()
-    );
-    assert!(
-        response.headers()["cache-control"]
-            .to_str()
-            .expect("text")
-            .contains("max-age=")
-    );
+    assert_eq!(response.headers()["docker-content-digest"], registry.blob.as_str());
+    assert!(response.headers()["cache-control"].to_str().expect("text").contains("max-age="));
 }
 
 #[tokio::test]
@@ -198,11 +150,7 @@ async fn a_blob_is_served_in_ranges() {
     ] {
         let headers = [("range", range), ("if-range", entity_tag.as_str())];
         let part = registry.send(Method::GET, &path, &headers).await;
-        assert_eq!(
-            (part.status().as_u16(), &part.body()[..]),
-            (206, body.as_bytes()),
-            "{range}"
-        );
+        assert_eq!((part.status().as_u16(), &part.body()[..]), (206, body.as_bytes()), "{range}");
         assert_eq!(part.headers()["content-range"], content_range);
     }
     for headers in [
@@ -212,15 +160,9 @@ async fn a_blob_is_served_in_ranges() {
         vec![("range", "bytes=1-2"), ("if-range", "\"other\"")],
     ] {
         let whole = registry.send(Method::GET, &path, &headers).await;
-        assert_eq!(
-            (whole.status().as_u16(), &whole.body()[..]),
-            (200, BLOB),
-            "{headers:?}"
-        );
+        assert_eq!((whole.status().as_u16(), &whole.body()[..]), (200, BLOB), "{headers:?}");
     }
-    let beyond = registry
-        .send(Method::GET, &path, &[("range", "bytes=10-")])
-        .await;
+    let beyond = registry.send(Method::GET, &path, &[("range", "bytes=10-")]).await;
     assert_eq!(error_of(&beyond), (416, "RANGE_INVALID".to_owned()));
 }
 
@@ -229,19 +171,10 @@ async fn a_repository_serves_only_what_it_links() {
     let registry = Registry::start().await;
     for (path, code) in [
         (format!("/v2/other/blobs/{}", registry.blob), "BLOB_UNKNOWN"),
-        (
-            format!("/v2/other/manifests/{}", registry.manifest),
-            "MANIFEST_UNKNOWN",
-        ),
+        (format!("/v2/other/manifests/{}", registry.manifest), "MANIFEST_UNKNOWN"),
         // A blob that is no manifest of the repository, and the other way round.
-        (
-            format!("/v2/a/b/manifests/{}", registry.blob),
-            "MANIFEST_UNKNOWN",
-        ),
-        (
-            format!("/v2/a/b/blobs/{}", registry.manifest),
-            "BLOB_UNKNOWN",
-        ),
+        (format!("/v2/a/b/manifests/{}", registry.blob), "MANIFEST_UNKNOWN"),
+        (format!("/v2/a/b/blobs/{}", registry.manifest), "BLOB_UNKNOWN"),
         ("/v2/a/b/manifests/other".to_owned(), "MANIFEST_UNKNOWN"),
     ] {
         let response = registry.send(Method::GET, &path, &[]).await;
@@ -253,22 +186,12 @@ async fn a_repository_serves_only_what_it_links() {
 async fn other_methods_are_answered_with_allow() {
     let registry = Registry::start().await;
     let blob = registry.blob_path();
-    for method in [
-        Method::PUT,
-        Method::POST,
-        Method::PATCH,
-        Method::DELETE,
-        Method::OPTIONS,
-    ] {
+    for method in [Method::PUT, Method::POST, Method::PATCH, Method::DELETE, Method::OPTIONS] {
         for path in ["/v2/", "/v2/a/b/manifests/t", &blob] {
             let mut with_body = request(method.clone(), path, &[]);
             *with_body.body_mut() = Bytes::from_static(b"a body").into();
             let response = send(registry.envoy.address, with_body).await;
-            assert_eq!(
-                error_of(&response),
-                (405, "UNSUPPORTED".to_owned()),
-                "{method} {path}"
-            );
+            assert_eq!(error_of(&response), (405, "UNSUPPORTED".to_owned()), "{method} {path}");
             assert_eq!(response.headers()["allow"], "GET, HEAD");
         }
     }
@@ -303,15 +226,11 @@ async fn bad_paths_have_their_own_errors() {
 }
 
 /// Sends bytes that no HTTP library would send, and reads whatever comes back until Envoy closes.
-async fn send_raw(registry: &Registry, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(registry.envoy.address)
-        .await
-        .expect("Envoy listens");
+async fn send_raw(envoy: &Envoy, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(envoy.address).await.expect("Envoy listens");
     stream.write_all(bytes).await.expect("Envoy reads");
     let mut answer = Vec::new();
-    within("Envoy's answer", stream.read_to_end(&mut answer))
-        .await
-        .expect("an answer");
+    within("Envoy's answer", stream.read_to_end(&mut answer)).await.expect("an answer");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -321,32 +240,14 @@ async fn requests_that_envoy_refuses_are_answered_in_json() {
     let large = "a".repeat(100_000);
     for (head, status) in [
         ("GET /v2/ HTTP/1.1\r\n".to_owned(), 400),
-        (
-            "GET /v2/a\0b/manifests/t HTTP/1.1\r\nHost: a\r\n".to_owned(),
-            400,
-        ),
-        (
-            "GET /v2/a/manifests/t#f HTTP/1.1\r\nHost: a\r\n".to_owned(),
-            400,
-        ),
-        (
-            format!("GET /v2/ HTTP/1.1\r\nHost: a\r\nX: {large}\r\n"),
-            431,
-        ),
+        ("GET /v2/a\0b/manifests/t HTTP/1.1\r\nHost: a\r\n".to_owned(), 400),
+        ("GET /v2/a/manifests/t#f HTTP/1.1\r\nHost: a\r\n".to_owned(), 400),
+        (format!("GET /v2/ HTTP/1.1\r\nHost: a\r\nX: {large}\r\n"), 431),
     ] {
-        let answer = send_raw(&registry, format!("{head}\r\n").as_bytes()).await;
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{answer}"
-        );
-        assert!(
-            answer.contains("content-type: application/json"),
-            "{answer}"
-        );
-        assert!(
-            answer.contains(r#"{"errors":[{"code":"UNKNOWN""#),
-            "{answer}"
-        );
+        let answer = send_raw(&registry.envoy, format!("{head}\r\n").as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        assert!(answer.contains("content-type: application/json"), "{answer}");
+        assert!(answer.contains(r#"{"errors":[{"code":"UNKNOWN""#), "{answer}");
     }
 }
 
@@ -356,15 +257,29 @@ async fn header_values_may_be_any_bytes() {
     let head = b"HEAD /v2/a/b/manifests/t HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
     for (header, status) in [(&b"X-Any: \xff\xfe"[..], 200), (b"Accept: \xff", 404)] {
         let request = [head, header, b"\r\n\r\n"].concat();
-        let answer = send_raw(&registry, &request).await;
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{answer}"
-        );
+        let answer = send_raw(&registry.envoy, &request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     }
-    assert!(
-        !registry.envoy.log().contains("panic"),
-        "{}",
-        registry.envoy.log()
+    assert!(!registry.envoy.log().contains("panic"), "{}", registry.envoy.log());
+}
+
+#[tokio::test]
+async fn nothing_of_a_request_gets_to_the_store_as_the_client_wrote_it() {
+    let mut tree = Tree::default();
+    tree.put_manifest("a", "t", MANIFEST);
+    let store = StandIn::start(tree, |_, _| Behaviour::Serve).await;
+    let bootstrap = Bootstrap::new(store.address).with(
+        "                stat_prefix: registry\n",
+        "                stat_prefix: registry\n                \
+         http_protocol_options: { enable_trailers: true }\n",
     );
+    let envoy = Envoy::start(&bootstrap).await;
+    // Body and trailers arrive while the filter waits for the store.
+    let request = b"GET /v2/a/manifests/t HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\
+        Transfer-Encoding: chunked\r\nTrailer: x\r\n\r\n3\r\nabc\r\n0\r\nx: y\r\n\r\n";
+    let answer = send_raw(&envoy, request).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let requests = store.requests();
+    assert!(requests.iter().all(|key| key.starts_with("docker/registry/v2/")), "{requests:?}");
+    assert_eq!(requests.len(), 3, "{requests:?}");
 }

@@ -60,10 +60,7 @@ async fn pulls_what_docker_registry_wrote(signed: bool) {
 
         let expected = skopeo::pull(peer.address, &reference).await;
         let pulled = skopeo::pull(envoy.address, &reference).await;
-        assert!(
-            expected.len() >= 3,
-            "{name}: a manifest, a configuration, a layer"
-        );
+        assert!(expected.len() >= 3, "{name}: a manifest, a configuration, a layer");
         assert_eq!(pulled, expected, "{name}");
 
         let path = format!("/v2/{name}/manifests/1.0");
@@ -72,17 +69,8 @@ async fn pulls_what_docker_registry_wrote(signed: bool) {
         let ours = client::get(envoy.address, &path, &accept).await;
         assert_eq!(ours.status(), 200, "{name}");
         assert_eq!(ours.body(), theirs.body(), "{name}");
-        for header in [
-            "content-type",
-            "content-length",
-            "docker-content-digest",
-            "etag",
-        ] {
-            assert_eq!(
-                ours.headers()[header],
-                theirs.headers()[header],
-                "{name}: {header}"
-            );
+        for header in ["content-type", "content-length", "docker-content-digest", "etag"] {
+            assert_eq!(ours.headers()[header], theirs.headers()[header], "{name}: {header}");
         }
         assert_eq!(ours.headers()["content-type"], media_type, "{name}");
     }

@@ -47,23 +47,14 @@ async fn a_blob_takes_its_link_and_the_stream() {
     assert_eq!(client::get(envoy.address, &path, &[]).await.status(), 200);
     let requests = store.requests();
     assert_eq!(requests.len(), 2, "{requests:?}");
-    assert!(
-        requests[0].contains("/_layers/") && requests[1].ends_with("/data"),
-        "{requests:?}"
-    );
+    assert!(requests[0].contains("/_layers/") && requests[1].ends_with("/data"), "{requests:?}");
 }
 
 #[tokio::test]
 async fn what_needs_no_storage_makes_no_call() {
     let store = StandIn::start(Tree::default(), |_, _| Behaviour::Serve).await;
     let envoy = Envoy::start(&Bootstrap::new(store.address)).await;
-    for path in [
-        "/v2/",
-        "/v2/a/x",
-        "/v2/A/manifests/t",
-        "/v2/../manifests/t",
-        "/registry/x",
-    ] {
+    for path in ["/v2/", "/v2/a/x", "/v2/A/manifests/t", "/v2/../manifests/t", "/registry/x"] {
         client::get(envoy.address, path, &[]).await;
     }
     assert_eq!(store.requests(), Vec::<String>::new());

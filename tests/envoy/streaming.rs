@@ -28,14 +28,8 @@ fn digest_of_zeros(size: u64) -> Digest {
 }
 
 fn finish(hasher: Sha256) -> Digest {
-    let hex: String = hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("{}:{hex}", Algorithm::Sha256.as_str())
-        .parse()
-        .expect("a digest")
+    let hex: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}:{hex}", Algorithm::Sha256.as_str()).parse().expect("a digest")
 }
 
 #[tokio::test]
@@ -49,9 +43,7 @@ async fn a_large_blob_does_not_stay_in_envoys_memory() {
     // A hole in a file reads as zeros and takes no room.
     let data = bucket.join(layout::content(&digest).as_str());
     fs::create_dir_all(data.parent().expect("a folder")).expect("a folder");
-    fs::File::create(&data)
-        .and_then(|file| file.set_len(BLOB_SIZE))
-        .expect("a sparse file");
+    fs::File::create(&data).and_then(|file| file.set_len(BLOB_SIZE)).expect("a sparse file");
 
     let store = BlobStore::open(root.path()).await;
     let envoy = Envoy::start(&Bootstrap::new(store.address)).await;
@@ -60,9 +52,7 @@ async fn a_large_blob_does_not_stay_in_envoys_memory() {
     let before = envoy.memory("VmRSS");
 
     let request = client::request(Method::GET, &format!("/v2/a/blobs/{digest}"), &[]);
-    let response = client::open(envoy.address, request)
-        .await
-        .expect("a response");
+    let response = client::open(envoy.address, request).await.expect("a response");
     assert_eq!(response.headers()["content-length"], BLOB_SIZE.to_string());
     let mut body = response.into_body();
     let mut hasher = Sha256::new();
@@ -72,11 +62,7 @@ async fn a_large_blob_does_not_stay_in_envoys_memory() {
     assert_eq!(finish(hasher), digest);
 
     let growth = envoy.memory("VmHWM").saturating_sub(before);
-    println!(
-        "Envoy grew by {} MiB while {} MiB passed",
-        growth / MIB,
-        BLOB_SIZE / MIB
-    );
+    println!("Envoy grew by {} MiB while {} MiB passed", growth / MIB, BLOB_SIZE / MIB);
     assert!(growth < 64 * MIB, "Envoy grew by {growth} bytes");
 }
 
@@ -87,18 +73,13 @@ async fn a_layer_is_not_read_into_memory_when_it_is_asked_for_as_a_manifest() {
     let digest = digest_of_zeros(256 * MIB);
     let data = bucket.join(layout::content(&digest).as_str());
     fs::create_dir_all(data.parent().expect("a folder")).expect("a folder");
-    fs::File::create(&data)
-        .and_then(|file| file.set_len(256 * MIB))
-        .expect("a sparse file");
+    fs::File::create(&data).and_then(|file| file.set_len(256 * MIB)).expect("a sparse file");
     let store = BlobStore::open(root.path()).await;
     let envoy = Envoy::start(&Bootstrap::new(store.address)).await;
     client::get(envoy.address, "/v2/a/manifests/none", &[]).await;
     let before = envoy.memory("VmRSS");
     let response = client::get(envoy.address, &format!("/v2/a/manifests/{digest}"), &[]).await;
-    assert_eq!(
-        client::error_of(&response),
-        (404, "MANIFEST_UNKNOWN".to_owned())
-    );
+    assert_eq!(client::error_of(&response), (404, "MANIFEST_UNKNOWN".to_owned()));
     let growth = envoy.memory("VmHWM").saturating_sub(before);
     assert!(growth < 64 * MIB, "Envoy grew by {growth} bytes");
 }

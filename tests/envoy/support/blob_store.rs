@@ -27,11 +27,7 @@ impl BlobStore {
 
     /// Serves the buckets below `root` to whoever signs with the keys above.
     pub async fn signed(root: &Path) -> Self {
-        Self::start(
-            root,
-            &["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY],
-        )
-        .await
+        Self::start(root, &["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY]).await
     }
 
     async fn start(root: &Path, keys: &[&str]) -> Self {
@@ -46,12 +42,8 @@ impl BlobStore {
         let stdout = process.stdout.take().expect("its output is piped");
         let mut lines = BufReader::new(stdout).lines();
         let line = within("the blob store", lines.next_line()).await;
-        let line = line
-            .expect("its output is text")
-            .expect("it says where it listens");
-        let address = line
-            .strip_prefix("listening on ")
-            .and_then(|text| text.parse().ok());
+        let line = line.expect("its output is text").expect("it says where it listens");
+        let address = line.strip_prefix("listening on ").and_then(|text| text.parse().ok());
         Self {
             address: address.unwrap_or_else(|| panic!("no address in {line:?}")),
             _process: process,

@@ -42,10 +42,7 @@ pub async fn send(server: SocketAddr, request: Request<Full<Bytes>>) -> Response
 
 /// A request with these headers and no body.
 pub fn request(method: Method, path: &str, headers: &[(&str, &str)]) -> Request<Full<Bytes>> {
-    let mut request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "registry");
+    let mut request = Request::builder().method(method).uri(path).header("host", "registry");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -70,15 +67,8 @@ pub fn error_of(response: &Response<Bytes>) -> (u16, String) {
     let text = String::from_utf8_lossy(response.body());
     let headers = response.headers();
     assert_eq!(headers["content-type"], "application/json", "{text}");
-    assert_eq!(
-        headers["docker-distribution-api-version"], "registry/2.0",
-        "{text}"
-    );
-    assert_eq!(
-        headers["content-length"],
-        response.body().len().to_string(),
-        "{text}"
-    );
+    assert_eq!(headers["docker-distribution-api-version"], "registry/2.0", "{text}");
+    assert_eq!(headers["content-length"], response.body().len().to_string(), "{text}");
     let json: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("not JSON: {text:?}"));
     let errors = json["errors"].as_array().expect("a list of errors");
     assert_eq!(errors.len(), 1, "{text}");

@@ -44,10 +44,6 @@ impl DockerRegistry {
             let (_, rest) = text.split_once("listening on ")?;
             rest.split_once('"')?.0.parse().ok()
         });
-        Self {
-            address: address.await,
-            _process: process,
-            _folder: folder,
-        }
+        Self { address: address.await, _process: process, _folder: folder }
     }
 }

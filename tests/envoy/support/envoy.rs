@@ -44,10 +44,7 @@ impl Bootstrap {
 
     /// Replaces a piece of the bootstrap, which must be there.
     pub fn with(mut self, piece: &str, replacement: &str) -> Self {
-        assert!(
-            self.text.contains(piece),
-            "{piece:?} is not in the bootstrap"
-        );
+        assert!(self.text.contains(piece), "{piece:?} is not in the bootstrap");
         self.text = self.text.replace(piece, replacement);
         self
     }
@@ -77,13 +74,7 @@ impl Bootstrap {
         command
             .arg("--config-path")
             .arg(config)
-            .args([
-                "--disable-hot-restart",
-                "--concurrency",
-                "1",
-                "--log-level",
-                "warning",
-            ])
+            .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"])
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
             .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
             .kill_on_drop(true);
@@ -117,11 +108,7 @@ impl Envoy {
         });
         let admin = admin.await;
         let address = wait_for("Envoy's listener", async || listener(admin).await);
-        Self {
-            address: address.await,
-            process,
-            folder,
-        }
+        Self { address: address.await, process, folder }
     }
 
     /// Envoy's log so far.
@@ -133,9 +120,7 @@ impl Envoy {
     pub fn memory(&self, figure: &str) -> u64 {
         let pid = self.process.id().expect("Envoy runs");
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc is there");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'));
+        let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'));
         let kib = line.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
         kib.expect("the figure is there") * 1024
     }

@@ -88,10 +88,7 @@ impl Layout {
             "history": [{ "created_by": "first" }, { "created_by": "second" }],
         });
         let config = config.to_string();
-        let config = self.add(
-            "application/vnd.oci.image.config.v1+json",
-            config.as_bytes(),
-        );
+        let config = self.add("application/vnd.oci.image.config.v1+json", config.as_bytes());
         let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers });
         manifest.to_string().into_bytes()
     }
@@ -119,14 +116,7 @@ async fn tar(name: &str) -> Vec<u8> {
     fs::write(folder.path().join(name), format!("the file {name}\n")).expect("a file");
     let mut command = Command::new("tar");
     command
-        .args([
-            "--create",
-            "--mtime=@0",
-            "--owner=0",
-            "--group=0",
-            "--file=-",
-            "--directory",
-        ])
+        .args(["--create", "--mtime=@0", "--owner=0", "--group=0", "--file=-", "--directory"])
         .arg(folder.path())
         .arg(name);
     run(&mut command).await
@@ -137,8 +127,5 @@ async fn gzip(content: &[u8]) -> Vec<u8> {
     let file = folder.path().join("content");
     fs::write(&file, content).expect("a file");
     let input = fs::File::open(file).expect("the file is there");
-    run(Command::new("gzip")
-        .arg("--no-name")
-        .stdin(Stdio::from(input)))
-    .await
+    run(Command::new("gzip").arg("--no-name").stdin(Stdio::from(input))).await
 }

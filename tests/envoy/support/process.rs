@@ -51,10 +51,6 @@ pub async fn output(command: &mut Command) -> Output {
 pub async fn run(command: &mut Command) -> Vec<u8> {
     let output = output(command).await;
     let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{:?} failed: {complaint}",
-        command.as_std()
-    );
+    assert!(output.status.success(), "{:?} failed: {complaint}", command.as_std());
     output.stdout
 }

@@ -17,12 +17,7 @@ pub async fn push(layout: &Path, options: &[&str], registry: SocketAddr, referen
     let destination = format!("docker://{registry}/{reference}");
     let mut command = Command::new("skopeo");
     command
-        .args([
-            "--insecure-policy",
-            "copy",
-            "--quiet",
-            "--dest-tls-verify=false",
-        ])
+        .args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"])
         .args(options)
         .args([source, destination]);
     run(&mut command).await;
@@ -34,25 +29,17 @@ pub async fn pull(registry: SocketAddr, reference: &str) -> BTreeMap<String, Vec
     let source = format!("docker://{registry}/{reference}");
     let destination = format!("dir:{}", folder.path().display());
     let mut command = Command::new("skopeo");
-    command
-        .args([
-            "--insecure-policy",
-            "copy",
-            "--quiet",
-            "--all",
-            "--preserve-digests",
-        ])
-        .args(["--src-tls-verify=false", &source, &destination]);
+    command.args(["--insecure-policy", "copy", "--quiet", "--all", "--preserve-digests"]).args([
+        "--src-tls-verify=false",
+        &source,
+        &destination,
+    ]);
     run(&mut command).await;
     let entries = fs::read_dir(folder.path()).expect("the folder is there");
     entries
         .map(|entry| {
             let path = entry.expect("an entry").path();
-            let name = path
-                .file_name()
-                .expect("a name")
-                .to_string_lossy()
-                .into_owned();
+            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
             (name, fs::read(path).expect("a file"))
         })
         .collect()

@@ -69,19 +69,12 @@ impl StandIn {
                 tokio::spawn(async move { shared.serve(stream).await.ok() });
             }
         });
-        Self {
-            address,
-            requests,
-            server,
-        }
+        Self { address, requests, server }
     }
 
     /// The keys asked for so far, in order.
     pub fn requests(&self) -> Vec<String> {
-        self.requests
-            .lock()
-            .expect("no test thread panicked")
-            .clone()
+        self.requests.lock().expect("no test thread panicked").clone()
     }
 }
 
@@ -103,12 +96,7 @@ impl Shared {
         let mut stream = stream.into_inner();
         let object = self.tree.objects.get(&key);
         let found = |object: Bytes| (200, object);
-        let missing = || {
-            (
-                404,
-                Bytes::from_static(b"<Error><Code>NoSuchKey</Code></Error>"),
-            )
-        };
+        let missing = || (404, Bytes::from_static(b"<Error><Code>NoSuchKey</Code></Error>"));
         let (status, body) = match behaviour {
             Behaviour::Serve | Behaviour::Truncate => object.cloned().map_or_else(missing, found),
             Behaviour::ServeAfterArrivals(count) => {
