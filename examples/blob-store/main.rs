@@ -2,7 +2,10 @@
 //!
 //! `./build.sh run` and the integration tests put it behind Envoy, so that trying Moorage needs
 //! neither an account nor a network. Object `k` of bucket `b` is the file `<root>/b/k`, which makes
-//! the folder a tree that CNCF Distribution's filesystem driver reads and writes as well.
+//! the folder a tree that CNCF Distribution's filesystem driver reads and writes as well; the
+//! operations are in `files.rs`. The library `s3s-fs` would have been less code, but it fails to write
+//! keys of more than some 160 bytes, which the registry has, and checks a condition and writes in two
+//! steps, so that two writers could both win.
 //!
 //! It is **not** a production store: no replication, no `fsync`, plain HTTP only. In production the
 //! bucket is a real one, and Envoy's `blob_store` cluster points at it.
@@ -16,6 +19,9 @@
 //! everyone who reaches the port. Once bound it prints `listening on ADDR:PORT`, one line, with the
 //! real port where port 0 was asked for. SIGTERM and SIGINT end it at once with status 0; a bad
 //! argument or a taken port is one line on stderr and status 2.
+
+#[cfg(not(target_family = "wasm"))]
+mod files;
 
 #[cfg(not(target_family = "wasm"))]
 fn main() -> std::process::ExitCode {
@@ -39,9 +45,10 @@ mod native {
     use hyper_util::server::conn::auto;
     use s3s::auth::SimpleAuth;
     use s3s::service::{S3Service, S3ServiceBuilder};
-    use s3s_fs::FileSystem;
     use tokio::net::{TcpListener, TcpStream};
     use tokio::signal::unix::{SignalKind, signal};
+
+    use crate::files::Files;
 
     const USAGE: &str = "usage: blob-store [--listen ADDR:PORT] --root DIR [--bucket NAME] \
                          [--access-key KEY --secret-key SECRET]";
@@ -161,8 +168,8 @@ mod native {
 
     fn open_store(options: &Options) -> Result<S3Service, Failure> {
         create_bucket(&options.root, &options.bucket)?;
-        let files = FileSystem::new(&options.root)
-            .map_err(|error| format!("cannot open {}: {error:?}", options.root.display()))?;
+        let files = Files::open(&options.root)
+            .map_err(|error| format!("cannot write to {}: {error}", options.root.display()))?;
         let mut builder = S3ServiceBuilder::new(files);
         if let Some(Keys { access, secret }) = &options.keys {
             builder.set_auth(SimpleAuth::from_single(access.clone(), secret.clone()));
