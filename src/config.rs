@@ -12,15 +12,42 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use crate::registry::Settings;
+
 /// The plugin's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The blob store.
     pub store: StoreConfig,
-    /// The largest manifest that is served, in bytes; 4 MiB unless set.
+    /// The largest manifest that is served or accepted, in bytes; 4 MiB unless set.
     #[serde(default = "default_manifest_max_bytes")]
     pub manifest_max_bytes: u64,
+    /// Whether nothing may be changed; off unless set.
+    #[serde(default)]
+    pub read_only: bool,
+    /// Whether manifests and tags may be deleted; on unless set.
+    #[serde(default = "default_true")]
+    pub delete_enabled: bool,
+    /// Whether an image's configuration and layers must be there when it is put; on unless set.
+    #[serde(default = "default_true")]
+    pub verify_image_references: bool,
+    /// Whether an index's manifests must be there when it is put; on unless set.
+    #[serde(default = "default_true")]
+    pub verify_index_references: bool,
+}
+
+impl Config {
+    /// What the handlers need to know of it.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            manifest_max_bytes: self.manifest_max_bytes,
+            read_only: self.read_only,
+            delete_enabled: self.delete_enabled,
+            verify_image_references: self.verify_image_references,
+            verify_index_references: self.verify_index_references,
+        }
+    }
 }
 
 /// Where the blob store is, and where in it the registry lies.
@@ -59,6 +86,10 @@ pub enum Addressing {
 
 fn default_manifest_max_bytes() -> u64 {
     4 * 1024 * 1024
+}
+
+fn default_true() -> bool {
+    true
 }
 
 fn default_timeout_ms() -> u64 {
@@ -151,20 +182,20 @@ impl StoreConfig {
         }
     }
 
-    /// What stands before a key in a request's path. It begins and ends with a slash.
-    pub fn base_path(&self) -> String {
-        let bucket = match self.addressing {
-            Addressing::Path => self.bucket.as_str(),
-            Addressing::VirtualHost => "",
-        };
-        let mut path = String::from("/");
-        for part in [bucket, self.prefix.trim_matches('/')] {
-            if !part.is_empty() {
-                path.push_str(part);
-                path.push('/');
-            }
+    /// The path of the bucket in a request, with a slash at its end.
+    pub fn bucket_path(&self) -> String {
+        match self.addressing {
+            Addressing::Path => format!("/{}/", self.bucket),
+            Addressing::VirtualHost => "/".to_owned(),
         }
-        path
+    }
+
+    /// What stands before a key within the bucket: nothing, or folders with a slash at their end.
+    pub fn key_prefix(&self) -> String {
+        match self.prefix.trim_matches('/') {
+            "" => String::new(),
+            prefix => format!("{prefix}/"),
+        }
     }
 }
 
@@ -187,10 +218,11 @@ mod tests {
     #[test]
     fn what_is_not_set_has_its_default() {
         let config = parse(&minimal()).expect("a valid configuration");
-        assert_eq!(config.manifest_max_bytes, 4_194_304);
+        assert_eq!(config.settings(), Settings::default());
         assert_eq!(config.store.timeout(), Duration::from_secs(5));
         assert_eq!(config.store.request_authority(), "s3:9000");
-        assert_eq!(config.store.base_path(), "/registry/");
+        assert_eq!(config.store.bucket_path(), "/registry/");
+        assert_eq!(config.store.key_prefix(), "");
     }
 
     #[test]
@@ -206,7 +238,7 @@ mod tests {
             json["store"]["prefix"] = prefix.into();
             let store = parse(&json).expect("a valid configuration").store;
             assert_eq!(store.request_authority(), authority);
-            assert_eq!(store.base_path(), base);
+            assert_eq!(store.bucket_path() + &store.key_prefix(), base);
         }
     }
 
@@ -231,6 +263,8 @@ mod tests {
             ("/store/timeout_ms", json!(0), "store.timeout_ms"),
             ("/manifest_max_bytes", json!(-1), "manifest_max_bytes"),
             ("/manifest_max_bytes", json!(0), "manifest_max_bytes"),
+            ("/read_only", json!("yes"), "read_only"),
+            ("/delete_enabled", json!(1), "delete_enabled"),
         ] {
             let mut json = minimal();
             let (parent, field) = pointer.rsplit_once('/').expect("a pointer");

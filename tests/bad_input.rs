@@ -13,7 +13,7 @@ use moorage::config::Config;
 use moorage::registry::media_type::{Accept, MediaType};
 use moorage::registry::reference::{Digest, Name, Reference, Tag};
 use moorage::registry::route::Endpoint;
-use moorage::registry::{Answer, ByteRange, Request, conditional, handle, media_type_of};
+use moorage::registry::{Answer, Body, ByteRange, Request, conditional, handle, media_type_of};
 use moorage::store::{Bucket, Http, HttpError, HttpRequest, HttpResponse};
 use proptest::prelude::*;
 use proptest::string::string_regex;
@@ -29,7 +29,11 @@ const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef012
 impl Http for Recorder {
     async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
         self.paths.borrow_mut().push(request.path.clone());
-        Ok(HttpResponse { status: StatusCode::OK, body: Bytes::from_static(DIGEST.as_bytes()) })
+        Ok(HttpResponse {
+            status: StatusCode::OK,
+            version: None,
+            body: Bytes::from_static(DIGEST.as_bytes()),
+        })
     }
 }
 
@@ -47,8 +51,8 @@ fn paths_asked_for(target: String, headers: HeaderMap) -> (Answer, Vec<String>) 
         br#"{"store":{"cluster":"c","authority":"s3","bucket":"bucket","prefix":"pre/fix"}}"#;
     let config = Config::parse(json).expect("a valid configuration");
     let bucket = Bucket::new(Recorder::default(), &config.store, config.manifest_max_bytes);
-    let request = Request { method: Method::GET, target, headers, has_body: false };
-    let answer = run(handle(request, &bucket));
+    let request = Request { method: Method::GET, target, headers, body: Body::None };
+    let answer = run(handle(request, &bucket, &config.settings()));
     let mut paths = bucket.http().paths.take();
     if let Answer::Stream(stream) = &answer {
         paths.push(bucket.stream_request(stream).path);

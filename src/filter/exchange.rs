@@ -11,19 +11,18 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType};
 
-use super::headers;
+use super::body::Collector;
 use super::task::Task;
-use super::upstream::Upstream;
+use super::{Registry, headers};
 use crate::registry::error::{Error, ErrorCode};
-use crate::registry::{self, Answer, BlobStream, StreamAnswer};
-use crate::store::Bucket;
+use crate::registry::{self, Answer, BlobStream, Request, StreamAnswer};
 
 /// How much of the store's error document is read, in bytes. They are a few hundred.
 const ERROR_DOCUMENT_LIMIT: usize = 64 * 1024;
 
 /// One request and its response.
 pub struct Exchange {
-    bucket: Rc<Bucket<Upstream>>,
+    registry: Rc<Registry>,
     state: State,
 }
 
@@ -31,6 +30,8 @@ enum State {
     /// The filter has not seen the request yet: a response now is Envoy's own, by a filter before
     /// this one or for a request that is malformed.
     Unseen,
+    /// The request's body arrives, which the handler is to have whole.
+    Collecting(Request, Collector),
     /// The handler waits for the store. A response now is Envoy's own too, for example a timeout.
     Handling(Task<Answer>),
     /// Envoy's router streams a blob.
@@ -45,8 +46,8 @@ enum State {
 
 impl Exchange {
     /// An exchange of which nothing is known yet.
-    pub fn new(bucket: Rc<Bucket<Upstream>>) -> Self {
-        Self { bucket, state: State::Unseen }
+    pub fn new(registry: Rc<Registry>) -> Self {
+        Self { registry, state: State::Unseen }
     }
 
     /// Runs the handler as far as it gets. Tells whether the request may go on to the router.
@@ -58,9 +59,32 @@ impl Exchange {
             Poll::Pending => Action::Pause,
             Poll::Ready(Answer::Reply(response)) => self.reply(&response),
             Poll::Ready(Answer::Stream(stream)) => {
-                headers::rewrite_request(&self.bucket.stream_request(&stream));
+                headers::rewrite_request(&self.registry.bucket.stream_request(&stream));
                 self.state = State::Streaming(stream);
                 Action::Continue
+            }
+        }
+    }
+
+    /// Hands the request to its handler.
+    fn begin(&mut self, request: Request) -> Action {
+        let registry = Rc::clone(&self.registry);
+        let answer =
+            async move { registry::handle(request, &registry.bucket, &registry.settings).await };
+        self.state = State::Handling(Task::new(answer));
+        self.advance()
+    }
+
+    /// The body is there, or as much of it as is read.
+    fn begin_with_body(&mut self) -> Action {
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Collecting(mut request, collector) => {
+                request.body = collector.finish();
+                self.begin(request)
+            }
+            state => {
+                self.state = state;
+                Action::Pause
             }
         }
     }
@@ -104,7 +128,7 @@ impl Exchange {
 
 impl Context for Exchange {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
-        self.bucket.http().complete(token, headers, body_size);
+        self.registry.bucket.http().complete(token, headers, body_size);
         if self.advance() == Action::Continue
             && let Err(error) = hostcalls::resume_http_request()
         {
@@ -115,39 +139,46 @@ impl Context for Exchange {
 
 impl HttpContext for Exchange {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
-        let Some(request) = headers::read_request(!end_of_stream) else {
+        let Some(request) = headers::read_request() else {
             let message = "the request's path is not text";
             return self.reply(&Error::new(ErrorCode::NoSuchEndpoint, message).into_response());
         };
-        let bucket = Rc::clone(&self.bucket);
-        let answer = async move { registry::handle(request, &*bucket).await };
-        self.state = State::Handling(Task::new(answer));
-        self.advance()
+        if end_of_stream {
+            return self.begin(request);
+        }
+        let collector = Collector::new(&request, self.registry.settings.manifest_max_bytes);
+        let is_hopeless = collector.is_full();
+        self.state = State::Collecting(request, collector);
+        if is_hopeless { self.begin_with_body() } else { Action::Pause }
     }
 
-    fn on_http_request_body(&mut self, size: usize, _end_of_stream: bool) -> Action {
-        match self.state {
-            State::Streaming(_) => Action::Continue,
-            // No handler reads a body. Were it left to wait, Envoy would buffer it.
-            _ => {
-                replace_buffer(BufferType::HttpRequestBody, size, b"");
-                Action::Pause
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        let is_complete = match &mut self.state {
+            State::Streaming(_) => return Action::Continue,
+            State::Collecting(_, collector) => {
+                collector.take(BufferType::HttpRequestBody, size);
+                end_of_stream || collector.is_full()
             }
-        }
+            _ => false,
+        };
+        // Were it left to wait, Envoy would buffer it, and refuse it in its own words when it is more
+        // than a buffer holds.
+        replace_buffer(BufferType::HttpRequestBody, size, b"");
+        if is_complete { self.begin_with_body() } else { Action::Pause }
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
         match self.state {
             State::Streaming(_) => Action::Continue,
             // To continue here would send the request on as the client wrote it, to the bucket.
-            _ => Action::Pause,
+            _ => self.begin_with_body(),
         }
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Streaming(stream) => self.begin_stream(stream, end_of_stream),
-            State::Unseen | State::Handling(_) => self.reword(),
+            State::Unseen | State::Collecting(..) | State::Handling(_) => self.reword(),
             state => {
                 self.state = state;
                 Action::Continue

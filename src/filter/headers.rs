@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MapType;
 
-use crate::registry::Request;
+use crate::registry::{Body, Request};
 use crate::store::HttpRequest;
 
 /// Envoy's headers for the request to the store that remain when it is rewritten: what the client
@@ -15,8 +15,8 @@ use crate::store::HttpRequest;
 /// route.
 const KEPT: [&str; 3] = [":scheme", "x-forwarded-proto", "x-request-id"];
 
-/// Reads the client's request. `None` if its method or path is not even text.
-pub fn read_request(has_body: bool) -> Option<Request> {
+/// Reads the client's request, without its body. `None` if its method or path is not even text.
+pub fn read_request() -> Option<Request> {
     let mut method = None;
     let mut target = None;
     let mut headers = HeaderMap::new();
@@ -27,21 +27,18 @@ pub fn read_request(has_body: bool) -> Option<Request> {
             _ => append(&mut headers, &name, value),
         }
     }
-    Some(Request { method: method?, target: target?, headers, has_body })
+    Some(Request { method: method?, target: target?, headers, body: Body::None })
 }
 
 /// Turns the client's request into one to the store, for Envoy's router to send.
 pub fn rewrite_request(request: &HttpRequest) {
-    let range = request.range.map(|range| range.to_string());
     let kept = pairs(MapType::HttpRequestHeaders);
     let mut headers: Vec<(&str, &[u8])> = vec![
         (":method", request.method.as_str().as_bytes()),
         (":path", request.path.as_bytes()),
         (":authority", request.authority.as_bytes()),
     ];
-    if let Some(range) = &range {
-        headers.push(("range", range.as_bytes()));
-    }
+    headers.extend(request.headers.iter().map(|(name, value)| (*name, value.as_bytes())));
     let kept = kept.iter().filter(|(name, _)| KEPT.contains(&name.as_str()));
     headers.extend(kept.map(|(name, value)| (name.as_str(), value.as_slice())));
     set(MapType::HttpRequestHeaders, headers);

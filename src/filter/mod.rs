@@ -2,6 +2,7 @@
 //!
 //! This module is the plugin: it reads the configuration and makes an [`Exchange`] for every request.
 
+mod body;
 mod exchange;
 mod headers;
 mod task;
@@ -13,6 +14,7 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, LogLevel};
 
 use crate::config::Config;
+use crate::registry::Settings;
 use crate::store::Bucket;
 use exchange::Exchange;
 use upstream::Upstream;
@@ -32,7 +34,13 @@ mod entry {
 #[derive(Default)]
 struct Plugin {
     /// Set by a valid configuration. Envoy makes no exchange before there is one.
-    bucket: Option<Rc<Bucket<Upstream>>>,
+    registry: Option<Rc<Registry>>,
+}
+
+/// What all exchanges of a plugin share.
+struct Registry {
+    bucket: Bucket<Upstream>,
+    settings: Settings,
 }
 
 impl Context for Plugin {}
@@ -44,7 +52,7 @@ impl RootContext for Plugin {
             Ok(config) => {
                 let upstream = Upstream::new(&config.store);
                 let bucket = Bucket::new(upstream, &config.store, config.manifest_max_bytes);
-                self.bucket = Some(Rc::new(bucket));
+                self.registry = Some(Rc::new(Registry { bucket, settings: config.settings() }));
                 true
             }
             Err(error) => {
@@ -59,7 +67,7 @@ impl RootContext for Plugin {
     }
 
     fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
-        let bucket = Rc::clone(self.bucket.as_ref()?);
-        Some(Box::new(Exchange::new(bucket)))
+        let registry = Rc::clone(self.registry.as_ref()?);
+        Some(Box::new(Exchange::new(registry)))
     }
 }

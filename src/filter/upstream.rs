@@ -14,12 +14,18 @@ use crate::store::{Http, HttpError, HttpRequest, HttpResponse};
 
 type Outcome = Result<HttpResponse, HttpError>;
 
+/// A call under way.
+struct Call {
+    sender: oneshot::Sender<Outcome>,
+    wants_version: bool,
+}
+
 /// The way to the blob store, shared by all exchanges of a plugin.
 pub struct Upstream {
     cluster: String,
     timeout: Duration,
     /// The calls under way, by Envoy's token.
-    calls: RefCell<HashMap<u32, oneshot::Sender<Outcome>>>,
+    calls: RefCell<HashMap<u32, Call>>,
 }
 
 impl Upstream {
@@ -36,32 +42,32 @@ impl Upstream {
     /// Completes the call `token` with the response that Envoy holds now, of so many headers and so
     /// many bytes of body. To be called from the callback `on_http_call_response` only.
     pub fn complete(&self, token: u32, header_count: usize, body_size: usize) {
-        if let Some(waiting) = self.calls.borrow_mut().remove(&token) {
+        let call = self.calls.borrow_mut().remove(&token);
+        if let Some(Call { sender, wants_version }) = call {
             // Nobody waits any more if the client has gone away: then the response is dropped.
-            let _ = waiting.send(read_response(header_count, body_size));
+            let _ = sender.send(read_response(header_count, body_size, wants_version));
         }
     }
 }
 
 impl Http for Upstream {
     async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
-        let range = request.range.map(|range| range.to_string());
         let mut headers = vec![
             (":method", request.method.as_str()),
             (":path", request.path.as_str()),
             (":authority", request.authority.as_str()),
         ];
-        if let Some(range) = &range {
-            headers.push(("range", range));
-        }
+        headers.extend(request.headers.iter().map(|(name, value)| (*name, value.as_str())));
+        let body = Some(&request.body[..]).filter(|body| !body.is_empty());
         let token =
-            hostcalls::dispatch_http_call(&self.cluster, headers, None, vec![], self.timeout)
+            hostcalls::dispatch_http_call(&self.cluster, headers, body, vec![], self.timeout)
                 .map_err(|status| match status {
                     Status::BadArgument => HttpError::NoSuchCluster,
                     _ => HttpError::Connection,
                 })?;
         let (sender, receiver) = oneshot::channel();
-        self.calls.borrow_mut().insert(token, sender);
+        let call = Call { sender, wants_version: request.wants_version };
+        self.calls.borrow_mut().insert(token, call);
         let _forget_when_dropped = UnderWay { upstream: self, token };
         receiver.await.unwrap_or(Err(HttpError::Connection))
     }
@@ -82,14 +88,14 @@ impl Drop for UnderWay<'_> {
 
 /// Reads the response that Envoy holds. One without headers is Envoy's way to report a broken
 /// connection, and to ask for a header then would be a trap: the SDK panics.
-fn read_response(header_count: usize, body_size: usize) -> Outcome {
+fn read_response(header_count: usize, body_size: usize, wants_version: bool) -> Outcome {
     if header_count == 0 {
         return Err(HttpError::Connection);
     }
-    let status = hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, ":status")
-        .ok()
-        .flatten()
-        .ok_or(HttpError::Nonsense)?;
+    let header = |name| {
+        hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, name).ok().flatten()
+    };
+    let status = header(":status").ok_or(HttpError::Nonsense)?;
     let status = StatusCode::from_bytes(&status).map_err(|_| HttpError::Nonsense)?;
     let body = match body_size {
         0 => None,
@@ -99,5 +105,7 @@ fn read_response(header_count: usize, body_size: usize) -> Outcome {
     if body.len() != body_size {
         return Err(HttpError::Connection);
     }
-    Ok(HttpResponse { status, body: body.into() })
+    let version = if wants_version { header("etag") } else { None };
+    let version = version.and_then(|etag| String::from_utf8(etag).ok());
+    Ok(HttpResponse { status, version, body: body.into() })
 }

@@ -17,7 +17,7 @@ use super::error::{Error, ErrorCode};
 use super::manifests::{identity, not_modified};
 use super::range::ByteRange;
 use super::reference::{Digest, Name};
-use super::{Answer, Request, with_api_version};
+use super::{Answer, Body, Request, with_api_version};
 use crate::store::{Fault, Store};
 
 /// Content under a digest never changes: a year, the longest that caches care for.
@@ -53,7 +53,7 @@ pub async fn get(
     name: &Name,
     digest: Digest,
 ) -> Result<Answer, Error> {
-    if request.has_body {
+    if request.body != Body::None {
         // It would be streamed to the store together with the request.
         let message = "a request for a blob has no body";
         return Err(Error::new(ErrorCode::SizeInvalid, message));
@@ -140,8 +140,8 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::registry::handle;
     use crate::registry::reference::Algorithm;
+    use crate::registry::{Settings, handle};
     use crate::store::layout;
     use crate::store::memory::{MemoryStore, run};
 
@@ -153,7 +153,7 @@ mod tests {
 
     /// A repository `a` that links the blob.
     fn store() -> MemoryStore {
-        let mut store = MemoryStore::default();
+        let store = MemoryStore::default();
         let name = "a".parse().expect("a valid name");
         store.put(layout::blob_link(&name, &digest()), digest().to_string());
         store
@@ -167,12 +167,12 @@ mod tests {
             headers: headers
                 .map(|(name, value)| (name.clone(), value.parse().expect("a header's value")))
                 .collect(),
-            has_body: false,
+            body: Body::None,
         }
     }
 
     fn stream(method: Method, headers: &[(HeaderName, &str)]) -> BlobStream {
-        match run(handle(request(method, "a", headers), &store())) {
+        match run(handle(request(method, "a", headers), &store(), &Settings::default())) {
             (Answer::Stream(stream), 1) => stream,
             other => panic!("a stream after one wave of calls, not {other:?}"),
         }
@@ -185,7 +185,7 @@ mod tests {
     }
 
     fn reply(request: Request) -> Response<Bytes> {
-        match run(handle(request, &store())).0 {
+        match run(handle(request, &store(), &Settings::default())).0 {
             Answer::Reply(response) => response,
             Answer::Stream(stream) => panic!("not {stream:?}"),
         }
@@ -201,12 +201,12 @@ mod tests {
     #[test]
     fn the_content_is_read_where_the_link_points() {
         let sha512 = Digest::of(Algorithm::Sha512, b"blob");
-        let mut store = store();
+        let store = store();
         let name = "a".parse().expect("a valid name");
         store.put(layout::blob_link(&name, &sha512), digest().to_string());
         let mut request = request(Method::GET, "a", &[]);
         request.target = format!("/v2/a/blobs/{sha512}");
-        let (Answer::Stream(stream), _) = run(handle(request, &store)) else {
+        let (Answer::Stream(stream), _) = run(handle(request, &store, &Settings::default())) else {
             panic!("the blob is streamed");
         };
         assert_eq!(stream.content, digest());
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn a_request_with_a_body_is_refused() {
         let mut request = request(Method::GET, "a", &[]);
-        request.has_body = true;
+        request.body = Body::Whole("body".into());
         assert_eq!(status_and_code(&reply(request)), (400, "SIZE_INVALID".to_owned()));
     }
 

@@ -3,6 +3,7 @@
 //! The entity tag of a manifest or blob is its digest in double quotes.
 
 use http::HeaderValue;
+use thiserror::Error;
 
 use super::reference::Digest;
 
@@ -26,10 +27,8 @@ impl IfNoneMatch {
     /// send one.
     pub fn parse<'a>(values: impl IntoIterator<Item = &'a str>) -> Self {
         let mut condition = Self { anything: false, tags: Vec::new() };
-        // Splitting at every comma is safe: no entity tag of this registry contains one.
-        for element in values.into_iter().flat_map(|value| value.split(',')) {
-            match element.trim() {
-                "" => {}
+        for element in elements(values) {
+            match element {
                 "*" => condition.anything = true,
                 tag => condition.tags.push(opaque_tag(tag).to_owned()),
             }
@@ -42,6 +41,56 @@ impl IfNoneMatch {
     pub fn matches(&self, digest: &Digest) -> bool {
         self.anything || self.tags.iter().any(|tag| tag == digest.as_str())
     }
+}
+
+/// What must hold for a tag to be set, from `If-Match` and `If-None-Match` of a `PUT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TagPrecondition {
+    /// `If-None-Match: *`: the tag is not there.
+    Absent,
+    /// `If-Match`: the tag points at one of these; at anything, for `If-Match: *`, where there are none.
+    PointsAt(Vec<Digest>),
+    /// Something that can't hold: an entity tag that no manifest has, or two that contradict each other.
+    Never,
+}
+
+/// The conditions of a `PUT` that are not understood: `If-None-Match` with anything but `*`.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("for a PUT, If-None-Match may only be *")]
+pub struct UnsupportedCondition;
+
+impl TagPrecondition {
+    /// Reads the values of the two headers; `None` if there are none. `If-Match` compares strongly
+    /// (RFC 9110, section 13.1.1), so weak tags never match.
+    pub fn parse<'a>(
+        if_match: impl IntoIterator<Item = &'a str>,
+        if_none_match: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Option<Self>, UnsupportedCondition> {
+        let if_match: Vec<&str> = elements(if_match).collect();
+        let if_none_match: Vec<&str> = elements(if_none_match).collect();
+        if if_none_match.iter().any(|element| *element != "*") {
+            return Err(UnsupportedCondition);
+        }
+        Ok(match (if_match.as_slice(), if_none_match.is_empty()) {
+            ([], true) => None,
+            ([], false) => Some(Self::Absent),
+            (_, false) => Some(Self::Never),
+            (tags, true) if tags.contains(&"*") => Some(Self::PointsAt(Vec::new())),
+            (tags, true) => {
+                let strong = tags.iter().filter(|tag| !tag.starts_with("W/"));
+                let digests: Vec<_> =
+                    strong.filter_map(|tag| opaque_tag(tag).parse().ok()).collect();
+                Some(if digests.is_empty() { Self::Never } else { Self::PointsAt(digests) })
+            }
+        })
+    }
+}
+
+/// The elements of a list of entity tags. Splitting at every comma is safe: no entity tag of this
+/// registry contains one.
+fn elements<'a>(values: impl IntoIterator<Item = &'a str>) -> impl Iterator<Item = &'a str> {
+    let elements = values.into_iter().flat_map(|value| value.split(','));
+    elements.map(str::trim).filter(|element| !element.is_empty())
 }
 
 /// Whether an `If-Range` value lets a `Range` stand: it must be the content's strong entity tag
@@ -89,6 +138,32 @@ mod tests {
             let condition = IfNoneMatch::parse(values.iter().copied());
             assert_eq!(condition.matches(&digest), *matches, "{values:?}");
         }
+    }
+
+    #[test]
+    fn a_put_is_conditional_on_what_its_headers_say() {
+        let digest = Digest::of(Algorithm::Sha256, b"content");
+        let quoted = format!("\"{digest}\"");
+        let weak = format!("W/{quoted}");
+        let points_at = TagPrecondition::PointsAt(vec![digest]);
+        let rows: &[(&[&str], &[&str], Option<TagPrecondition>)] = &[
+            (&[], &[], None),
+            (&[""], &[""], None),
+            (&[], &["*"], Some(TagPrecondition::Absent)),
+            (&["*"], &[], Some(TagPrecondition::PointsAt(vec![]))),
+            (&[&quoted], &[], Some(points_at.clone())),
+            (&["\"other\"", &quoted], &[], Some(points_at)),
+            (&[&weak], &[], Some(TagPrecondition::Never)),
+            (&["\"other\""], &[], Some(TagPrecondition::Never)),
+            (&["*"], &["*"], Some(TagPrecondition::Never)),
+        ];
+        for (if_match, if_none_match, expected) in rows {
+            let (first, second) = (if_match.iter().copied(), if_none_match.iter().copied());
+            let found = TagPrecondition::parse(first, second);
+            assert_eq!(found, Ok(expected.clone()), "{if_match:?} {if_none_match:?}");
+        }
+        let unsupported = TagPrecondition::parse([], [quoted.as_str()]);
+        assert_eq!(unsupported, Err(UnsupportedCondition));
     }
 
     #[test]

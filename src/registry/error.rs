@@ -35,6 +35,16 @@ pub enum ErrorCode {
     BlobUnknown,
     /// The range asked for lies outside the content.
     RangeInvalid,
+    /// The manifest is malformed.
+    ManifestInvalid,
+    /// The manifest is larger than any that is accepted.
+    ManifestTooLarge,
+    /// The manifest refers to something that the repository does not have.
+    ManifestBlobUnknown,
+    /// A condition of the request does not hold.
+    PreconditionFailed,
+    /// The request has a condition that can't be held to.
+    ConditionUnsupported,
     /// The request carries a body of a size that can't be right.
     SizeInvalid,
     /// The client has not said who it is.
@@ -60,6 +70,13 @@ impl ErrorCode {
             Self::ManifestUnknown => ("MANIFEST_UNKNOWN", StatusCode::NOT_FOUND),
             Self::BlobUnknown => ("BLOB_UNKNOWN", StatusCode::NOT_FOUND),
             Self::RangeInvalid => ("RANGE_INVALID", StatusCode::RANGE_NOT_SATISFIABLE),
+            Self::ManifestInvalid => ("MANIFEST_INVALID", StatusCode::BAD_REQUEST),
+            // The specification asks for this status, and no code of the API goes with it.
+            Self::ManifestTooLarge => ("MANIFEST_INVALID", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::ManifestBlobUnknown => ("MANIFEST_BLOB_UNKNOWN", StatusCode::BAD_REQUEST),
+            // The API has no conditional writes, so these codes are of this registry alone.
+            Self::PreconditionFailed => ("PRECONDITION_FAILED", StatusCode::PRECONDITION_FAILED),
+            Self::ConditionUnsupported => ("UNSUPPORTED", StatusCode::NOT_IMPLEMENTED),
             Self::SizeInvalid => ("SIZE_INVALID", StatusCode::BAD_REQUEST),
             Self::Unauthorized => ("UNAUTHORIZED", StatusCode::UNAUTHORIZED),
             Self::Denied => ("DENIED", StatusCode::FORBIDDEN),
@@ -85,12 +102,14 @@ pub struct Error {
     message: String,
     detail: Option<Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// Further entries of the same answer.
+    more: Vec<Error>,
 }
 
 impl Error {
     /// An error with a message for the person who reads the client's output.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), detail: None, headers: Vec::new() }
+        Self { code, message: message.into(), detail: None, headers: Vec::new(), more: Vec::new() }
     }
 
     /// The method is none that the endpoint has; `allowed` is the value of the `Allow` header.
@@ -114,6 +133,14 @@ impl Error {
         self
     }
 
+    /// Several errors in one answer, which has the status of the first; `None` if there are none.
+    pub fn all(errors: Vec<Error>) -> Option<Self> {
+        let mut errors = errors.into_iter();
+        let mut first = errors.next()?;
+        first.more.extend(errors);
+        Some(first)
+    }
+
     /// The code.
     pub fn code(&self) -> ErrorCode {
         self.code
@@ -121,7 +148,7 @@ impl Error {
 
     /// The answer: the status of the table and the JSON envelope.
     pub fn into_response(self) -> Response<Bytes> {
-        let mut response = Response::new(envelope(&[&self]));
+        let mut response = Response::new(envelope(&self));
         *response.status_mut() = self.code.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -161,7 +188,7 @@ pub fn proxy_error(status: StatusCode) -> Response<Bytes> {
 }
 
 /// `{"errors":[{"code":…,"message":…,"detail":…}]}`
-fn envelope(errors: &[&Error]) -> Bytes {
+fn envelope(error: &Error) -> Bytes {
     #[derive(Serialize)]
     struct Envelope<'a> {
         errors: Vec<Entry<'a>>,
@@ -173,7 +200,7 @@ fn envelope(errors: &[&Error]) -> Bytes {
         #[serde(skip_serializing_if = "Option::is_none")]
         detail: Option<&'a Value>,
     }
-    let entries = errors.iter().map(|error| Entry {
+    let entries = std::iter::once(error).chain(&error.more).map(|error| Entry {
         code: error.code.as_str(),
         message: &error.message,
         detail: error.detail.as_ref(),

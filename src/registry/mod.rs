@@ -31,8 +31,6 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 const API_VERSION_2: HeaderValue = HeaderValue::from_static("registry/2.0");
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
-const READ_METHODS: &str = "GET, HEAD";
-
 /// A client's request.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -42,8 +40,48 @@ pub struct Request {
     pub target: String,
     /// The header fields, repeated ones included.
     pub headers: HeaderMap,
-    /// Whether a body follows.
-    pub has_body: bool,
+    /// The body.
+    pub body: Body,
+}
+
+/// A request's body, as far as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// There is none.
+    None,
+    /// All of it.
+    Whole(Bytes),
+    /// More than [`Settings::manifest_max_bytes`]; the rest was not read.
+    TooLarge,
+    /// Less than `Content-Length` announced.
+    Short,
+}
+
+/// The settings that the handlers know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The largest manifest that is accepted, in bytes. No body is read beyond it.
+    pub manifest_max_bytes: u64,
+    /// Whether nothing may be changed.
+    pub read_only: bool,
+    /// Whether manifests and tags may be deleted.
+    pub delete_enabled: bool,
+    /// Whether an image's configuration and layers must be there when it is put.
+    pub verify_image_references: bool,
+    /// Whether an index's manifests must be there when it is put.
+    pub verify_index_references: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            manifest_max_bytes: 4 * 1024 * 1024,
+            read_only: false,
+            delete_enabled: true,
+            verify_image_references: true,
+            verify_index_references: true,
+        }
+    }
 }
 
 impl Request {
@@ -66,8 +104,8 @@ pub enum Answer {
 }
 
 /// Answers a request. Failures are answered too: in the API's JSON.
-pub async fn handle(request: Request, store: &impl Store) -> Answer {
-    let answer = match dispatch(&request, store).await {
+pub async fn handle(request: Request, store: &impl Store, settings: &Settings) -> Answer {
+    let answer = match dispatch(&request, store, settings).await {
         Ok(answer) => answer,
         Err(error) => Answer::Reply(error.into_response()),
     };
@@ -77,18 +115,34 @@ pub async fn handle(request: Request, store: &impl Store) -> Answer {
     }
 }
 
-async fn dispatch(request: &Request, store: &impl Store) -> Result<Answer, Error> {
+async fn dispatch(
+    request: &Request,
+    store: &impl Store,
+    settings: &Settings,
+) -> Result<Answer, Error> {
     let endpoint = Endpoint::parse(&request.target)?;
-    if !matches!(request.method, Method::GET | Method::HEAD) {
-        return Err(Error::method_not_allowed(READ_METHODS));
+    let allowed = allowed_methods(&endpoint, settings);
+    if !allowed.split(", ").any(|method| method == request.method.as_str()) {
+        return Err(Error::method_not_allowed(allowed));
     }
     match endpoint {
         Endpoint::Base => Ok(Answer::Reply(base())),
-        Endpoint::Manifest { name, reference } => {
-            let response = manifests::get(request, store, &name, &reference).await?;
-            Ok(Answer::Reply(response))
-        }
         Endpoint::Blob { name, digest } => blobs::get(request, store, &name, digest).await,
+        Endpoint::Manifest { name, reference } => Ok(Answer::Reply(match request.method {
+            Method::PUT => manifests::put(request, store, settings, &name, &reference).await?,
+            Method::DELETE => manifests::delete(store, &name, &reference).await?,
+            _ => manifests::get(request, store, &name, &reference).await?,
+        })),
+    }
+}
+
+/// The methods that an endpoint has, as the header `Allow` lists them.
+fn allowed_methods(endpoint: &Endpoint, settings: &Settings) -> &'static str {
+    match endpoint {
+        Endpoint::Manifest { .. } if settings.read_only => "GET, HEAD",
+        Endpoint::Manifest { .. } if settings.delete_enabled => "GET, HEAD, PUT, DELETE",
+        Endpoint::Manifest { .. } => "GET, HEAD, PUT",
+        Endpoint::Base | Endpoint::Blob { .. } => "GET, HEAD",
     }
 }
 

@@ -1,35 +1,45 @@
-//! The store in an S3-compatible bucket.
+//! The objects of an S3-compatible bucket.
 
+use std::cell::Cell;
+
+use bytes::Bytes;
 use http::{Method, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::fault::{Fault, StoreError, StoreErrorKind};
 use super::layout::{self, Key};
-use super::s3::{Http, HttpError, HttpRequest, HttpResponse};
-use super::{Content, Store};
+use super::objects::{Condition, Content, Cursor, Listed, Object, Objects, Page, Version};
+use super::s3::{self, Http, HttpError, HttpRequest, HttpResponse};
 use crate::config::StoreConfig;
-use crate::registry::reference::{Digest, Name, Tag};
 use crate::registry::{BlobStream, ByteRange};
+
+/// What S3 encodes in the values of a query: all but unreserved characters.
+const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A bucket that is reached over `H`.
 #[derive(Debug)]
 pub struct Bucket<H> {
     http: H,
     authority: String,
-    /// What stands before a key in a request's path.
-    base: String,
-    /// The largest content that is read into memory, in bytes.
+    /// The path of the bucket itself, with a slash at its end.
+    root: String,
+    /// What stands before a key within the bucket.
+    prefix: String,
     content_limit: u64,
+    heeds_conditions: Cell<Option<bool>>,
 }
 
 impl<H: Http> Bucket<H> {
-    /// The bucket that `config` describes. `content_limit` is the largest content, in bytes, that
-    /// [`Store::content`] reads into memory.
+    /// The bucket that `config` describes. `content_limit` is the largest content, in bytes, that is
+    /// read into memory.
     pub fn new(http: H, config: &StoreConfig, content_limit: u64) -> Self {
         Self {
             http,
             authority: config.request_authority(),
-            base: config.base_path(),
+            root: config.bucket_path(),
+            prefix: config.key_prefix(),
             content_limit,
+            heeds_conditions: Cell::new(None),
         }
     }
 
@@ -40,114 +50,218 @@ impl<H: Http> Bucket<H> {
 
     /// The request with which the proxy streams a blob from the store.
     pub fn stream_request(&self, stream: &BlobStream) -> HttpRequest {
-        HttpRequest {
-            method: stream.method.clone(),
-            range: stream.range,
-            ..self.get_request(&layout::content(&stream.content))
-        }
+        let mut request = self.request(stream.method.clone(), &layout::content(&stream.content));
+        request.headers.extend(stream.range.map(|range| ("range", range.to_string())));
+        request
     }
 
-    fn get_request(&self, key: &Key) -> HttpRequest {
+    fn request(&self, method: Method, key: &Key) -> HttpRequest {
         HttpRequest {
-            method: Method::GET,
+            method,
             authority: self.authority.clone(),
-            path: format!("{}{}", self.base, key.as_str()),
-            range: None,
+            path: format!("{}{}{}", self.root, self.prefix, key.as_str()),
+            headers: Vec::new(),
+            body: Bytes::new(),
+            wants_version: false,
         }
     }
 
-    /// Reads a link: the digest it holds, or `None` where there is no such object.
-    async fn link(&self, key: &Key) -> Result<Option<Digest>, StoreError> {
-        let response = self.send_read(&self.get_request(key)).await?;
-        if response.status != StatusCode::OK {
-            return absent_or_fault(&response, key).map(|()| None);
-        }
-        let text = std::str::from_utf8(&response.body).ok();
-        match text.and_then(|text| text.parse().ok()) {
-            Some(digest) => Ok(Some(digest)),
-            None => {
-                let message = format!("the object {} holds no digest", key.as_str());
-                Err(logged(StoreError::new(StoreErrorKind::Failed, message), key))
-            }
-        }
-    }
-
-    /// Sends an idempotent request, and once more if the connection broke or the store erred: what
-    /// a distributed store gets wrong once is mostly right the second time. A request that timed out
-    /// is not repeated, since the client has waited long enough.
-    async fn send_read(&self, request: &HttpRequest) -> Result<HttpResponse, StoreError> {
-        let mut result = self.http.send(request).await;
+    /// Sends a request that may be repeated, and does so once if the connection broke or the store
+    /// erred: what a distributed store gets wrong once is mostly right the second time. A request that
+    /// timed out is not repeated, since the client has waited long enough.
+    async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, StoreError> {
+        let result = self.http.send(request).await;
         let is_worth_a_retry = match &result {
             Ok(response) => {
                 response.status.is_server_error() && response.status != StatusCode::GATEWAY_TIMEOUT
             }
             Err(_) => true,
         };
-        if is_worth_a_retry {
-            result = self.http.send(request).await;
+        if is_worth_a_retry { self.send_once(request).await } else { unreachable(request, result) }
+    }
+
+    async fn send_once(&self, request: &HttpRequest) -> Result<HttpResponse, StoreError> {
+        unreachable(request, self.http.send(request).await)
+    }
+
+    async fn get(&self, request: &HttpRequest) -> Result<Option<HttpResponse>, StoreError> {
+        let response = self.send(request).await?;
+        match response.status {
+            StatusCode::OK => Ok(Some(response)),
+            _ => absent_or_fault(request, &response).map(|()| None),
         }
-        result.map_err(|error| {
-            let kind = match error {
-                HttpError::Connection | HttpError::NoSuchCluster => StoreErrorKind::Unavailable,
-                HttpError::Nonsense => StoreErrorKind::Failed,
-            };
-            let message = format!("the blob store can't be reached: {error}");
-            log::error!("{} {}: {message}", request.method, request.path);
-            StoreError::new(kind, message)
-        })
     }
 }
 
-impl<H: Http> Store for Bucket<H> {
-    async fn tag(&self, name: &Name, tag: &Tag) -> Result<Option<Digest>, StoreError> {
-        self.link(&layout::tag_link(name, tag)).await
+impl<H: Http> Objects for Bucket<H> {
+    fn content_limit(&self) -> u64 {
+        self.content_limit
     }
 
-    async fn manifest_link(
-        &self,
-        name: &Name,
-        digest: &Digest,
-    ) -> Result<Option<Digest>, StoreError> {
-        self.link(&layout::manifest_link(name, digest)).await
+    fn heeds_conditions(&self) -> &Cell<Option<bool>> {
+        &self.heeds_conditions
     }
 
-    async fn blob_link(&self, name: &Name, digest: &Digest) -> Result<Option<Digest>, StoreError> {
-        self.link(&layout::blob_link(name, digest)).await
+    async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
+        let response = self.get(&self.request(Method::GET, key)).await?;
+        Ok(response.map(|response| response.body))
     }
 
-    async fn content(&self, digest: &Digest) -> Result<Content, StoreError> {
-        let key = layout::content(digest);
+    async fn read_version(&self, key: &Key) -> Result<Option<Object>, StoreError> {
+        let mut request = self.request(Method::GET, key);
+        request.wants_version = true;
+        let Some(response) = self.get(&request).await? else {
+            return Ok(None);
+        };
+        match response.version {
+            Some(version) => Ok(Some(Object { bytes: response.body, version: Version(version) })),
+            None => Err(fault(&request, StoreErrorKind::Failed, "the blob store sent no ETag")),
+        }
+    }
+
+    async fn read_content(&self, key: &Key) -> Result<Content, StoreError> {
         // Any blob can be asked for as if it were a manifest, a huge layer too. So no more is read
         // than a manifest may have, and one byte to tell that there is more.
-        let request = HttpRequest {
-            range: Some(ByteRange::From(0, Some(self.content_limit))),
-            ..self.get_request(&key)
-        };
-        let response = self.send_read(&request).await?;
+        let mut request = self.request(Method::GET, key);
+        let range = ByteRange::From(0, Some(self.content_limit));
+        request.headers.push(("range", range.to_string()));
+        let response = self.send(&request).await?;
         match response.status {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => {}
             // An empty object has no first byte.
-            StatusCode::RANGE_NOT_SATISFIABLE => return Ok(Content::Whole("".into())),
-            _ => return absent_or_fault(&response, &key).map(|()| Content::Absent),
+            StatusCode::RANGE_NOT_SATISFIABLE => return Ok(Content::Whole(Bytes::new())),
+            _ => return absent_or_fault(&request, &response).map(|()| Content::Absent),
         }
-        if response.body.len() as u64 > self.content_limit {
-            let limit = self.content_limit;
-            return Ok(Content::TooLarge { limit });
-        }
-        Ok(Content::Whole(response.body))
+        let limit = self.content_limit;
+        let is_too_large = response.body.len() as u64 > limit;
+        Ok(if is_too_large { Content::TooLarge { limit } } else { Content::Whole(response.body) })
     }
+
+    async fn exists(&self, key: &Key) -> Result<bool, StoreError> {
+        let request = self.request(Method::HEAD, key);
+        let response = self.send(&request).await?;
+        match response.status {
+            StatusCode::OK => Ok(true),
+            // The answer to a HEAD has no body that could say what is missing. Whoever asks reads a
+            // link beside it, and learns from that if it is the bucket.
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => absent_or_fault(&request, &response).map(|()| false),
+        }
+    }
+
+    async fn write(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
+        let mut request = self.request(Method::PUT, key);
+        request.body = bytes;
+        let response = self.send(&request).await?;
+        if response.status == StatusCode::OK { Ok(()) } else { refused(&request, &response) }
+    }
+
+    async fn write_if(
+        &self,
+        key: &Key,
+        bytes: Bytes,
+        condition: &Condition,
+    ) -> Result<bool, StoreError> {
+        let mut request = self.request(Method::PUT, key);
+        request.body = bytes;
+        request.headers.push(match condition {
+            Condition::Absent => ("if-none-match", "*".to_owned()),
+            Condition::Unchanged(version) => ("if-match", version.0.clone()),
+        });
+        // Never repeated: were the first one done after all, the second would be refused because of it.
+        let response = self.send_once(&request).await?;
+        match response.status {
+            StatusCode::OK => Ok(true),
+            // 409 is S3's word for "someone else is writing right now", and 404 for a version of an
+            // object that is gone.
+            StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT => Ok(false),
+            StatusCode::NOT_FOUND if *condition != Condition::Absent => {
+                absent_or_fault(&request, &response).map(|()| false)
+            }
+            _ => refused(&request, &response).map(|()| false),
+        }
+    }
+
+    async fn remove(&self, key: &Key) -> Result<(), StoreError> {
+        let request = self.request(Method::DELETE, key);
+        let response = self.send(&request).await?;
+        match response.status {
+            StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),
+            _ => absent_or_fault(&request, &response),
+        }
+    }
+
+    async fn list(
+        &self,
+        prefix: &Key,
+        listed: Listed,
+        from: Option<&Cursor>,
+    ) -> Result<Page, StoreError> {
+        let full_prefix = format!("{}{}", self.prefix, prefix.as_str());
+        // In the order of their names, as signing wants them.
+        let mut parameters = Vec::new();
+        parameters.extend(from.map(|cursor| ("continuation-token", cursor.0.as_str())));
+        if listed == Listed::Folders {
+            parameters.push(("delimiter", "/"));
+        }
+        parameters.extend([("list-type", "2"), ("prefix", &full_prefix)]);
+        let query: Vec<_> = parameters
+            .iter()
+            .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, QUERY)))
+            .collect();
+        let mut request = self.request(Method::GET, prefix);
+        request.path = format!("{}?{}", self.root, query.join("&"));
+        let response = self.send(&request).await?;
+        if response.status != StatusCode::OK {
+            return Err(match Fault::of(response.status, &response.body) {
+                Fault::NoSuchKey => {
+                    fault(&request, StoreErrorKind::Failed, "the bucket can't be listed")
+                }
+                Fault::Other(error) => logged(&request, error),
+            });
+        }
+        let nonsense =
+            || fault(&request, StoreErrorKind::Failed, "the blob store's listing is none");
+        let listing = s3::parse_listing(&response.body).ok_or_else(nonsense)?;
+        let keys = listing.keys.iter().filter_map(|key| key.strip_prefix(&self.prefix));
+        Ok(Page { keys: keys.map(Key::listed).collect(), next: listing.next.map(Cursor) })
+    }
+}
+
+/// Turns "no answer" into a fault.
+fn unreachable(
+    request: &HttpRequest,
+    result: Result<HttpResponse, HttpError>,
+) -> Result<HttpResponse, StoreError> {
+    result.map_err(|error| {
+        let kind = match error {
+            HttpError::Connection | HttpError::NoSuchCluster => StoreErrorKind::Unavailable,
+            HttpError::Nonsense => StoreErrorKind::Failed,
+        };
+        fault(request, kind, &format!("the blob store can't be reached: {error}"))
+    })
 }
 
 /// Tells "there is no such object", which is no error, from a fault.
-fn absent_or_fault(response: &HttpResponse, key: &Key) -> Result<(), StoreError> {
+fn absent_or_fault(request: &HttpRequest, response: &HttpResponse) -> Result<(), StoreError> {
     match Fault::of(response.status, &response.body) {
         Fault::NoSuchKey => Ok(()),
-        Fault::Other(error) => Err(logged(error, key)),
+        Fault::Other(error) => Err(logged(request, error)),
     }
 }
 
+/// A write that was not done is a fault, whatever the reason.
+fn refused(request: &HttpRequest, response: &HttpResponse) -> Result<(), StoreError> {
+    absent_or_fault(request, response)?;
+    Err(fault(request, StoreErrorKind::Failed, "the blob store answered a write with NoSuchKey"))
+}
+
+fn fault(request: &HttpRequest, kind: StoreErrorKind, message: &str) -> StoreError {
+    logged(request, StoreError::new(kind, message))
+}
+
 /// Clients are not told which object it was; the log is.
-fn logged(error: StoreError, key: &Key) -> StoreError {
-    log::error!("{}: {error}", key.as_str());
+fn logged(request: &HttpRequest, error: StoreError) -> StoreError {
+    log::error!("{} {}: {error}", request.method, request.path);
     error
 }

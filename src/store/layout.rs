@@ -10,6 +10,11 @@
 //! | a blob is in a repository | `repositories/<name>/_layers/<algorithm>/<hex>/link` |
 //! | a manifest is in a repository | `repositories/<name>/_manifests/revisions/<algorithm>/<hex>/link` |
 //! | a tag | `repositories/<name>/_manifests/tags/<tag>/current/link` |
+//! | a tag's history | `repositories/<name>/_manifests/tags/<tag>/index/<algorithm>/<hex>/link` |
+//! | a referrer | `repositories/<name>/_manifests/referrers/<algorithm>/<subject's hex>/<algorithm>/<hex>/link` |
+//!
+//! A referrer's object holds its descriptor as JSON; `distribution` knows no referrers and passes it
+//! over. Outside of all that lies `moorage/`, for objects that say something about the store itself.
 //!
 //! A link may hold another digest than the one in its key: content that was pushed under a second
 //! algorithm is stored once, under the first.
@@ -21,6 +26,11 @@ use crate::registry::reference::{Digest, Name, Tag};
 pub struct Key(String);
 
 impl Key {
+    /// The key that a listing named.
+    pub(super) fn listed(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
     /// The key as text. It consists of unreserved characters (RFC 3986, section 2.3) and slashes, so
     /// it needs no encoding in a URL.
     pub fn as_str(&self) -> &str {
@@ -52,6 +62,35 @@ pub fn tag_link(name: &Name, tag: &Tag) -> Key {
     in_repository(name, &format!("_manifests/tags/{tag}/current/link"))
 }
 
+/// `docker/registry/v2/repositories/<name>/_manifests/tags/<tag>/index/<algorithm>/<hex>/link`
+pub fn tag_history(name: &Name, tag: &Tag, digest: &Digest) -> Key {
+    let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
+    in_repository(name, &format!("_manifests/tags/{tag}/index/{algorithm}/{hex}/link"))
+}
+
+/// `docker/registry/v2/repositories/<name>/_manifests/referrers/<algorithm>/<subject's
+/// hex>/<algorithm>/<hex>/link`
+pub fn referrer(name: &Name, subject: &Digest, digest: &Digest) -> Key {
+    let (of, subject) = (subject.algorithm().as_str(), subject.hex());
+    let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
+    in_repository(name, &format!("_manifests/referrers/{of}/{subject}/{algorithm}/{hex}/link"))
+}
+
+/// What the keys of all tags of a repository begin with; the tag and a slash come next.
+pub fn tags(name: &Name) -> Key {
+    in_repository(name, "_manifests/tags/")
+}
+
+/// What all keys of a tag begin with.
+pub fn tag(name: &Name, tag: &Tag) -> Key {
+    in_repository(name, &format!("_manifests/tags/{tag}/"))
+}
+
+/// The object on which it is tried whether the store heeds conditions.
+pub fn condition_probe() -> Key {
+    Key("moorage/probes/conditions".to_owned())
+}
+
 fn in_repository(name: &Name, rest: &str) -> Key {
     Key(format!("docker/registry/v2/repositories/{name}/{rest}"))
 }
@@ -79,6 +118,14 @@ mod tests {
                 format!("{repository}/_manifests/revisions/sha256/{hex}/link"),
             ),
             (tag_link(&name, &tag), format!("{repository}/_manifests/tags/1.0/current/link")),
+            (
+                tag_history(&name, &tag, &digest),
+                format!("{repository}/_manifests/tags/1.0/index/sha256/{hex}/link"),
+            ),
+            (
+                referrer(&name, &digest, &digest),
+                format!("{repository}/_manifests/referrers/sha256/{hex}/sha256/{hex}/link"),
+            ),
         ] {
             assert_eq!(key.as_str(), expected);
         }

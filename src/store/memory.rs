@@ -1,41 +1,60 @@
-//! A store in memory, for unit tests.
+//! A bucket in memory, for unit tests.
 //!
-//! Every call takes one turn: its future is pending once before it completes. So the number of times
-//! that a handler is pending is the number of *waves* of storage calls it makes, where calls that are
-//! made together share a wave.
+//! Calls complete in *waves*: whatever a handler has begun when it can go no further completes
+//! together. So it is known how many times a handler waits for the store, however many calls it makes.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::{Context, Poll, Waker};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
-use super::{Content, Store};
+use super::objects::{Condition, Content, Cursor, Listed, Object, Objects, Page, Version};
 use crate::registry::reference::{Algorithm, Digest, Name, Tag};
 
-/// The store. Objects are what a bucket would hold, under the same keys.
+/// How many entries a page of a listing has: few, so that small tests turn pages.
+const PAGE: usize = 3;
+
+/// The bucket.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    objects: HashMap<Key, Bytes>,
+    objects: RefCell<BTreeMap<Key, Bytes>>,
     /// The keys that fail to be read, and how.
     faults: HashMap<Key, StoreErrorKind>,
     /// The largest content that is read, in bytes; no limit if it is 0.
     pub content_limit: u64,
+    /// Whether writes heed no conditions, as in some stores.
+    pub ignores_conditions: bool,
+    /// The call that fails, counted from 0, and whether it has its effect all the same.
+    pub failing_call: Cell<Option<(usize, Effect)>>,
+    heeds_conditions: Cell<Option<bool>>,
     calls: RefCell<Vec<Key>>,
+}
+
+/// What a call that fails has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing.
+    None,
+    /// All of it: only the answer was lost.
+    Done,
 }
 
 impl MemoryStore {
     /// Stores `bytes` under `key`.
-    pub fn put(&mut self, key: Key, bytes: impl Into<Bytes>) {
-        self.objects.insert(key, bytes.into());
+    pub fn put(&self, key: Key, bytes: impl Into<Bytes>) {
+        self.objects.borrow_mut().insert(key, bytes.into());
     }
 
     /// Stores a manifest in a repository and points a tag at it.
-    pub fn put_manifest(&mut self, name: &Name, tag: &Tag, content: &'static [u8]) -> Digest {
+    pub fn put_manifest(&self, name: &Name, tag: &Tag, content: &'static [u8]) -> Digest {
         let digest = Digest::of(Algorithm::Sha256, content);
         self.put(layout::content(&digest), content);
         self.put(layout::manifest_link(name, &digest), digest.to_string());
@@ -43,9 +62,22 @@ impl MemoryStore {
         digest
     }
 
+    /// Stores a blob in a repository.
+    pub fn put_blob(&self, name: &Name, content: &'static [u8]) -> Digest {
+        let digest = Digest::of(Algorithm::Sha256, content);
+        self.put(layout::content(&digest), content);
+        self.put(layout::blob_link(name, &digest), digest.to_string());
+        digest
+    }
+
     /// Removes an object.
-    pub fn remove(&mut self, key: &Key) {
-        self.objects.remove(key);
+    pub fn delete(&self, key: &Key) {
+        self.objects.borrow_mut().remove(key);
+    }
+
+    /// All objects as they are now.
+    pub fn objects(&self) -> BTreeMap<Key, Bytes> {
+        self.objects.borrow().clone()
     }
 
     /// Makes reading `key` fail.
@@ -53,72 +85,179 @@ impl MemoryStore {
         self.faults.insert(key, kind);
     }
 
-    /// The keys that were asked for, in order.
+    /// The keys that calls were made for, in order.
     pub fn calls(&self) -> Vec<Key> {
         self.calls.borrow().clone()
     }
 
-    async fn read(&self, key: Key) -> Result<Option<Bytes>, StoreError> {
+    /// One call: takes its turn, is recorded, fails if it is to.
+    async fn call<T>(
+        &self,
+        key: &Key,
+        act: impl FnOnce(&mut BTreeMap<Key, Bytes>) -> T,
+    ) -> Result<T, StoreError> {
         take_a_turn().await;
+        let number = self.calls.borrow().len();
         self.calls.borrow_mut().push(key.clone());
-        match self.faults.get(&key) {
-            Some(kind) => Err(StoreError::new(*kind, "injected")),
-            None => Ok(self.objects.get(&key).cloned()),
-        }
-    }
-
-    async fn link(&self, key: Key) -> Result<Option<Digest>, StoreError> {
-        let Some(text) = self.read(key).await? else {
-            return Ok(None);
+        let injected = match self.failing_call.get() {
+            Some((failing, effect)) if failing == number => Some(effect),
+            _ => None,
         };
-        let digest = std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok());
-        let broken = || StoreError::new(StoreErrorKind::Failed, "the link holds no digest");
-        digest.map(Some).ok_or_else(broken)
+        if injected != Some(Effect::None) && !self.faults.contains_key(key) {
+            let outcome = act(&mut self.objects.borrow_mut());
+            if injected.is_none() {
+                return Ok(outcome);
+            }
+        }
+        let kind = self.faults.get(key).copied().unwrap_or(StoreErrorKind::Unavailable);
+        Err(StoreError::new(kind, "injected"))
     }
 }
 
-impl Store for MemoryStore {
-    async fn tag(&self, name: &Name, tag: &Tag) -> Result<Option<Digest>, StoreError> {
-        self.link(layout::tag_link(name, tag)).await
+fn version_of(bytes: &Bytes) -> Version {
+    Version(Digest::of(Algorithm::Sha256, bytes).to_string())
+}
+
+impl Objects for MemoryStore {
+    fn content_limit(&self) -> u64 {
+        self.content_limit
     }
 
-    async fn manifest_link(
-        &self,
-        name: &Name,
-        digest: &Digest,
-    ) -> Result<Option<Digest>, StoreError> {
-        self.link(layout::manifest_link(name, digest)).await
+    fn heeds_conditions(&self) -> &Cell<Option<bool>> {
+        &self.heeds_conditions
     }
 
-    async fn blob_link(&self, name: &Name, digest: &Digest) -> Result<Option<Digest>, StoreError> {
-        self.link(layout::blob_link(name, digest)).await
+    async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
+        self.call(key, |objects| objects.get(key).cloned()).await
     }
 
-    async fn content(&self, digest: &Digest) -> Result<Content, StoreError> {
+    async fn read_version(&self, key: &Key) -> Result<Option<Object>, StoreError> {
+        let bytes = self.read(key).await?;
+        Ok(bytes.map(|bytes| Object { version: version_of(&bytes), bytes }))
+    }
+
+    async fn read_content(&self, key: &Key) -> Result<Content, StoreError> {
         let limit = self.content_limit;
-        Ok(match self.read(layout::content(digest)).await? {
+        Ok(match self.read(key).await? {
             None => Content::Absent,
             Some(bytes) if limit > 0 && bytes.len() as u64 > limit => Content::TooLarge { limit },
             Some(bytes) => Content::Whole(bytes),
         })
     }
+
+    async fn exists(&self, key: &Key) -> Result<bool, StoreError> {
+        self.call(key, |objects| objects.contains_key(key)).await
+    }
+
+    async fn write(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
+        self.call(key, |objects| objects.insert(key.clone(), bytes)).await.map(drop)
+    }
+
+    async fn write_if(
+        &self,
+        key: &Key,
+        bytes: Bytes,
+        condition: &Condition,
+    ) -> Result<bool, StoreError> {
+        self.call(key, |objects| {
+            let holds = match (condition, objects.get(key)) {
+                (Condition::Absent, object) => object.is_none(),
+                (Condition::Unchanged(version), object) => {
+                    object.is_some_and(|bytes| version_of(bytes) == *version)
+                }
+            };
+            let writes = holds || self.ignores_conditions;
+            if writes {
+                objects.insert(key.clone(), bytes);
+            }
+            writes
+        })
+        .await
+    }
+
+    async fn remove(&self, key: &Key) -> Result<(), StoreError> {
+        self.call(key, |objects| objects.remove(key)).await.map(drop)
+    }
+
+    async fn list(
+        &self,
+        prefix: &Key,
+        listed: Listed,
+        from: Option<&Cursor>,
+    ) -> Result<Page, StoreError> {
+        self.call(prefix, |objects| {
+            let mut keys: Vec<String> = objects
+                .keys()
+                .filter_map(|key| {
+                    let rest = key.as_str().strip_prefix(prefix.as_str())?;
+                    let end = match listed {
+                        Listed::Objects => rest.len(),
+                        Listed::Folders => rest.find('/')? + 1,
+                    };
+                    Some(format!("{}{}", prefix.as_str(), &rest[..end]))
+                })
+                .filter(|key| from.is_none_or(|cursor| *key > cursor.0))
+                .collect();
+            keys.sort();
+            keys.dedup();
+            let next = (keys.len() > PAGE).then(|| Cursor(keys[PAGE - 1].clone()));
+            keys.truncate(PAGE);
+            Page { keys: keys.iter().map(|key| Key::listed(key)).collect(), next }
+        })
+        .await
+    }
 }
 
+thread_local! {
+    /// The calls that wait for the end of their wave.
+    static WAITING: RefCell<Vec<(Rc<Cell<bool>>, Waker)>> = RefCell::default();
+}
+
+/// Waits for the end of the current wave.
 async fn take_a_turn() {
-    let mut taken = false;
-    poll_fn(|_| if std::mem::replace(&mut taken, true) { Poll::Ready(()) } else { Poll::Pending })
-        .await;
+    let is_over = Rc::new(Cell::new(false));
+    poll_fn(|context| {
+        if is_over.get() {
+            return Poll::Ready(());
+        }
+        let waiting = (Rc::clone(&is_over), context.waker().clone());
+        WAITING.with_borrow_mut(|all| all.push(waiting));
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Remembers that it was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Runs `future` to its end and tells how many waves of storage calls it made.
 pub fn run<T>(future: impl Future<Output = T>) -> (T, usize) {
     let mut future = pin!(future);
-    let mut context = Context::from_waker(Waker::noop());
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
     let mut waves = 0;
     loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return (output, waves),
-            Poll::Pending => waves += 1,
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return (output, waves);
         }
+        if woken.0.swap(false, Ordering::Relaxed) {
+            // It has more to begin.
+            continue;
+        }
+        let wave = WAITING.take();
+        assert!(!wave.is_empty(), "it waits for something that never comes");
+        waves += 1;
+        for (is_over, waker) in wave {
+            is_over.set(true);
+            waker.wake();
+        }
+        woken.0.store(false, Ordering::Relaxed);
     }
 }

@@ -1,40 +1,51 @@
 //! The storage: what the registry keeps, in the registry's own nouns.
 //!
-//! [`Store`] is what the handlers see. [`Bucket`] implements it on an S3-compatible bucket that is
-//! reached over an [`Http`] of whatever kind: Envoy's in the filter, a stand-in in tests.
+//! [`Store`] is what the handlers see. It stands on [`Objects`], what any bucket can do, and [`Bucket`]
+//! is the one bucket of the product: S3-compatible, reached over an [`Http`] of whatever kind (Envoy's
+//! in the filter, a stand-in in tests).
 
 mod bucket;
 mod fault;
 pub mod layout;
 #[cfg(test)]
 pub mod memory;
+mod objects;
+mod repositories;
 mod s3;
 
 use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::registry::reference::{Digest, Name, Tag};
 
 pub use bucket::Bucket;
 pub use fault::{Fault, StoreError, StoreErrorKind};
+pub use objects::{Condition, Content, Cursor, Listed, Object, Objects, Page, Version};
 pub use s3::{Http, HttpError, HttpRequest, HttpResponse};
 
-/// What reading some content gave.
+/// How many storage calls one request makes at a time, at most, where their number depends on what
+/// a client or the store's content says. It is more than any ordinary manifest has references.
+pub const PARALLEL_CALLS: usize = 256;
+
+/// How many of such things are done at a time where each makes so many calls itself.
+pub const PARALLEL_GROUPS: usize = 16;
+
+/// What must hold when a tag is set; from [`Store::tag_condition`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
-    /// All of it, not yet verified.
-    Whole(Bytes),
-    /// There is none under that digest.
-    Absent,
-    /// It is larger than this many bytes, more than the store reads into memory.
-    TooLarge {
-        /// The limit, in bytes.
-        limit: u64,
-    },
+pub struct TagCondition(Condition);
+
+/// One page of a repository's tags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagPage {
+    /// The tags, in the order of their keys, which is not quite theirs.
+    pub tags: Vec<Tag>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<Cursor>,
 }
 
 /// What a registry keeps. Every method is one call to the storage, unless it says otherwise.
 ///
-/// `None` and [`Content::Absent`] mean that the store said so. Whatever else goes wrong is a
+/// `None`, `false` and [`Content::Absent`] mean that the store said so. Whatever else goes wrong is a
 /// [`StoreError`].
 #[expect(async_fn_in_trait, reason = "the filter runs in one thread; no future is ever sent")]
 pub trait Store {
@@ -54,4 +65,82 @@ pub trait Store {
     /// The content stored under the digest, if it is no larger than a manifest may be. Nobody has
     /// verified it.
     async fn content(&self, digest: &Digest) -> Result<Content, StoreError>;
+
+    /// Whether the blob is in the repository and its content is there. Two calls, together.
+    async fn has_blob(&self, name: &Name, digest: &Digest) -> Result<bool, StoreError>;
+
+    /// Whether the manifest is in the repository and its content is there. Two calls, together.
+    async fn has_manifest(&self, name: &Name, digest: &Digest) -> Result<bool, StoreError>;
+
+    /// Stores content that hashes to the digest. No repository has it yet.
+    async fn put_content(&self, digest: &Digest, content: Bytes) -> Result<(), StoreError>;
+
+    /// Puts a stored manifest into a repository.
+    async fn link_manifest(&self, name: &Name, digest: &Digest) -> Result<(), StoreError>;
+
+    /// Notes that the manifest refers to `subject`, with the manifest's descriptor as JSON.
+    async fn put_referrer(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        digest: &Digest,
+        descriptor: Bytes,
+    ) -> Result<(), StoreError>;
+
+    /// Notes in the tag's history that it points at the manifest.
+    async fn record_tag(&self, name: &Name, tag: &Tag, digest: &Digest) -> Result<(), StoreError>;
+
+    /// Points the tag at a manifest.
+    async fn set_tag(&self, name: &Name, tag: &Tag, digest: &Digest) -> Result<(), StoreError>;
+
+    /// Looks whether a tag may be set: if it points at one of `expected` (at anything, where that is
+    /// empty), or, without `expected`, if it is not there. `None` if it may not; otherwise what
+    /// [`Store::set_tag_if`] needs to hold to it.
+    async fn tag_condition(
+        &self,
+        name: &Name,
+        tag: &Tag,
+        expected: Option<&[Digest]>,
+    ) -> Result<Option<TagCondition>, StoreError>;
+
+    /// Points the tag at a manifest if the condition still holds; `false` if it does not. Only to be
+    /// relied on where [`Store::honours_conditions`].
+    async fn set_tag_if(
+        &self,
+        name: &Name,
+        tag: &Tag,
+        digest: &Digest,
+        condition: &TagCondition,
+    ) -> Result<bool, StoreError>;
+
+    /// Whether the store heeds the conditions of writes. Three calls in two waves the first time; what
+    /// was found is remembered.
+    async fn honours_conditions(&self) -> Result<bool, StoreError>;
+
+    /// Takes a manifest out of the repository. Its content stays.
+    async fn unlink_manifest(&self, name: &Name, digest: &Digest) -> Result<(), StoreError>;
+
+    /// Forgets that the manifest refers to `subject`.
+    async fn remove_referrer(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        digest: &Digest,
+    ) -> Result<(), StoreError>;
+
+    /// A page of the repository's tags, a thousand at most.
+    async fn tags(&self, name: &Name, from: Option<&Cursor>) -> Result<TagPage, StoreError>;
+
+    /// Removes the tag with its history, and tells whether there was anything. As many calls as its
+    /// history has entries, a listing for every thousand of them, and one for the tag, which goes last.
+    async fn remove_tag(&self, name: &Name, tag: &Tag) -> Result<bool, StoreError>;
+}
+
+/// Does something for every item, `parallel` at a time, until one fails.
+pub async fn for_each_bounded<T, E>(
+    parallel: usize,
+    items: impl IntoIterator<Item = T>,
+    act: impl AsyncFn(T) -> Result<(), E>,
+) -> Result<(), E> {
+    stream::iter(items).map(|item| act(item)).buffer_unordered(parallel).try_collect().await
 }

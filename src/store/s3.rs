@@ -3,10 +3,9 @@
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use quick_xml::Reader;
-use quick_xml::events::Event;
+use quick_xml::escape::resolve_predefined_entity;
+use quick_xml::events::{BytesRef, Event};
 use thiserror::Error;
-
-use crate::registry::ByteRange;
 
 /// A request to the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,10 +14,14 @@ pub struct HttpRequest {
     pub method: Method,
     /// The `Host` of the request.
     pub authority: String,
-    /// The path: bucket and key. It needs no encoding.
+    /// The path, bucket and key, and perhaps a query; encoded where that is needed.
     pub path: String,
-    /// The part of the object that is asked for.
-    pub range: Option<ByteRange>,
+    /// Further headers.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body; empty for none.
+    pub body: Bytes,
+    /// Whether the answer's `ETag` is needed. Reading a header has its price.
+    pub wants_version: bool,
 }
 
 /// The store's answer.
@@ -26,6 +29,8 @@ pub struct HttpRequest {
 pub struct HttpResponse {
     /// The status.
     pub status: StatusCode,
+    /// The `ETag`, if it was asked for and given.
+    pub version: Option<String>,
     /// The whole body.
     pub body: Bytes,
 }
@@ -69,6 +74,59 @@ pub fn error_code(body: &[u8]) -> Option<String> {
     }
 }
 
+/// One page of `ListObjectsV2`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Keys and common prefixes together.
+    pub keys: Vec<String>,
+    /// The token of the next page.
+    pub next: Option<String>,
+}
+
+/// Reads the answer to `ListObjectsV2`; `None` if it is none.
+pub fn parse_listing(body: &[u8]) -> Option<Listing> {
+    const ROOT: &str = "ListBucketResult";
+    let mut reader = Reader::from_str(std::str::from_utf8(body).ok()?);
+    let mut listing = Listing::default();
+    let mut path: Vec<String> = Vec::new();
+    let mut text = String::new();
+    let mut is_complete = false;
+    loop {
+        match reader.read_event().ok()? {
+            Event::Start(element) => {
+                path.push(element.local_name().as_ref().to_owned());
+                text.clear();
+            }
+            Event::Text(piece) => text.push_str(&piece),
+            Event::GeneralRef(reference) => text.push(resolve(&reference)?),
+            Event::End(_) => {
+                let names: Vec<&str> = path.iter().map(String::as_str).collect();
+                match names.as_slice() {
+                    [ROOT, "Contents", "Key"] | [ROOT, "CommonPrefixes", "Prefix"] => {
+                        listing.keys.push(std::mem::take(&mut text));
+                    }
+                    [ROOT, "NextContinuationToken"] => {
+                        listing.next = Some(std::mem::take(&mut text));
+                    }
+                    [ROOT] => is_complete = true,
+                    _ => {}
+                }
+                path.pop();
+            }
+            Event::Eof => return is_complete.then_some(listing),
+            _ => {}
+        }
+    }
+}
+
+/// The character that an entity reference stands for.
+fn resolve(reference: &BytesRef) -> Option<char> {
+    if let Some(character) = reference.resolve_char_ref().ok()? {
+        return Some(character);
+    }
+    resolve_predefined_entity(reference)?.chars().next()
+}
+
 #[cfg(test)]
 mod tests {
     #[cfg(target_family = "wasm")]
@@ -93,6 +151,25 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(error_code(body.as_bytes()).as_deref(), code, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_listing_is_read() {
+        let body = "<?xml version=\"1.0\"?><ListBucketResult xmlns=\"x\"><Name>b</Name><Prefix>p/</Prefix>\
+             <IsTruncated>true</IsTruncated><NextContinuationToken>a&amp;b&#43;</NextContinuationToken>\
+             <Contents><Key>p/1</Key><ETag>\"e\"</ETag></Contents>\
+             <CommonPrefixes><Prefix>p/2/</Prefix></CommonPrefixes></ListBucketResult>";
+        let expected = Listing {
+            keys: vec!["p/1".to_owned(), "p/2/".to_owned()],
+            next: Some("a&b+".to_owned()),
+        };
+        assert_eq!(parse_listing(body.as_bytes()), Some(expected));
+        let empty = b"<ListBucketResult><Name>b</Name></ListBucketResult>";
+        assert_eq!(parse_listing(empty), Some(Listing::default()));
+        for nonsense in ["", "<html></html>", "<ListBucketResult><Contents><Key>a</Key></Contents>"]
+        {
+            assert_eq!(parse_listing(nonsense.as_bytes()), None, "{nonsense}");
         }
     }
 }

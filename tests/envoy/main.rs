@@ -8,6 +8,7 @@ mod configuration;
 mod faults;
 mod protocol;
 mod pull;
+mod push;
 mod round_trips;
 mod streaming;
 mod support;

@@ -49,6 +49,19 @@ pub fn request(method: Method, path: &str, headers: &[(&str, &str)]) -> Request<
     request.body(Full::default()).expect("a valid request")
 }
 
+/// Sends a request with a body.
+pub async fn send_body(
+    server: SocketAddr,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Response<Bytes> {
+    let mut request = request(method, path, headers);
+    *request.body_mut() = Full::new(body.into());
+    send(server, request).await
+}
+
 /// Sends `GET` with these headers.
 pub async fn get(server: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Response<Bytes> {
     send(server, request(Method::GET, path, headers)).await

@@ -15,7 +15,7 @@ use super::tree::Tree;
 /// What becomes of one request.
 #[derive(Clone, Debug)]
 pub enum Behaviour {
-    /// The object is served, or `NoSuchKey`.
+    /// The object is served, or `NoSuchKey`; a write is answered with 200 and forgotten.
     Serve,
     /// The same, once so many requests have arrived in all.
     ServeAfterArrivals(usize),
@@ -89,7 +89,7 @@ impl Shared {
     /// Answers one request; every answer closes its connection.
     async fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
         let mut stream = BufReader::new(stream);
-        let Some((is_head, key)) = read_request(&mut stream).await? else {
+        let Some((method, key)) = read_request(&mut stream).await? else {
             return Ok(());
         };
         let behaviour = self.record(&key);
@@ -98,6 +98,7 @@ impl Shared {
         let found = |object: Bytes| (200, object);
         let missing = || (404, Bytes::from_static(b"<Error><Code>NoSuchKey</Code></Error>"));
         let (status, body) = match behaviour {
+            Behaviour::Serve if method == "PUT" => (200, Bytes::new()),
             Behaviour::Serve | Behaviour::Truncate => object.cloned().map_or_else(missing, found),
             Behaviour::ServeAfterArrivals(count) => {
                 let mut arrivals = self.arrivals.subscribe();
@@ -117,7 +118,7 @@ impl Shared {
         );
         stream.write_all(head.as_bytes()).await?;
         let sent = match behaviour {
-            _ if is_head => 0,
+            _ if method == "HEAD" => 0,
             Behaviour::Truncate => length / 2,
             _ => length,
         };
@@ -138,19 +139,21 @@ fn garbage(length: usize) -> Bytes {
     vec![b'x'; length].into()
 }
 
-/// Reads a request's head: whether it is a `HEAD`, and the key within the bucket `registry`.
+/// Reads a request with its body: the method, and the key within the bucket `registry`.
 async fn read_request(
     stream: &mut BufReader<TcpStream>,
-) -> std::io::Result<Option<(bool, String)>> {
+) -> std::io::Result<Option<(String, String)>> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if stream.read_line(&mut head).await? == 0 {
             return Ok(None);
         }
     }
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    stream.read_exact(&mut vec![0; length.unwrap_or(0)]).await?;
     let mut words = head.split(' ');
-    let is_head = words.next() == Some("HEAD");
+    let method = words.next().unwrap_or_default();
     let path = words.next().unwrap_or_default();
     let key = path.strip_prefix("/registry/").unwrap_or(path);
-    Ok(Some((is_head, key.to_owned())))
+    Ok(Some((method.to_owned(), key.to_owned())))
 }

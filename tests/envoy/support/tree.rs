@@ -31,6 +31,13 @@ impl Tree {
         digest
     }
 
+    /// Points a tag at a manifest.
+    pub fn tag(&mut self, name: &str, tag: &str, digest: &Digest) {
+        let name: Name = name.parse().expect("a valid name");
+        let tag: Tag = tag.parse().expect("a valid tag");
+        self.put(&layout::tag_link(&name, &tag), digest.to_string());
+    }
+
     /// Stores a blob of a repository.
     pub fn put_blob(&mut self, name: &str, content: &'static [u8]) -> Digest {
         let digest = Digest::of(Algorithm::Sha256, content);

@@ -1,6 +1,13 @@
 //! `/v2/<name>/manifests/<reference>`
 //!
-//! Source: OCI distribution specification, "Pulling manifests".
+//! Source: OCI distribution specification, "Pulling manifests", "Pushing manifests", "Content management".
+
+#[cfg(test)]
+mod crashes;
+mod delete;
+mod put;
+#[cfg(test)]
+mod scene;
 
 use bytes::Bytes;
 use futures::future::join;
@@ -14,6 +21,8 @@ use super::media_type::{Accept, MediaType};
 use super::reference::{Digest, Name, Reference};
 use super::{DOCKER_CONTENT_DIGEST, Request};
 use crate::store::{Content, Store};
+pub use delete::delete;
+pub use put::put;
 
 /// A manifest as it is answered: verified content and what it is.
 struct Manifest {
@@ -156,7 +165,7 @@ mod tests {
 
     use super::*;
     use crate::registry::reference::Algorithm;
-    use crate::registry::{Answer, handle};
+    use crate::registry::{Answer, Body, Settings, handle};
     use crate::store::memory::{MemoryStore, run};
     use crate::store::{StoreErrorKind, layout};
 
@@ -170,7 +179,7 @@ mod tests {
 
     /// A repository `a/b` with one OCI image manifest, tagged `t`.
     fn scene() -> Scene {
-        let mut store = MemoryStore::default();
+        let store = MemoryStore::default();
         let name: Name = "a/b".parse().expect("a valid name");
         let tag = "t".parse().expect("a valid tag");
         let digest = store.put_manifest(&name, &tag, CONTENT);
@@ -188,9 +197,9 @@ mod tests {
                 method: Method::GET,
                 target: format!("/v2/a/b/manifests/{reference}"),
                 headers: map,
-                has_body: false,
+                body: Body::None,
             };
-            match run(handle(request, &self.store)) {
+            match run(handle(request, &self.store, &Settings::default())) {
                 (Answer::Reply(response), waves) => (response, waves),
                 (Answer::Stream(_), _) => panic!("manifests are not streamed"),
             }
@@ -224,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_manifest_is_served_by_sha512_as_well() {
-        let mut scene = scene();
+        let scene = scene();
         let digest = Digest::of(Algorithm::Sha512, CONTENT);
         // As `distribution` stores it: under its SHA-256, linked from its SHA-512.
         let link = layout::manifest_link(&scene.name, &digest);
@@ -280,7 +289,7 @@ mod tests {
         assert_eq!(scene.error("other"), unknown);
         assert_eq!(scene.error(Digest::of(Algorithm::Sha256, b"x").as_str()), unknown);
         // Content without a link belongs to other repositories.
-        scene.store.remove(&layout::manifest_link(&scene.name, &scene.digest));
+        scene.store.delete(&layout::manifest_link(&scene.name, &scene.digest));
         assert_eq!(scene.error("t"), unknown);
         assert_eq!(scene.error(scene.digest.as_str()), unknown);
         // So it does not matter whether it could be read.
@@ -290,8 +299,8 @@ mod tests {
 
     #[test]
     fn a_link_to_content_that_is_gone_is_unknown() {
-        let mut scene = scene();
-        scene.store.remove(&layout::content(&scene.digest));
+        let scene = scene();
+        scene.store.delete(&layout::content(&scene.digest));
         assert_eq!(scene.error("t"), (404, "MANIFEST_UNKNOWN".to_owned()));
     }
 
@@ -319,7 +328,7 @@ mod tests {
     #[test]
     fn what_may_not_be_served_is_an_error() {
         let unknown = (500, "UNKNOWN".to_owned());
-        let mut corrupt = scene();
+        let corrupt = scene();
         corrupt.store.put(layout::content(&corrupt.digest), &b"{}"[..]);
         assert_eq!(corrupt.error("t"), unknown);
 
@@ -329,12 +338,12 @@ mod tests {
         too_large.store.content_limit += 1;
         assert_eq!(too_large.get("t", &[]).0.status(), 200);
 
-        let mut no_manifest = scene();
+        let no_manifest = scene();
         let tag = "t".parse().expect("a valid tag");
         no_manifest.store.put_manifest(&no_manifest.name, &tag, b"{}");
         assert_eq!(no_manifest.error("t"), unknown);
 
-        let mut broken_link = scene();
+        let broken_link = scene();
         broken_link.store.put(layout::tag_link(&broken_link.name, &tag), "sha256:");
         assert_eq!(broken_link.error("t"), unknown);
     }

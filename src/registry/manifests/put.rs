@@ -1,0 +1,486 @@
+//! Putting a manifest.
+//!
+//! The order of the writes makes crashes harmless: content, then the manifest's link, then the tag. A
+//! tag never points at what is not there, and a repeat of the request completes what is missing. The
+//! content is written while its references are looked up. If one turns out to be missing it stays
+//! behind, in no repository, until garbage is collected; in exchange a `PUT` takes three waves of
+//! storage calls.
+
+use bytes::Bytes;
+use futures::future::{join3, try_join, try_join_all};
+use futures::stream::{self, StreamExt};
+use http::header::{CONTENT_TYPE, HeaderName, IF_MATCH, IF_NONE_MATCH, LOCATION};
+use http::{HeaderValue, Response, StatusCode};
+use percent_encoding::percent_decode_str;
+use serde_json::json;
+
+use super::identity;
+use crate::registry::conditional::TagPrecondition;
+use crate::registry::error::{Error, ErrorCode};
+use crate::registry::manifest::{InvalidManifest, Manifest, Reference as Required};
+use crate::registry::media_type::MediaType;
+use crate::registry::reference::{Algorithm, Digest, Name, Reference, Tag};
+use crate::registry::{Body, Request, Settings};
+use crate::store::{PARALLEL_CALLS, Store, StoreError, TagCondition};
+
+const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+
+/// The most tags that one request may set. The specification asks for ten at least.
+const MAX_TAGS: usize = 100;
+
+/// `PUT`: three waves of storage calls; two more, once, before the first conditional one.
+pub async fn put(
+    request: &Request,
+    store: &impl Store,
+    settings: &Settings,
+    name: &Name,
+    reference: &Reference,
+) -> Result<Response<Bytes>, Error> {
+    let content = whole_body(&request.body, settings)?;
+    let content_type = request.headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
+    let manifest = Manifest::parse(content, content_type).map_err(manifest_invalid)?;
+    let digest = digest_of(content, reference)?;
+    let tags = tags_to_set(request, reference)?;
+    let precondition = precondition(request, reference)?;
+
+    let (missing, stored, condition) = join3(
+        missing_references(store, settings, name, &manifest),
+        store.put_content(&digest, content.clone()),
+        hold_to(store, name, &tags, precondition),
+    )
+    .await;
+    if let Some(error) = Error::all(missing?) {
+        return Err(error);
+    }
+    let condition = condition?;
+    stored?;
+
+    let history = tags.iter().map(|tag| store.record_tag(name, tag, &digest));
+    try_join(store.link_manifest(name, &digest), try_join_all(history)).await?;
+
+    let referrer = note_subject(store, name, &manifest, &digest, content.len());
+    let moves = tags.iter().map(|tag| point_tag(store, name, tag, &digest, condition.as_ref()));
+    try_join(referrer, try_join_all(moves)).await?;
+    Ok(created(name, &digest, &manifest, reference, &tags))
+}
+
+fn whole_body<'a>(body: &'a Body, settings: &Settings) -> Result<&'a Bytes, Error> {
+    match body {
+        Body::Whole(content) => Ok(content),
+        Body::None => Err(Error::new(ErrorCode::ManifestInvalid, "the request has no manifest")),
+        Body::Short => {
+            let message = "the request ended before as much was sent as Content-Length announced";
+            Err(Error::new(ErrorCode::SizeInvalid, message))
+        }
+        Body::TooLarge => {
+            let limit = settings.manifest_max_bytes;
+            let message = format!("a manifest may have {limit} bytes at most");
+            Err(Error::new(ErrorCode::ManifestTooLarge, message))
+        }
+    }
+}
+
+fn manifest_invalid(invalid: InvalidManifest) -> Error {
+    let message = match invalid.field.as_str() {
+        "" => format!("the manifest is invalid: {}", invalid.problem),
+        _ => format!("the manifest is invalid: {invalid}"),
+    };
+    let detail = json!({ "field": invalid.field, "problem": invalid.problem });
+    Error::new(ErrorCode::ManifestInvalid, message).with_detail(detail)
+}
+
+/// The digest under which the manifest is stored: the one of the URL, which it must have, or its
+/// SHA-256.
+fn digest_of(content: &[u8], reference: &Reference) -> Result<Digest, Error> {
+    match reference {
+        Reference::Tag(_) => Ok(Digest::of(Algorithm::Sha256, content)),
+        Reference::Digest(digest) if digest.matches(content) => Ok(digest.clone()),
+        Reference::Digest(digest) => {
+            let message = format!("the manifest does not have the digest {digest}");
+            Err(Error::new(ErrorCode::DigestInvalid, message).with_detail(digest.as_str()))
+        }
+    }
+}
+
+/// The tag of the URL, or those of the query's `tag` parameters where the manifest is put by digest.
+fn tags_to_set(request: &Request, reference: &Reference) -> Result<Vec<Tag>, Error> {
+    if let Reference::Tag(tag) = reference {
+        return Ok(vec![tag.clone()]);
+    }
+    let query = request.target.split_once('?').map_or("", |(_, query)| query);
+    let values = query.split('&').filter_map(|parameter| parameter.strip_prefix("tag="));
+    let mut tags: Vec<Tag> = Vec::new();
+    for value in values {
+        let tag = percent_decode_str(value).decode_utf8_lossy().parse::<Tag>();
+        let tag = tag.map_err(|error| {
+            Error::new(ErrorCode::TagInvalid, error.to_string()).with_detail(value)
+        })?;
+        if !tags.contains(&tag) {
+            tags.push(tag);
+        }
+        if tags.len() > MAX_TAGS {
+            let message = format!("one request may set {MAX_TAGS} tags at most");
+            return Err(Error::new(ErrorCode::TagInvalid, message));
+        }
+    }
+    Ok(tags)
+}
+
+fn precondition(
+    request: &Request,
+    reference: &Reference,
+) -> Result<Option<TagPrecondition>, Error> {
+    let unsupported = |message: String| Error::new(ErrorCode::ConditionUnsupported, message);
+    let if_match = request.header_values(IF_MATCH);
+    let if_none_match = request.header_values(IF_NONE_MATCH);
+    let precondition = TagPrecondition::parse(if_match, if_none_match)
+        .map_err(|error| unsupported(error.to_string()))?;
+    if precondition.is_some() && matches!(reference, Reference::Digest(_)) {
+        let message = "a PUT can be conditional only on the tag in its URL";
+        return Err(unsupported(message.to_owned()));
+    }
+    Ok(precondition)
+}
+
+/// Looks up everything the manifest refers to, and gives an error for each that is missing.
+async fn missing_references(
+    store: &impl Store,
+    settings: &Settings,
+    name: &Name,
+    manifest: &Manifest,
+) -> Result<Vec<Error>, StoreError> {
+    let must_be_there = match manifest.media_type {
+        MediaType::OciIndex | MediaType::DockerManifestList => settings.verify_index_references,
+        _ => settings.verify_image_references,
+    };
+    if !must_be_there {
+        return Ok(Vec::new());
+    }
+    let look_up = async |required: &Required| match required {
+        Required::Blob(digest) => {
+            let is_there = store.has_blob(name, digest).await?;
+            Ok((!is_there).then(|| unknown_reference("blob", digest)))
+        }
+        Required::Manifest(digest) => {
+            let is_there = store.has_manifest(name, digest).await?;
+            Ok((!is_there).then(|| unknown_reference("manifest", digest)))
+        }
+    };
+    let look_ups = manifest.references.iter().map(look_up);
+    let found: Vec<Result<_, _>> = stream::iter(look_ups).buffered(PARALLEL_CALLS).collect().await;
+    found.into_iter().filter_map(Result::transpose).collect()
+}
+
+fn unknown_reference(what: &str, digest: &Digest) -> Error {
+    let message = format!("the repository does not have the {what} that the manifest refers to");
+    Error::new(ErrorCode::ManifestBlobUnknown, message).with_detail(digest.as_str())
+}
+
+/// Makes sure that a condition can be held to and holds now; what comes back holds to it later.
+async fn hold_to(
+    store: &impl Store,
+    name: &Name,
+    tags: &[Tag],
+    precondition: Option<TagPrecondition>,
+) -> Result<Option<TagCondition>, Error> {
+    let (Some(precondition), [tag]) = (precondition, tags) else {
+        return Ok(None);
+    };
+    let expected = match &precondition {
+        TagPrecondition::Never => return Err(precondition_failed(tag)),
+        TagPrecondition::Absent => None,
+        TagPrecondition::PointsAt(digests) => Some(digests.as_slice()),
+    };
+    let (honours, condition) =
+        try_join(store.honours_conditions(), store.tag_condition(name, tag, expected)).await?;
+    if !honours {
+        let message =
+            "the blob store ignores the conditions of writes, so two writers could both win";
+        return Err(Error::new(ErrorCode::ConditionUnsupported, message));
+    }
+    condition.map(Some).ok_or_else(|| precondition_failed(tag))
+}
+
+fn precondition_failed(tag: &Tag) -> Error {
+    let message = format!("the tag {tag} is not what the request's condition asks for");
+    Error::new(ErrorCode::PreconditionFailed, message).with_detail(tag.as_str())
+}
+
+/// Notes at the subject, if there is one, that this manifest refers to it.
+async fn note_subject(
+    store: &impl Store,
+    name: &Name,
+    manifest: &Manifest,
+    digest: &Digest,
+    size: usize,
+) -> Result<(), Error> {
+    let Some(subject) = &manifest.subject else {
+        return Ok(());
+    };
+    let mut descriptor = json!({
+        "mediaType": manifest.media_type.as_str(),
+        "digest": digest.as_str(),
+        "size": size,
+    });
+    if let Some(artifact_type) = &manifest.artifact_type {
+        descriptor["artifactType"] = artifact_type.as_str().into();
+    }
+    if !manifest.annotations.is_empty() {
+        descriptor["annotations"] = json!(manifest.annotations);
+    }
+    Ok(store.put_referrer(name, subject, digest, descriptor.to_string().into()).await?)
+}
+
+/// Points the tag at the manifest, holding to the condition if there is one.
+async fn point_tag(
+    store: &impl Store,
+    name: &Name,
+    tag: &Tag,
+    digest: &Digest,
+    condition: Option<&TagCondition>,
+) -> Result<(), Error> {
+    let Some(condition) = condition else {
+        return Ok(store.set_tag(name, tag, digest).await?);
+    };
+    match store.set_tag_if(name, tag, digest, condition).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(precondition_failed(tag)),
+        // The answer was lost, but the write may have been done: then the tag says so.
+        Err(error) => match store.tag(name, tag).await {
+            Ok(Some(current)) if current == *digest => Ok(()),
+            _ => Err(error.into()),
+        },
+    }
+}
+
+/// 201, with what the specification wants to be told.
+fn created(
+    name: &Name,
+    digest: &Digest,
+    manifest: &Manifest,
+    reference: &Reference,
+    tags: &[Tag],
+) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::CREATED;
+    let headers = response.headers_mut();
+    let mut add = |header, value: String| {
+        // Names, tags and digests are ASCII, so none is ever left out.
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.append(header, value);
+        }
+    };
+    add(LOCATION, format!("/v2/{name}/manifests/{digest}"));
+    if let Some(subject) = &manifest.subject {
+        add(OCI_SUBJECT, subject.to_string());
+    }
+    if matches!(reference, Reference::Digest(_)) {
+        tags.iter().for_each(|tag| add(OCI_TAG, tag.to_string()));
+    }
+    headers.extend(identity(digest));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::registry::manifests::scene::{
+        OCI_INDEX, OCI_MANIFEST, Scene, descriptor, digest_of, error, errors, image, name, whole,
+    };
+    use crate::store::layout;
+
+    #[test]
+    fn a_manifest_is_stored_as_it_was_sent_and_served_again() {
+        let scene = Scene::new();
+        // White space and order that no serialiser would give.
+        let text = image("x").to_string().replacen('{', "{ \n", 1);
+        let body = Body::Whole(text.clone().into());
+        for _ in 0..2 {
+            let (response, waves) = scene.send(Method::PUT, "t", &[], body.clone());
+            assert_eq!((response.status().as_u16(), waves), (201, 3));
+            let digest = digest_of(&text);
+            let headers = response.headers();
+            assert_eq!(headers[LOCATION], format!("/v2/a/b/manifests/{digest}"));
+            assert_eq!(headers["docker-content-digest"], digest.as_str());
+            for reference in ["t", digest.as_str()] {
+                assert_eq!(scene.get(reference).body(), text.as_bytes());
+            }
+        }
+    }
+
+    #[test]
+    fn a_manifest_with_a_hundred_layers_takes_three_waves() {
+        let mut scene = Scene::new();
+        let mut image = image("x");
+        let layers: Vec<_> = (0..100).map(|number| format!("layer {number}")).collect();
+        for layer in &layers {
+            let digest = digest_of(layer);
+            scene.store.put(layout::content(&digest), layer.clone());
+            scene.store.put(layout::blob_link(&name(), &digest), digest.to_string());
+        }
+        image["layers"] = layers.iter().map(|layer| descriptor("layer", layer)).collect();
+        image["subject"] = descriptor(OCI_MANIFEST, "a subject");
+        let (response, waves) = scene.send(Method::PUT, "t", &[], whole(&image));
+        assert_eq!((response.status().as_u16(), waves), (201, 3));
+        // 101 references with link and content, the manifest's content, link, referrer, history, tag.
+        assert_eq!(scene.store.calls().len(), 2 * 101 + 5);
+        scene.settings.verify_image_references = false;
+        let before = scene.store.calls().len();
+        scene.put("u", &image);
+        assert_eq!(scene.store.calls().len() - before, 5);
+    }
+
+    #[test]
+    fn by_digest_the_content_must_match() {
+        let scene = Scene::new();
+        let image = image("x");
+        let sha512 = Digest::of(Algorithm::Sha512, image.to_string().as_bytes());
+        for digest in [digest_of(&image.to_string()), sha512] {
+            assert_eq!(scene.put(digest.as_str(), &image).status(), 201);
+            assert_eq!(scene.get(digest.as_str()).status(), 200);
+        }
+        let refused = scene.put(digest_of("other").as_str(), &image);
+        assert_eq!(error(&refused), (400, "DIGEST_INVALID".to_owned()));
+    }
+
+    #[test]
+    fn by_digest_the_query_sets_tags() {
+        let scene = Scene::new();
+        let image = image("x");
+        let digest = digest_of(&image.to_string());
+        let response = scene.put(&format!("{digest}?tag=a&x=y&tag=b&tag=a"), &image);
+        assert_eq!(response.status(), 201);
+        let tags: Vec<_> = response.headers().get_all(OCI_TAG).iter().collect();
+        assert_eq!(tags, ["a", "b"]);
+        for tag in ["a", "b"] {
+            assert_eq!(scene.get(tag).status(), 200);
+        }
+        let refused = scene.put(&format!("{digest}?tag=..%2fx"), &image);
+        assert_eq!(error(&refused), (400, "TAG_INVALID".to_owned()));
+    }
+
+    #[test]
+    fn every_missing_reference_is_named() {
+        let mut scene = Scene::new();
+        let mut missing = image("x");
+        missing["layers"] =
+            [descriptor("l", "one"), descriptor("l", "layer"), descriptor("l", "two")]
+                .into_iter()
+                .collect();
+        let refused = scene.put("t", &missing);
+        let unknown = "MANIFEST_BLOB_UNKNOWN".to_owned();
+        assert_eq!(errors(&refused), (400, vec![unknown.clone(), unknown.clone()]));
+        let body = String::from_utf8_lossy(refused.body());
+        assert!(
+            body.contains(digest_of("one").as_str()) && body.contains(digest_of("two").as_str())
+        );
+        assert_eq!(scene.get("t").status(), 404);
+
+        // A link whose content was collected does not do.
+        let gone = layout::content(&digest_of("layer"));
+        scene.store.delete(&gone);
+        assert_eq!(error(&scene.put("t", &image("x"))), (400, unknown.clone()));
+
+        let index = json!({
+            "schemaVersion": 2,
+            "mediaType": OCI_INDEX,
+            "manifests": [descriptor(OCI_MANIFEST, "child")],
+        });
+        assert_eq!(error(&scene.put("i", &index)), (400, unknown));
+        scene.settings.verify_index_references = false;
+        assert_eq!(scene.put("i", &index).status(), 201);
+    }
+
+    #[test]
+    fn a_subject_gets_the_manifest_as_its_referrer() {
+        let scene = Scene::new();
+        let mut about = image("x");
+        about["subject"] = descriptor(OCI_MANIFEST, "a subject that is not there");
+        about["artifactType"] = "application/vnd.example".into();
+        let response = scene.put("t", &about);
+        let subject = digest_of("a subject that is not there");
+        assert_eq!(response.headers()[OCI_SUBJECT], subject.as_str());
+        let digest = digest_of(&about.to_string());
+        let entry = &scene.store.objects()[&layout::referrer(&name(), &subject, &digest)];
+        let entry: serde_json::Value = serde_json::from_slice(entry).expect("JSON");
+        let expected = json!({
+            "mediaType": OCI_MANIFEST,
+            "digest": digest.as_str(),
+            "size": about.to_string().len(),
+            "artifactType": "application/vnd.example",
+            "annotations": { "note": "x" },
+        });
+        assert_eq!(entry, expected);
+    }
+
+    #[test]
+    fn a_body_that_is_no_manifest_is_refused() {
+        let scene = Scene::new();
+        for (body, expected) in [
+            (Body::None, (400, "MANIFEST_INVALID")),
+            (Body::Whole("{".into()), (400, "MANIFEST_INVALID")),
+            (Body::TooLarge, (413, "MANIFEST_INVALID")),
+            (Body::Short, (400, "SIZE_INVALID")),
+        ] {
+            let (response, waves) = scene.send(Method::PUT, "t", &[], body);
+            assert_eq!((error(&response), waves), ((expected.0, expected.1.to_owned()), 0));
+        }
+        let mut wrong = image("x");
+        wrong["layers"][0]["digest"] = "x".into();
+        let refused = scene.put("t", &wrong);
+        let body: serde_json::Value = serde_json::from_slice(refused.body()).expect("JSON");
+        assert_eq!(body["errors"][0]["detail"]["field"], "layers[0].digest");
+    }
+
+    #[test]
+    fn a_condition_is_held_to() {
+        let scene = Scene::new();
+        let failed = (412, "PRECONDITION_FAILED".to_owned());
+        let put = |note: &str, header: HeaderName, value: &str| {
+            scene.send(Method::PUT, "t", &[(header, value)], whole(&image(note))).0
+        };
+        let tag_of = |note: &str| format!("\"{}\"", digest_of(&image(note).to_string()));
+        assert_eq!(error(&put("a", IF_MATCH, &tag_of("a"))), failed);
+        assert_eq!(put("a", IF_NONE_MATCH, "*").status(), 201);
+        assert_eq!(error(&put("b", IF_NONE_MATCH, "*")), failed);
+        assert_eq!(error(&put("b", IF_MATCH, &tag_of("b"))), failed);
+        assert_eq!(put("b", IF_MATCH, &tag_of("a")).status(), 201);
+        assert_eq!(put("c", IF_MATCH, "*").status(), 201);
+        assert_eq!(scene.get("t").body(), image("c").to_string().as_bytes());
+
+        let unsupported = (501, "UNSUPPORTED".to_owned());
+        assert_eq!(error(&put("c", IF_NONE_MATCH, &tag_of("c"))), unsupported);
+        let digest = digest_of(&image("c").to_string());
+        let condition = [(IF_NONE_MATCH, "*")];
+        let by_digest = scene.send(Method::PUT, digest.as_str(), &condition, whole(&image("c"))).0;
+        assert_eq!(error(&by_digest), unsupported);
+    }
+
+    #[test]
+    fn a_store_that_ignores_conditions_is_found_out() {
+        let mut scene = Scene::new();
+        scene.store.ignores_conditions = true;
+        for _ in 0..2 {
+            let condition = [(IF_NONE_MATCH, "*")];
+            let (response, _) = scene.send(Method::PUT, "t", &condition, whole(&image("x")));
+            assert_eq!(error(&response), (501, "UNSUPPORTED".to_owned()));
+            assert!(String::from_utf8_lossy(response.body()).contains("ignores the conditions"));
+            assert_eq!(scene.get("t").status(), 404);
+        }
+        assert_eq!(scene.put("t", &image("x")).status(), 201);
+    }
+
+    #[test]
+    fn a_registry_that_may_not_be_changed_says_so() {
+        let mut scene = Scene::new();
+        scene.settings.read_only = true;
+        let refused = scene.put("t", &image("x"));
+        assert_eq!(error(&refused), (405, "UNSUPPORTED".to_owned()));
+        assert_eq!(refused.headers()["allow"], "GET, HEAD");
+    }
+}

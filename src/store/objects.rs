@@ -1,0 +1,111 @@
+//! Objects: what a bucket can do, without a thought of registries.
+
+use std::cell::Cell;
+
+use bytes::Bytes;
+
+use super::fault::StoreError;
+use super::layout::Key;
+
+/// What reading some content gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// All of it, not yet verified.
+    Whole(Bytes),
+    /// There is none under that digest.
+    Absent,
+    /// It is larger than this many bytes, more than the store reads into memory.
+    TooLarge {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+}
+
+/// The state of an object, as the store names it (S3's `ETag`). Two states of equal content may have
+/// the same version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version(pub String);
+
+/// An object with its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// The content.
+    pub bytes: Bytes,
+    /// The version.
+    pub version: Version,
+}
+
+/// What must hold for a conditional write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// There is no such object.
+    Absent,
+    /// The object still has this version.
+    Unchanged(Version),
+}
+
+/// What to list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listed {
+    /// Every object whose key begins so.
+    Objects,
+    /// Only the parts up to the next slash.
+    Folders,
+}
+
+/// One page of a listing, at most a thousand entries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The keys, or the folders with their closing slash, relative to the prefix of the registry.
+    pub keys: Vec<Key>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<Cursor>,
+}
+
+/// Where a listing goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor(pub String);
+
+/// A bucket. Every method is one call, repeated at most once where it may be.
+#[expect(async_fn_in_trait, reason = "the filter runs in one thread; no future is ever sent")]
+pub trait Objects {
+    /// The largest content that is read into memory, in bytes.
+    fn content_limit(&self) -> u64;
+
+    /// Whether the store heeds conditions, once that is known.
+    fn heeds_conditions(&self) -> &Cell<Option<bool>>;
+
+    /// Reads a small object.
+    async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError>;
+
+    /// Reads a small object with its version.
+    async fn read_version(&self, key: &Key) -> Result<Option<Object>, StoreError>;
+
+    /// Reads an object of at most [`Objects::content_limit`].
+    async fn read_content(&self, key: &Key) -> Result<Content, StoreError>;
+
+    /// Whether there is such an object.
+    async fn exists(&self, key: &Key) -> Result<bool, StoreError>;
+
+    /// Writes an object, in place of any that is there.
+    async fn write(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError>;
+
+    /// Writes an object if the condition holds; `false` if the store says that it does not.
+    async fn write_if(
+        &self,
+        key: &Key,
+        bytes: Bytes,
+        condition: &Condition,
+    ) -> Result<bool, StoreError>;
+
+    /// Removes an object. One that isn't there is no error.
+    async fn remove(&self, key: &Key) -> Result<(), StoreError>;
+
+    /// Lists what begins with `prefix`, in the order of its bytes.
+    async fn list(
+        &self,
+        prefix: &Key,
+        listed: Listed,
+        from: Option<&Cursor>,
+    ) -> Result<Page, StoreError>;
+}

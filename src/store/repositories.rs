@@ -1,0 +1,193 @@
+//! The registry's nouns on the bucket's: [`Store`] for whatever has [`Objects`].
+
+use bytes::Bytes;
+use futures::future::try_join;
+
+use super::fault::{StoreError, StoreErrorKind};
+use super::layout::{self, Key};
+use super::objects::{Condition, Content, Cursor, Listed, Objects};
+use super::{PARALLEL_GROUPS, Store, TagCondition, TagPage, for_each_bounded};
+use crate::registry::reference::{Digest, Name, Tag};
+
+impl<O: Objects> Store for O {
+    async fn tag(&self, name: &Name, tag: &Tag) -> Result<Option<Digest>, StoreError> {
+        read_link(self, &layout::tag_link(name, tag)).await
+    }
+
+    async fn manifest_link(
+        &self,
+        name: &Name,
+        digest: &Digest,
+    ) -> Result<Option<Digest>, StoreError> {
+        read_link(self, &layout::manifest_link(name, digest)).await
+    }
+
+    async fn blob_link(&self, name: &Name, digest: &Digest) -> Result<Option<Digest>, StoreError> {
+        read_link(self, &layout::blob_link(name, digest)).await
+    }
+
+    async fn content(&self, digest: &Digest) -> Result<Content, StoreError> {
+        self.read_content(&layout::content(digest)).await
+    }
+
+    async fn has_blob(&self, name: &Name, digest: &Digest) -> Result<bool, StoreError> {
+        is_linked_and_there(self, &layout::blob_link(name, digest), digest).await
+    }
+
+    async fn has_manifest(&self, name: &Name, digest: &Digest) -> Result<bool, StoreError> {
+        is_linked_and_there(self, &layout::manifest_link(name, digest), digest).await
+    }
+
+    async fn put_content(&self, digest: &Digest, content: Bytes) -> Result<(), StoreError> {
+        self.write(&layout::content(digest), content).await
+    }
+
+    async fn link_manifest(&self, name: &Name, digest: &Digest) -> Result<(), StoreError> {
+        self.write(&layout::manifest_link(name, digest), link(digest)).await
+    }
+
+    async fn put_referrer(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        digest: &Digest,
+        descriptor: Bytes,
+    ) -> Result<(), StoreError> {
+        self.write(&layout::referrer(name, subject, digest), descriptor).await
+    }
+
+    async fn record_tag(&self, name: &Name, tag: &Tag, digest: &Digest) -> Result<(), StoreError> {
+        self.write(&layout::tag_history(name, tag, digest), link(digest)).await
+    }
+
+    async fn set_tag(&self, name: &Name, tag: &Tag, digest: &Digest) -> Result<(), StoreError> {
+        self.write(&layout::tag_link(name, tag), link(digest)).await
+    }
+
+    async fn tag_condition(
+        &self,
+        name: &Name,
+        tag: &Tag,
+        expected: Option<&[Digest]>,
+    ) -> Result<Option<TagCondition>, StoreError> {
+        let key = layout::tag_link(name, tag);
+        let object = self.read_version(&key).await?;
+        let Some(expected) = expected else {
+            return Ok(object.is_none().then_some(TagCondition(Condition::Absent)));
+        };
+        let Some(object) = object else {
+            return Ok(None);
+        };
+        let current = parse_link(&key, &object.bytes)?;
+        let holds = expected.is_empty() || expected.contains(&current);
+        Ok(holds.then_some(TagCondition(Condition::Unchanged(object.version))))
+    }
+
+    async fn set_tag_if(
+        &self,
+        name: &Name,
+        tag: &Tag,
+        digest: &Digest,
+        condition: &TagCondition,
+    ) -> Result<bool, StoreError> {
+        self.write_if(&layout::tag_link(name, tag), link(digest), &condition.0).await
+    }
+
+    async fn honours_conditions(&self) -> Result<bool, StoreError> {
+        if let Some(known) = self.heeds_conditions().get() {
+            return Ok(known);
+        }
+        let key = layout::condition_probe();
+        let probe = Bytes::from_static(b"Moorage tries here whether the store heeds conditions.\n");
+        // Whoever comes first creates the object. From then on no such write may succeed, and one
+        // that asks for a version that never was may not either.
+        self.write(&key, probe.clone()).await?;
+        let never = Condition::Unchanged(super::Version("\"never\"".to_owned()));
+        let (created, changed) = try_join(
+            self.write_if(&key, probe.clone(), &Condition::Absent),
+            self.write_if(&key, probe, &never),
+        )
+        .await?;
+        let heeds = !created && !changed;
+        self.heeds_conditions().set(Some(heeds));
+        Ok(heeds)
+    }
+
+    async fn unlink_manifest(&self, name: &Name, digest: &Digest) -> Result<(), StoreError> {
+        self.remove(&layout::manifest_link(name, digest)).await
+    }
+
+    async fn remove_referrer(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        self.remove(&layout::referrer(name, subject, digest)).await
+    }
+
+    async fn tags(&self, name: &Name, from: Option<&Cursor>) -> Result<TagPage, StoreError> {
+        let prefix = layout::tags(name);
+        let page = self.list(&prefix, Listed::Folders, from).await?;
+        let tag_of =
+            |key: &Key| key.as_str().strip_prefix(prefix.as_str())?.strip_suffix('/')?.parse().ok();
+        // What is no tag by the specification was not written by any registry.
+        Ok(TagPage { tags: page.keys.iter().filter_map(tag_of).collect(), next: page.next })
+    }
+
+    async fn remove_tag(&self, name: &Name, tag: &Tag) -> Result<bool, StoreError> {
+        let current = layout::tag_link(name, tag);
+        let mut was_there = false;
+        let mut from = None;
+        loop {
+            let page = self.list(&layout::tag(name, tag), Listed::Objects, from.as_ref()).await?;
+            was_there |= !page.keys.is_empty();
+            let history = page.keys.iter().filter(|key| **key != current);
+            for_each_bounded(PARALLEL_GROUPS, history, async |key| self.remove(key).await).await?;
+            match page.next {
+                Some(next) => from = Some(next),
+                None => break,
+            }
+        }
+        // Last, so that whoever has to repeat this still finds the tag.
+        self.remove(&current).await?;
+        Ok(was_there)
+    }
+}
+
+fn link(digest: &Digest) -> Bytes {
+    digest.to_string().into()
+}
+
+/// Reads a link: the digest it holds, or `None` where there is no such object.
+async fn read_link(objects: &impl Objects, key: &Key) -> Result<Option<Digest>, StoreError> {
+    match objects.read(key).await? {
+        Some(bytes) => parse_link(key, &bytes).map(Some),
+        None => Ok(None),
+    }
+}
+
+fn parse_link(key: &Key, bytes: &[u8]) -> Result<Digest, StoreError> {
+    let text = std::str::from_utf8(bytes).ok();
+    text.and_then(|text| text.parse().ok()).ok_or_else(|| {
+        let message = format!("the object {} holds no digest", key.as_str());
+        log::error!("{message}");
+        StoreError::new(StoreErrorKind::Failed, message)
+    })
+}
+
+/// Whether there is a link and the content that it points at. A link alone does not do: collecting
+/// garbage removes content and may leave links behind.
+async fn is_linked_and_there(
+    objects: &impl Objects,
+    key: &Key,
+    digest: &Digest,
+) -> Result<bool, StoreError> {
+    let content = layout::content(digest);
+    let (target, is_there) = try_join(read_link(objects, key), objects.exists(&content)).await?;
+    match target {
+        None => Ok(false),
+        Some(target) if target == *digest => Ok(is_there),
+        Some(target) => objects.exists(&layout::content(&target)).await,
+    }
+}
