@@ -6,6 +6,7 @@
 
 mod configuration;
 mod faults;
+mod peer;
 mod protocol;
 mod pull;
 mod push;
