@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::registry::Settings;
+use crate::registry::{Class, Settings};
 
 /// The plugin's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -35,6 +35,30 @@ pub struct Config {
     /// Whether an index's manifests must be there when it is put; on unless set.
     #[serde(default = "default_true")]
     pub verify_index_references: bool,
+    /// What may be pushed.
+    #[serde(default)]
+    pub policy: PolicyConfig,
+    /// The `payload_in_metadata` of the provider by which Envoy's `jwt_authn` filter verifies callers'
+    /// tokens. Without it, callers have no resources.
+    pub jwt_payload: Option<String>,
+}
+
+/// What may be pushed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyConfig {
+    /// What may be pushed into repositories.
+    #[serde(default)]
+    pub repository: RepositoryPolicyConfig,
+}
+
+/// What may be pushed into repositories.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepositoryPolicyConfig {
+    /// The classes of manifest; any unless set.
+    #[serde(default)]
+    pub classes: Vec<Class>,
 }
 
 impl Config {
@@ -46,6 +70,7 @@ impl Config {
             delete_enabled: self.delete_enabled,
             verify_image_references: self.verify_image_references,
             verify_index_references: self.verify_index_references,
+            classes: self.policy.repository.classes.clone(),
         }
     }
 }
@@ -263,6 +288,13 @@ mod tests {
             ("/store/timeout_ms", json!(0), "store.timeout_ms"),
             ("/manifest_max_bytes", json!(-1), "manifest_max_bytes"),
             ("/manifest_max_bytes", json!(0), "manifest_max_bytes"),
+            (
+                "/policy",
+                json!({ "repository": { "classes": ["vm"] } }),
+                "policy.repository.classes[0]",
+            ),
+            ("/policy", json!({ "classes": [] }), "policy"),
+            ("/jwt_payload", json!(1), "jwt_payload"),
             ("/read_only", json!("yes"), "read_only"),
             ("/delete_enabled", json!(1), "delete_enabled"),
         ] {

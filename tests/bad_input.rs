@@ -51,7 +51,8 @@ fn paths_asked_for(target: String, headers: HeaderMap) -> (Answer, Vec<String>) 
         br#"{"store":{"cluster":"c","authority":"s3","bucket":"bucket","prefix":"pre/fix"}}"#;
     let config = Config::parse(json).expect("a valid configuration");
     let bucket = Bucket::new(Recorder::default(), &config.store, config.manifest_max_bytes);
-    let request = Request { method: Method::GET, target, headers, body: Body::None };
+    let request =
+        Request { method: Method::GET, target, headers, body: Body::None, resources: Vec::new() };
     let answer = run(handle(request, &bucket, &config.settings()));
     let mut paths = bucket.http().paths.take();
     if let Answer::Stream(stream) = &answer {

@@ -6,14 +6,14 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType};
 
 use super::body::Collector;
 use super::task::Task;
-use super::{Registry, headers};
+use super::{Registry, claims, headers};
 use crate::registry::error::{Error, ErrorCode};
 use crate::registry::{self, Answer, BlobStream, Request, StreamAnswer};
 
@@ -27,12 +27,11 @@ pub struct Exchange {
 }
 
 enum State {
-    /// The filter has not seen the request yet: a response now is Envoy's own, by a filter before
-    /// this one or for a request that is malformed.
+    /// The filter has not seen the request yet, and Envoy shows it no response before.
     Unseen,
     /// The request's body arrives, which the handler is to have whole.
     Collecting(Request, Collector),
-    /// The handler waits for the store. A response now is Envoy's own too, for example a timeout.
+    /// The handler waits for the store. A response now is Envoy's own, for example a timeout.
     Handling(Task<Answer>),
     /// Envoy's router streams a blob.
     Streaming(BlobStream),
@@ -67,8 +66,13 @@ impl Exchange {
     }
 
     /// Hands the request to its handler.
-    fn begin(&mut self, request: Request) -> Action {
+    fn begin(&mut self, mut request: Request) -> Action {
         let registry = Rc::clone(&self.registry);
+        if let Some(key) = &registry.jwt_payload
+            && request.method == Method::PUT
+        {
+            request.resources = claims::resources(key);
+        }
         let answer =
             async move { registry::handle(request, &registry.bucket, &registry.settings).await };
         self.state = State::Handling(Task::new(answer));
@@ -178,7 +182,7 @@ impl HttpContext for Exchange {
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Streaming(stream) => self.begin_stream(stream, end_of_stream),
-            State::Unseen | State::Collecting(..) | State::Handling(_) => self.reword(),
+            State::Collecting(..) | State::Handling(_) => self.reword(),
             state => {
                 self.state = state;
                 Action::Continue

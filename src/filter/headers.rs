@@ -27,7 +27,13 @@ pub fn read_request() -> Option<Request> {
             _ => append(&mut headers, &name, value),
         }
     }
-    Some(Request { method: method?, target: target?, headers, body: Body::None })
+    Some(Request {
+        method: method?,
+        target: target?,
+        headers,
+        body: Body::None,
+        resources: Vec::new(),
+    })
 }
 
 /// Turns the client's request into one to the store, for Envoy's router to send.

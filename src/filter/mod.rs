@@ -3,6 +3,7 @@
 //! This module is the plugin: it reads the configuration and makes an [`Exchange`] for every request.
 
 mod body;
+mod claims;
 mod exchange;
 mod headers;
 mod task;
@@ -41,6 +42,7 @@ struct Plugin {
 struct Registry {
     bucket: Bucket<Upstream>,
     settings: Settings,
+    jwt_payload: Option<String>,
 }
 
 impl Context for Plugin {}
@@ -52,7 +54,11 @@ impl RootContext for Plugin {
             Ok(config) => {
                 let upstream = Upstream::new(&config.store);
                 let bucket = Bucket::new(upstream, &config.store, config.manifest_max_bytes);
-                self.registry = Some(Rc::new(Registry { bucket, settings: config.settings() }));
+                self.registry = Some(Rc::new(Registry {
+                    bucket,
+                    settings: config.settings(),
+                    jwt_payload: config.jwt_payload,
+                }));
                 true
             }
             Err(error) => {

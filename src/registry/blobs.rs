@@ -168,6 +168,7 @@ mod tests {
                 .map(|(name, value)| (name.clone(), value.parse().expect("a header's value")))
                 .collect(),
             body: Body::None,
+            resources: Vec::new(),
         }
     }
 

@@ -87,6 +87,8 @@ pub struct Manifest {
     pub media_type: MediaType,
     /// What it refers to, each once, in order.
     pub references: Vec<Reference>,
+    /// The type of an image's configuration, if that has one.
+    pub config_type: Option<String>,
     /// The digest of the manifest it is about, which need not be there.
     pub subject: Option<Digest>,
     /// What a list of referrers calls it: `artifactType`, or an image's configuration type without one.
@@ -145,7 +147,8 @@ impl Manifest {
             media_type,
             references,
             subject,
-            artifact_type: artifact_type.or(config_type),
+            artifact_type: artifact_type.or_else(|| config_type.clone()),
+            config_type,
             annotations: fields.value("annotations")?.unwrap_or_default(),
         })
     }

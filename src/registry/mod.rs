@@ -9,6 +9,7 @@ pub mod error;
 mod manifest;
 mod manifests;
 pub mod media_type;
+mod policy;
 mod range;
 pub mod reference;
 pub mod route;
@@ -20,6 +21,7 @@ use http::{HeaderMap, HeaderValue, Method, Response};
 pub use blobs::{BlobStream, StreamAnswer};
 pub use error::proxy_error;
 pub use manifest::{ManifestError, media_type_of};
+pub use policy::{Class, Resource};
 pub use range::ByteRange;
 
 use crate::store::Store;
@@ -42,6 +44,8 @@ pub struct Request {
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
+    /// What the caller's token authorises.
+    pub resources: Vec<Resource>,
 }
 
 /// A request's body, as far as it was read.
@@ -70,6 +74,8 @@ pub struct Settings {
     pub verify_image_references: bool,
     /// Whether an index's manifests must be there when it is put.
     pub verify_index_references: bool,
+    /// The classes of manifest that may be put; any if there are none.
+    pub classes: Vec<Class>,
 }
 
 impl Default for Settings {
@@ -80,6 +86,7 @@ impl Default for Settings {
             delete_enabled: true,
             verify_image_references: true,
             verify_index_references: true,
+            classes: Vec::new(),
         }
     }
 }

@@ -7,6 +7,7 @@
 mod configuration;
 mod faults;
 mod peer;
+mod policy;
 mod protocol;
 mod pull;
 mod push;

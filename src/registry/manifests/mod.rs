@@ -198,6 +198,7 @@ mod tests {
                 target: format!("/v2/a/b/manifests/{reference}"),
                 headers: map,
                 body: Body::None,
+                resources: Vec::new(),
             };
             match run(handle(request, &self.store, &Settings::default())) {
                 (Answer::Reply(response), waves) => (response, waves),

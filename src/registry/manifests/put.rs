@@ -20,7 +20,7 @@ use crate::registry::error::{Error, ErrorCode};
 use crate::registry::manifest::{InvalidManifest, Manifest, Reference as Required};
 use crate::registry::media_type::MediaType;
 use crate::registry::reference::{Algorithm, Digest, Name, Reference, Tag};
-use crate::registry::{Body, Request, Settings};
+use crate::registry::{Body, Request, Settings, policy};
 use crate::store::{PARALLEL_CALLS, Store, StoreError, TagCondition};
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -41,6 +41,7 @@ pub async fn put(
     let content_type = request.headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
     let manifest = Manifest::parse(content, content_type).map_err(manifest_invalid)?;
     let digest = digest_of(content, reference)?;
+    policy::check(&manifest, name, &request.resources, &settings.classes)?;
     let tags = tags_to_set(request, reference)?;
     let precondition = precondition(request, reference)?;
 

@@ -40,7 +40,7 @@ impl Scene {
             map.append(name, value.parse().expect("a header's value"));
         }
         let target = format!("/v2/a/b/manifests/{reference}");
-        let request = Request { method, target, headers: map, body };
+        let request = Request { method, target, headers: map, body, resources: Vec::new() };
         match run(handle(request, &self.store, &self.settings)) {
             (Answer::Reply(response), waves) => (response, waves),
             (Answer::Stream(_), _) => panic!("manifests are not streamed"),

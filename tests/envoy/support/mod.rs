@@ -5,6 +5,7 @@ pub mod client;
 pub mod docker_registry;
 pub mod envoy;
 pub mod image;
+pub mod jwt;
 pub mod process;
 pub mod skopeo;
 pub mod stand_in;

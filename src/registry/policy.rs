@@ -1,0 +1,164 @@
+//! Which classes of manifest may be pushed, and where.
+//!
+//! The rules and their order are those of `distribution`'s `policy.repository.classes`.
+
+use serde::Deserialize;
+
+use super::error::{Error, ErrorCode};
+use super::manifest::Manifest;
+use super::reference::Name;
+
+/// A class of manifest. An index has none, and is never denied for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// A container image.
+    Image,
+    /// A plugin of the Docker engine.
+    Plugin,
+}
+
+impl Class {
+    /// The class's name, as it stands in configurations and tokens.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Plugin => "plugin",
+        }
+    }
+
+    /// The class of an image manifest, by the type of its configuration.
+    fn of_config(media_type: &str) -> Option<Self> {
+        match media_type {
+            "application/vnd.docker.container.image.v1+json"
+            | "application/vnd.oci.image.config.v1+json" => Some(Self::Image),
+            "application/vnd.docker.plugin.v1+json" => Some(Self::Plugin),
+            _ => None,
+        }
+    }
+}
+
+/// Something that the caller's token authorises: an entry of its `access` claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resource {
+    /// The type; `repository` for a repository.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+    /// The class, as the token has it; empty if it says nothing, which means `image`.
+    pub class: String,
+}
+
+/// Checks a manifest that is about to be pushed into `name`.
+///
+/// `classes` are those that the registry allows; any if there are none. `resources` are what the
+/// caller's token authorises; where it says nothing about the repository, that is not this check's
+/// business.
+///
+/// # Errors
+///
+/// [`ErrorCode::Denied`], with a message of its own for each of the three reasons.
+pub fn check(
+    manifest: &Manifest,
+    name: &Name,
+    resources: &[Resource],
+    classes: &[Class],
+) -> Result<(), Error> {
+    let Some(config_type) = manifest.config_type.as_deref() else {
+        return Ok(());
+    };
+    if classes.is_empty() {
+        return Ok(());
+    }
+    let denied = |message| Err(Error::new(ErrorCode::Denied, message));
+    let Some(class) = Class::of_config(config_type) else {
+        return denied(format!("unknown manifest class for {config_type}"));
+    };
+    if !classes.contains(&class) {
+        return denied(format!("registry does not allow {} manifest", class.as_str()));
+    }
+    let of_repository = |r: &&Resource| r.kind == "repository" && r.name == name.as_str();
+    let mut authorised = resources.iter().filter(of_repository).peekable();
+    let class_of = |resource: &Resource| match resource.class.as_str() {
+        "" => Class::Image.as_str().to_owned(),
+        class => class.to_owned(),
+    };
+    if authorised.peek().is_some() && !authorised.any(|r| class_of(r) == class.as_str()) {
+        return denied(format!("repository not authorized for {} manifest", class.as_str()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::registry::media_type::MediaType;
+
+    const IMAGE: Option<&str> = Some("application/vnd.oci.image.config.v1+json");
+    const PLUGIN: Option<&str> = Some("application/vnd.docker.plugin.v1+json");
+
+    fn message(
+        config_type: Option<&str>,
+        resources: &[(&str, &str, &str)],
+        classes: &[Class],
+    ) -> Option<String> {
+        let manifest = Manifest {
+            media_type: MediaType::OciManifest,
+            references: Vec::new(),
+            config_type: config_type.map(str::to_owned),
+            subject: None,
+            artifact_type: None,
+            annotations: Default::default(),
+        };
+        let resources: Vec<_> = resources
+            .iter()
+            .map(|(kind, name, class)| Resource {
+                kind: (*kind).to_owned(),
+                name: (*name).to_owned(),
+                class: (*class).to_owned(),
+            })
+            .collect();
+        let name = "a/b".parse().expect("a valid name");
+        let error = check(&manifest, &name, &resources, classes).err()?;
+        assert_eq!(error.code(), ErrorCode::Denied);
+        Some(String::from_utf8_lossy(error.into_response().body()).into_owned())
+    }
+
+    #[test]
+    fn a_manifest_is_denied_for_three_reasons() {
+        let both = &[Class::Image, Class::Plugin];
+        let here = |class| ("repository", "a/b", class);
+        let elsewhere = ("repository", "a", "plugin");
+        for (config_type, resources, classes, expected) in [
+            // No policy; an index; an allowed class with no token.
+            (Some("x"), vec![], &[][..], None),
+            (None, vec![], &[Class::Plugin], None),
+            (IMAGE, vec![], &[Class::Image], None),
+            // What the registry does not know or allow.
+            (Some("x"), vec![], both, Some("unknown manifest class for x")),
+            (PLUGIN, vec![], &[Class::Image], Some("registry does not allow plugin manifest")),
+            // What the token authorises.
+            (IMAGE, vec![here("")], both, None),
+            (IMAGE, vec![here("image")], both, None),
+            (PLUGIN, vec![here("image"), here("plugin")], both, None),
+            (PLUGIN, vec![here("")], both, Some("repository not authorized for plugin manifest")),
+            (
+                IMAGE,
+                vec![here("plugin")],
+                both,
+                Some("repository not authorized for image manifest"),
+            ),
+            (IMAGE, vec![elsewhere], both, None),
+            (IMAGE, vec![("registry", "a/b", "plugin")], both, None),
+        ] {
+            let found = message(config_type, &resources, classes);
+            match expected {
+                None => assert_eq!(found, None, "{config_type:?} {resources:?}"),
+                Some(text) => assert!(found.is_some_and(|found| found.contains(text)), "{text}"),
+            }
+        }
+    }
+}
