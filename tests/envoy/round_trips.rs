@@ -1,5 +1,8 @@
 //! What reading costs: storage calls, counted at the store.
 
+use http::Method;
+use serde_json::json;
+
 use crate::support::client;
 use crate::support::envoy::{Bootstrap, Envoy};
 use crate::support::stand_in::{Behaviour, StandIn};
@@ -35,6 +38,41 @@ async fn a_manifest_by_digest_takes_one_wave_of_calls() {
     let path = format!("/v2/a/manifests/{digest}");
     assert_eq!(client::get(envoy.address, &path, &[]).await.status(), 200);
     assert_eq!(store.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_manifest_of_a_hundred_layers_is_put_in_three_waves_of_calls() {
+    let mut tree = Tree::default();
+    let layers: Vec<_> = (0..100u8)
+        .map(|number| {
+            let content: &'static [u8] = Box::leak(vec![number].into_boxed_slice());
+            let digest = tree.put_blob("a", content);
+            json!({ "mediaType": "layer", "digest": digest.as_str(), "size": 1 })
+        })
+        .collect();
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": layers[0],
+        "layers": layers,
+    });
+    // Link and content of a hundred blobs, and the manifest's own content; its link and the tag's
+    // history; the tag. Nothing of a wave is answered before all of it has arrived.
+    let waves = [2 * 100 + 1, 2, 1];
+    let store = StandIn::start(tree, move |key, _| {
+        Behaviour::ServeAfterArrivals(match key {
+            _ if key.ends_with("/tags/t/current/link") => waves.iter().sum(),
+            _ if key.contains("/_manifests/") => waves[0] + waves[1],
+            _ => waves[0],
+        })
+    });
+    let store = store.await;
+    let envoy = Envoy::start(&Bootstrap::new(store.address)).await;
+    let path = "/v2/a/manifests/t";
+    let response =
+        client::send_body(envoy.address, Method::PUT, path, &[], manifest.to_string()).await;
+    assert_eq!(response.status(), 201);
+    assert_eq!(store.requests().len(), waves.iter().sum::<usize>());
 }
 
 #[tokio::test]

@@ -93,17 +93,20 @@ impl Shared {
             return Ok(());
         };
         let behaviour = self.record(&key);
+        if let Behaviour::ServeAfterArrivals(count) = behaviour {
+            let mut arrivals = self.arrivals.subscribe();
+            // The sender lives as long as `self`.
+            let _ = arrivals.wait_for(|&arrived| arrived >= count).await;
+        }
         let mut stream = stream.into_inner();
         let object = self.tree.objects.get(&key);
         let found = |object: Bytes| (200, object);
         let missing = || (404, Bytes::from_static(b"<Error><Code>NoSuchKey</Code></Error>"));
         let (status, body) = match behaviour {
-            Behaviour::Serve if method == "PUT" => (200, Bytes::new()),
-            Behaviour::Serve | Behaviour::Truncate => object.cloned().map_or_else(missing, found),
-            Behaviour::ServeAfterArrivals(count) => {
-                let mut arrivals = self.arrivals.subscribe();
-                // The sender lives as long as `self`.
-                let _ = arrivals.wait_for(|&arrived| arrived >= count).await;
+            Behaviour::Serve | Behaviour::ServeAfterArrivals(_) if method == "PUT" => {
+                (200, Bytes::new())
+            }
+            Behaviour::Serve | Behaviour::ServeAfterArrivals(_) | Behaviour::Truncate => {
                 object.cloned().map_or_else(missing, found)
             }
             Behaviour::Corrupt => found(garbage(object.map_or(0, Bytes::len))),
