@@ -177,6 +177,7 @@ pub fn proxy_error(status: StatusCode) -> Response<Bytes> {
         ErrorCode::Denied,
         ErrorCode::TooManyRequests,
         ErrorCode::Unavailable,
+        ErrorCode::ManifestTooLarge,
     ]
     .into_iter()
     .find(|code| code.status() == status)

@@ -321,18 +321,29 @@ async fn put_zeros(envoy: &Envoy, framing: &str, chunk_head: &'static [u8]) -> S
 async fn a_body_beyond_the_limit_is_refused_and_not_kept() {
     const MIB: u64 = 1024 * 1024;
     let registry = Registry::start().await;
-    registry.put("warm-up", &image("x")).await;
+    // Envoy compiles the module's hot parts anew once they are known to be hot, which takes memory too.
+    for _ in 0..100 {
+        registry.put("warm-up", &image("x")).await;
+    }
     let before = registry.envoy.memory("VmRSS");
     for (framing, chunk_head) in
         [("Content-Length: 104857600", &b""[..]), ("Transfer-Encoding: chunked", b"10000\r\n")]
     {
-        let answer = put_zeros(&registry.envoy, framing, chunk_head).await;
+        let mut answer = String::new();
+        // Envoy closes after its answer, and what the client still sends then may reset the connection
+        // before the answer was read (RFC 9112, section 9.6). Such a try says nothing.
+        for _ in 0..5 {
+            answer = put_zeros(&registry.envoy, framing, chunk_head).await;
+            if !answer.is_empty() {
+                break;
+            }
+        }
         assert!(answer.starts_with("HTTP/1.1 413 "), "{framing}: {answer}");
         assert!(answer.contains("MANIFEST_INVALID"), "{answer}");
     }
     let growth = registry.envoy.memory("VmHWM").saturating_sub(before);
     println!("Envoy grew by {} KiB while 100 MiB were refused twice", growth / 1024);
-    assert!(growth < 8 * MIB, "Envoy grew by {growth} bytes");
+    assert!(growth < 8 * MIB, "Envoy grew by {} KiB", growth / 1024);
     assert_eq!(registry.put("t", &image("x")).await.status(), 201);
 }
 
