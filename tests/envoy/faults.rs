@@ -1,9 +1,10 @@
 //! Broken storage: for each fault, the exact status and code that the client gets.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use moorage::registry::reference::Digest;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 
 use crate::support::client::{self, error_of};
 use crate::support::envoy::{Bootstrap, Envoy};
@@ -22,11 +23,11 @@ fn tree() -> (Tree, Digest, Digest) {
     (tree, manifest, blob)
 }
 
-/// Envoy, which gives up on a silent store after a third of a second.
+/// Envoy, which gives up on a silent store after a second.
 async fn envoy(store: &StandIn) -> Envoy {
     let bootstrap = Bootstrap::new(store.address)
-        .with_store_fields(r#""timeout_ms": 300"#)
-        .with("per_try_idle_timeout: 15s", "per_try_idle_timeout: 0.3s");
+        .with_store_fields(r#""timeout_ms": 1000"#)
+        .with("per_try_idle_timeout: 15s", "per_try_idle_timeout: 1s");
     Envoy::start(&bootstrap).await
 }
 
@@ -142,10 +143,10 @@ async fn other_answers_are_not_repeated() {
 
 #[tokio::test]
 async fn a_store_that_is_not_there_is_unavailable() {
-    // A port that was free a moment ago and at which nobody listens now.
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    drop(listener);
+    // The port is taken, so that nobody else gets it, but nobody listens.
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+    let address = socket.local_addr().expect("an address");
     let envoy = Envoy::start(&Bootstrap::new(address)).await;
     let unavailable = (503, "UNAVAILABLE".to_owned());
     let (_, _, blob) = tree();
