@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::registry::{Class, Settings};
+use crate::registry::{Class, DEFAULT_MANIFEST_MAX_BYTES, Settings};
 
 /// The plugin's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -110,7 +110,7 @@ pub enum Addressing {
 }
 
 fn default_manifest_max_bytes() -> u64 {
-    4 * 1024 * 1024
+    DEFAULT_MANIFEST_MAX_BYTES
 }
 
 fn default_true() -> bool {

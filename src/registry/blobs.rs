@@ -129,7 +129,7 @@ impl BlobStream {
             }
             Fault::Other(error) => error.into(),
         };
-        with_api_version(error.into_response())
+        error.into_response()
     }
 }
 

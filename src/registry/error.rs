@@ -146,9 +146,10 @@ impl Error {
         self.code
     }
 
-    /// The answer: the status of the table and the JSON envelope.
+    /// The answer: the status of the table and the JSON envelope, with the header that every reply of
+    /// the API carries.
     pub fn into_response(self) -> Response<Bytes> {
-        let mut response = Response::new(envelope(&self));
+        let mut response = with_api_version(Response::new(envelope(&self)));
         *response.status_mut() = self.code.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -183,7 +184,7 @@ pub fn proxy_error(status: StatusCode) -> Response<Bytes> {
     .find(|code| code.status() == status)
     .unwrap_or(ErrorCode::Unknown);
     let message = format!("the proxy answered {}", status.as_u16());
-    let mut response = with_api_version(Error::new(code, message).into_response());
+    let mut response = Error::new(code, message).into_response();
     *response.status_mut() = status;
     response
 }

@@ -33,6 +33,10 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 const API_VERSION_2: HeaderValue = HeaderValue::from_static("registry/2.0");
 const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
+/// The largest manifest that is served or accepted unless something else is set, in bytes. The
+/// specification wants registries to take this much.
+pub const DEFAULT_MANIFEST_MAX_BYTES: u64 = 4 * 1024 * 1024;
+
 /// A client's request.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -81,7 +85,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            manifest_max_bytes: 4 * 1024 * 1024,
+            manifest_max_bytes: DEFAULT_MANIFEST_MAX_BYTES,
             read_only: false,
             delete_enabled: true,
             verify_image_references: true,
@@ -112,13 +116,10 @@ pub enum Answer {
 
 /// Answers a request. Failures are answered too: in the API's JSON.
 pub async fn handle(request: Request, store: &impl Store, settings: &Settings) -> Answer {
-    let answer = match dispatch(&request, store, settings).await {
-        Ok(answer) => answer,
+    match dispatch(&request, store, settings).await {
+        Ok(Answer::Reply(response)) => Answer::Reply(with_api_version(response)),
+        Ok(stream @ Answer::Stream(_)) => stream,
         Err(error) => Answer::Reply(error.into_response()),
-    };
-    match answer {
-        Answer::Reply(response) => Answer::Reply(with_api_version(response)),
-        stream @ Answer::Stream(_) => stream,
     }
 }
 

@@ -32,15 +32,19 @@ struct Registry {
 }
 
 impl Registry {
-    /// A registry whose repository `a/b` has two blobs.
+    /// A registry with the repository `a/b`.
     async fn start() -> Self {
-        let root = TempDir::new().expect("a temporary folder");
-        let mut tree = Tree::default();
-        tree.put_blob("a/b", b"{}");
-        tree.put_blob("a/b", b"layer");
-        tree.write_to(&root.path().join("registry"));
+        let root = root();
         let store = BlobStore::open(root.path()).await;
         let envoy = Envoy::start(&Bootstrap::new(store.address)).await;
+        Self { envoy, store, root }
+    }
+
+    /// The same on a store that demands signatures.
+    async fn start_signed() -> Self {
+        let root = root();
+        let store = BlobStore::signed(root.path()).await;
+        let envoy = Envoy::start(&Bootstrap::new(store.address).signed()).await;
         Self { envoy, store, root }
     }
 
@@ -57,6 +61,21 @@ impl Registry {
         let request = client::request(method, &path, &[]);
         client::send(self.envoy.address, request).await.status().as_u16()
     }
+}
+
+/// A repository `a/b` with the two blobs that [`image`] needs.
+fn tree() -> Tree {
+    let mut tree = Tree::default();
+    tree.put_blob("a/b", b"{}");
+    tree.put_blob("a/b", b"layer");
+    tree
+}
+
+/// A store's folder with that tree.
+fn root() -> TempDir {
+    let root = TempDir::new().expect("a temporary folder");
+    tree().write_to(&root.path().join("registry"));
+    root
 }
 
 async fn put(
@@ -168,14 +187,7 @@ async fn a_deleted_tag_leaves_the_manifest() {
 
 #[tokio::test]
 async fn writing_works_on_a_store_that_demands_signatures() {
-    let root = TempDir::new().expect("a temporary folder");
-    let mut tree = Tree::default();
-    tree.put_blob("a/b", b"{}");
-    tree.put_blob("a/b", b"layer");
-    tree.write_to(&root.path().join("registry"));
-    let store = BlobStore::signed(root.path()).await;
-    let envoy = Envoy::start(&Bootstrap::new(store.address).signed()).await;
-    let registry = Registry { envoy, store, root };
+    let registry = Registry::start_signed().await;
     let image = image("x");
     assert_eq!(registry.put("t", &image).await.status(), 201);
     let conditional = put(registry.envoy.address, "t", &[("if-none-match", "*")], &image).await;
@@ -186,11 +198,8 @@ async fn writing_works_on_a_store_that_demands_signatures() {
 
 #[tokio::test]
 async fn a_store_that_ignores_conditions_gets_no_conditional_writes() {
-    let mut tree = Tree::default();
-    tree.put_blob("a/b", b"{}");
-    tree.put_blob("a/b", b"layer");
     // Every write is answered with 200 and forgotten, whatever its condition.
-    let store = StandIn::start(tree, |_, _| Behaviour::Serve).await;
+    let store = StandIn::start(tree(), |_, _| Behaviour::Serve).await;
     let envoy = Envoy::start(&Bootstrap::new(store.address)).await;
     let response = put(envoy.address, "t", &[("if-none-match", "*")], &image("x")).await;
     assert_eq!(error_of(&response), (501, "UNSUPPORTED".to_owned()));
@@ -265,9 +274,7 @@ async fn a_thousand_tags_put_in_parallel_are_all_there() {
 #[tokio::test]
 async fn a_manifest_in_a_repository_of_ten_thousand_tags_is_deleted_with_its_tags() {
     let root = TempDir::new().expect("a temporary folder");
-    let mut tree = Tree::default();
-    tree.put_blob("a/b", b"{}");
-    tree.put_blob("a/b", b"layer");
+    let mut tree = tree();
     let digest = tree.put_manifest("a/b", "0", br#"{"schemaVersion":2,"config":{},"layers":[]}"#);
     let other = tree.put_manifest("a/b", "1", br#"{"schemaVersion":2,"config":{},"layers":[{}]}"#);
     for number in 2..10_000 {
