@@ -27,8 +27,10 @@ impl Bootstrap {
     /// The local bootstrap in front of the store at `store`.
     pub fn new(store: SocketAddr) -> Self {
         let wasm = tool("MOORAGE_WASM");
-        // Envoy chooses ports that are free and tells which.
+        // Envoy chooses ports that are free and tells which. On a busy machine an Envoy that stands
+        // still for a second must not take that for a store that can't be reached.
         let text = TEMPLATE
+            .replace("connect_timeout: 5s", "connect_timeout: 60s")
             .replace("${MOORAGE_PORT}", "0")
             .replace("${MOORAGE_ADMIN_PORT}", "0")
             .replace("${MOORAGE_STORE_PORT}", &store.port().to_string())
@@ -67,9 +69,18 @@ impl Bootstrap {
         process::output(self.command(&folder).args(["--mode", "validate"])).await
     }
 
+    /// The text, with more time for the store's answers than users want where a test sets none.
+    fn patient(&self) -> String {
+        if self.text.contains("timeout_ms") {
+            return self.text.clone();
+        }
+        let store = r#""store": {"#;
+        self.text.replace(store, &format!(r#"{store} "timeout_ms": 60000,"#))
+    }
+
     fn command(&self, folder: &TempDir) -> Command {
         let config = folder.path().join("envoy.yaml");
-        fs::write(&config, &self.text).expect("the bootstrap is written");
+        fs::write(&config, self.patient()).expect("the bootstrap is written");
         let mut command = Command::new(tool("MOORAGE_ENVOY"));
         command
             .arg("--config-path")
@@ -95,7 +106,7 @@ impl Envoy {
         let folder = TempDir::new().expect("a temporary folder");
         let admin_file = folder.path().join("admin");
         let log = fs::File::create(folder.path().join("log")).expect("a log file");
-        let process = bootstrap
+        let mut process = bootstrap
             .command(&folder)
             .arg("--admin-address-path")
             .arg(&admin_file)
@@ -104,6 +115,10 @@ impl Envoy {
             .spawn()
             .expect("Envoy starts");
         let admin = wait_for("Envoy's admin address", async || {
+            if let Ok(Some(status)) = process.try_wait() {
+                let log = fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+                panic!("Envoy ended with {status}: {log}");
+            }
             fs::read_to_string(&admin_file).ok()?.trim().parse().ok()
         });
         let admin = admin.await;

@@ -10,7 +10,7 @@ use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
 /// How long anything may take that a test waits for. Far more than it needs on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The path that `./build.sh test` gives in the environment variable `name`.
 pub fn tool(name: &str) -> PathBuf {
@@ -19,10 +19,7 @@ pub fn tool(name: &str) -> PathBuf {
 }
 
 /// Polls until `condition` gives something; panics with `what` was waited for when it takes too long.
-pub async fn wait_for<T, F>(what: &str, mut condition: impl FnMut() -> F) -> T
-where
-    F: Future<Output = Option<T>>,
-{
+pub async fn wait_for<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let polling = async {
         loop {
             if let Some(value) = condition().await {
