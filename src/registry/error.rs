@@ -33,7 +33,15 @@ pub enum ErrorCode {
     ManifestUnknown,
     /// The repository has no such blob.
     BlobUnknown,
-    /// The range asked for lies outside the content.
+    /// The upload session is none that is under way.
+    BlobUploadUnknown,
+    /// The upload can't be closed as it is.
+    BlobUploadInvalid,
+    /// The repository has nothing.
+    NameUnknown,
+    /// The number of entries for a page is none, or too large.
+    PaginationNumberInvalid,
+    /// The range asked for lies outside the content, or the range sent is not the one that comes next.
     RangeInvalid,
     /// The manifest is malformed.
     ManifestInvalid,
@@ -69,6 +77,10 @@ impl ErrorCode {
             Self::TagInvalid => ("TAG_INVALID", StatusCode::BAD_REQUEST),
             Self::ManifestUnknown => ("MANIFEST_UNKNOWN", StatusCode::NOT_FOUND),
             Self::BlobUnknown => ("BLOB_UNKNOWN", StatusCode::NOT_FOUND),
+            Self::BlobUploadUnknown => ("BLOB_UPLOAD_UNKNOWN", StatusCode::NOT_FOUND),
+            Self::BlobUploadInvalid => ("BLOB_UPLOAD_INVALID", StatusCode::BAD_REQUEST),
+            Self::NameUnknown => ("NAME_UNKNOWN", StatusCode::NOT_FOUND),
+            Self::PaginationNumberInvalid => ("PAGINATION_NUMBER_INVALID", StatusCode::BAD_REQUEST),
             Self::RangeInvalid => ("RANGE_INVALID", StatusCode::RANGE_NOT_SATISFIABLE),
             Self::ManifestInvalid => ("MANIFEST_INVALID", StatusCode::BAD_REQUEST),
             // The specification asks for this status, and no code of the API goes with it.

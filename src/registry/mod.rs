@@ -14,6 +14,8 @@ mod range;
 pub mod reference;
 pub mod route;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Response};
@@ -96,6 +98,13 @@ impl Default for Settings {
 }
 
 impl Request {
+    /// The values of a query parameter, decoded.
+    fn query_values(&self, name: &str) -> impl Iterator<Item = Cow<'_, str>> {
+        let query = self.target.split_once('?').map_or("", |(_, query)| query);
+        let pairs = form_urlencoded::parse(query.as_bytes());
+        pairs.filter_map(move |(key, value)| (key == name).then_some(value))
+    }
+
     /// The values of a header that may be repeated. One that is no visible ASCII reads as U+FFFD:
     /// it is there, and means nothing.
     fn header_values(&self, name: HeaderName) -> impl Iterator<Item = &str> {
@@ -141,6 +150,10 @@ async fn dispatch(
             Method::DELETE => manifests::delete(store, &name, &reference).await?,
             _ => manifests::get(request, store, &name, &reference).await?,
         })),
+        Endpoint::Uploads { .. } | Endpoint::Upload { .. } => Err(Error::method_not_allowed("")),
+        Endpoint::Tags { .. } | Endpoint::Catalog | Endpoint::Referrers { .. } => {
+            Err(Error::method_not_allowed(""))
+        }
     }
 }
 
@@ -151,6 +164,8 @@ fn allowed_methods(endpoint: &Endpoint, settings: &Settings) -> &'static str {
         Endpoint::Manifest { .. } if settings.delete_enabled => "GET, HEAD, PUT, DELETE",
         Endpoint::Manifest { .. } => "GET, HEAD, PUT",
         Endpoint::Base | Endpoint::Blob { .. } => "GET, HEAD",
+        Endpoint::Uploads { .. } | Endpoint::Upload { .. } => "",
+        Endpoint::Tags { .. } | Endpoint::Catalog | Endpoint::Referrers { .. } => "",
     }
 }
 

@@ -1,4 +1,5 @@
-//! The names of things: repositories, tags, digests, and the reference that is one of the last two.
+//! The names of things: repositories, tags, digests, the reference that is one of the last two, and
+//! upload sessions.
 //!
 //! Each type is parsed once and is valid from then on. Storage keys are built from these types alone,
 //! so what they refuse can never be part of a key.
@@ -283,6 +284,50 @@ impl fmt::Display for Reference {
     }
 }
 
+/// The text is no id of an upload session: a UUID (RFC 9562) in lower case.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("there is no such upload")]
+pub struct UploadIdError;
+
+/// The id of an upload session: a UUID, as `distribution` has them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UploadId(String);
+
+impl UploadId {
+    /// An id made of what is random enough. It becomes a version 8 UUID (RFC 9562, section 5.8): one
+    /// that says nothing about how its bits were chosen.
+    pub fn from_random(bits: u128) -> Self {
+        let bits = bits & !(0xf << 76) & !(0b11 << 62) | 8 << 76 | 0b10 << 62;
+        let hex = format!("{bits:032x}");
+        let parts = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]];
+        Self(parts.join("-"))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for UploadId {
+    type Err = UploadIdError;
+
+    fn from_str(text: &str) -> Result<Self, UploadIdError> {
+        let is_valid = |(position, byte): (usize, u8)| match position {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+        };
+        let valid = text.len() == 36 && text.bytes().enumerate().all(is_valid);
+        if valid { Ok(Self(text.to_owned())) } else { Err(UploadIdError) }
+    }
+}
+
+impl fmt::Display for UploadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[cfg(target_family = "wasm")]
@@ -390,6 +435,25 @@ mod tests {
             assert_eq!(Digest::of(digest.algorithm(), b"abc"), digest);
             assert!(digest.matches(b"abc"));
             assert!(!digest.matches(b"abd"));
+        }
+    }
+
+    #[test]
+    fn upload_ids_are_uuids() {
+        for bits in [0, u128::MAX, 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef] {
+            let id = UploadId::from_random(bits);
+            assert_eq!(id.as_str().parse(), Ok(id.clone()));
+            assert_eq!(&id.as_str()[14..15], "8");
+            assert!("89ab".contains(&id.as_str()[19..20]), "{id}");
+        }
+        for invalid in [
+            "",
+            "..",
+            "01234567-89ab-cdef-0123-456789abcde",
+            "01234567-89AB-cdef-0123-456789abcdef",
+            "01234567/89ab-cdef-0123-456789abcdef",
+        ] {
+            assert_eq!(invalid.parse::<UploadId>(), Err(UploadIdError), "{invalid:?}");
         }
     }
 

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use percent_encoding::percent_decode_str;
 
 use super::error::{Error, ErrorCode};
-use super::reference::{Digest, Name, Reference, ReferenceError};
+use super::reference::{Digest, Name, Reference, ReferenceError, UploadId};
 
 /// What a request is addressed to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,32 @@ pub enum Endpoint {
         /// The blob's digest.
         digest: Digest,
     },
+    /// `/v2/<name>/blobs/uploads/`
+    Uploads {
+        /// The repository.
+        name: Name,
+    },
+    /// `/v2/<name>/blobs/uploads/<id>`
+    Upload {
+        /// The repository.
+        name: Name,
+        /// The upload session.
+        id: UploadId,
+    },
+    /// `/v2/<name>/tags/list`
+    Tags {
+        /// The repository.
+        name: Name,
+    },
+    /// `/v2/<name>/referrers/<digest>`
+    Referrers {
+        /// The repository.
+        name: Name,
+        /// The digest of the manifest that is referred to.
+        subject: Digest,
+    },
+    /// `/v2/_catalog`
+    Catalog,
 }
 
 impl Endpoint {
@@ -39,11 +65,16 @@ impl Endpoint {
     /// # Errors
     ///
     /// [`ErrorCode::NoSuchEndpoint`] where the path has the shape of no endpoint, and
-    /// `NAME_INVALID`, `TAG_INVALID` or `DIGEST_INVALID` where one of its parts is malformed.
+    /// `NAME_INVALID`, `TAG_INVALID`, `DIGEST_INVALID` or `BLOB_UPLOAD_UNKNOWN` where one of its parts
+    /// is malformed.
     pub fn parse(target: &str) -> Result<Self, Error> {
         let path = target.split_once('?').map_or(target, |(path, _query)| path);
         if matches!(path, "/v2" | "/v2/") {
             return Ok(Self::Base);
+        }
+        // No repository's name begins with an underscore.
+        if path == "/v2/_catalog" {
+            return Ok(Self::Catalog);
         }
         // Names may themselves contain the words `manifests` and `blobs`, so the path is read from
         // its end.
@@ -53,6 +84,21 @@ impl Endpoint {
                 name: parse_name(name)?,
                 reference: parse_reference(reference)?,
             }),
+            (Some("uploads"), Some("blobs"), Some(name)) => {
+                Ok(Self::Uploads { name: parse_name(name)? })
+            }
+            (Some(id), Some("uploads"), Some(parent)) => {
+                let name = parent.strip_suffix("/blobs").ok_or_else(no_such_endpoint)?;
+                let name = parse_name(name)?;
+                Ok(match id {
+                    "" => Self::Uploads { name },
+                    id => Self::Upload { name, id: parse_upload_id(id)? },
+                })
+            }
+            (Some("list"), Some("tags"), Some(name)) => Ok(Self::Tags { name: parse_name(name)? }),
+            (Some(subject), Some("referrers"), Some(name)) => {
+                Ok(Self::Referrers { name: parse_name(name)?, subject: parse_digest(subject)? })
+            }
             (Some(digest), Some("blobs"), Some(name)) => {
                 Ok(Self::Blob { name: parse_name(name)?, digest: parse_digest(digest)? })
             }
@@ -95,6 +141,13 @@ fn parse_digest(text: &str) -> Result<Digest, Error> {
         .map_err(|error| Error::new(ErrorCode::DigestInvalid, error.to_string()).with_detail(text))
 }
 
+fn parse_upload_id(text: &str) -> Result<UploadId, Error> {
+    // What is no id was never given to a client, so it is as unknown as one that has been forgotten.
+    UploadId::from_str(&decode(text)).map_err(|error| {
+        Error::new(ErrorCode::BlobUploadUnknown, error.to_string()).with_detail(text)
+    })
+}
+
 /// Percent-decodes one segment. Bytes that are no UTF-8 become U+FFFD, which no name, tag or digest
 /// may contain.
 fn decode(segment: &str) -> Cow<'_, str> {
@@ -108,6 +161,7 @@ mod tests {
 
     use super::*;
 
+    const UUID: &str = "01234567-89ab-cdef-0123-456789abcdef";
     const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
     fn code_of(target: &str) -> Option<ErrorCode> {
@@ -138,6 +192,21 @@ mod tests {
                 format!("/v2/a/blobs/{digest}"),
                 Endpoint::Blob { name: name("a"), digest: digest.parse().expect("a valid digest") },
             ),
+            ("/v2/a/blobs/uploads/".to_owned(), Endpoint::Uploads { name: name("a") }),
+            ("/v2/a/blobs/uploads?digest=x".to_owned(), Endpoint::Uploads { name: name("a") }),
+            (
+                format!("/v2/a/b/blobs/uploads/{UUID}?offset=1"),
+                Endpoint::Upload { name: name("a/b"), id: UUID.parse().expect("a valid id") },
+            ),
+            ("/v2/a/tags/list?n=1".to_owned(), Endpoint::Tags { name: name("a") }),
+            ("/v2/_catalog?n=1".to_owned(), Endpoint::Catalog),
+            (
+                format!("/v2/a/referrers/{digest}"),
+                Endpoint::Referrers {
+                    name: name("a"),
+                    subject: digest.parse().expect("a valid digest"),
+                },
+            ),
         ];
         for (target, endpoint) in rows {
             assert_eq!(Endpoint::parse(&target), Ok(endpoint), "{target}");
@@ -163,6 +232,8 @@ mod tests {
             "/v3/a/manifests/t",
             "/v2/a/%6danifests/t",
             "/registry/docker/registry/v2/x",
+            "/v2/a/tags/other",
+            "/v2/a/uploads/x",
         ] {
             assert_eq!(code_of(target), Some(ErrorCode::NoSuchEndpoint), "{target}");
         }
@@ -170,7 +241,7 @@ mod tests {
 
     #[test]
     fn malformed_parts_have_their_own_codes() {
-        use ErrorCode::{DigestInvalid, NameInvalid, TagInvalid};
+        use ErrorCode::{BlobUploadUnknown, DigestInvalid, NameInvalid, TagInvalid};
         for (target, code) in [
             ("/v2//manifests/t", NameInvalid),
             ("/v2/A/manifests/t", NameInvalid),
@@ -193,6 +264,11 @@ mod tests {
             ("/v2/a/manifests/md5:d41d8cd98f00b204e9800998ecf8427e", DigestInvalid),
             ("/v2/a/blobs/latest", DigestInvalid),
             ("/v2/a/blobs/sha256:..", DigestInvalid),
+            ("/v2/a/referrers/latest", DigestInvalid),
+            ("/v2/A/tags/list", NameInvalid),
+            ("/v2/A/blobs/uploads/", NameInvalid),
+            ("/v2/a/blobs/uploads/..", BlobUploadUnknown),
+            ("/v2/a/blobs/uploads/0123", BlobUploadUnknown),
         ] {
             assert_eq!(code_of(target), Some(code), "{target}");
         }

@@ -11,7 +11,6 @@ use futures::future::{join3, try_join, try_join_all};
 use futures::stream::{self, StreamExt};
 use http::header::{CONTENT_TYPE, HeaderName, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
-use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use super::identity;
@@ -109,13 +108,10 @@ fn tags_to_set(request: &Request, reference: &Reference) -> Result<Vec<Tag>, Err
     if let Reference::Tag(tag) = reference {
         return Ok(vec![tag.clone()]);
     }
-    let query = request.target.split_once('?').map_or("", |(_, query)| query);
-    let values = query.split('&').filter_map(|parameter| parameter.strip_prefix("tag="));
     let mut tags: Vec<Tag> = Vec::new();
-    for value in values {
-        let tag = percent_decode_str(value).decode_utf8_lossy().parse::<Tag>();
-        let tag = tag.map_err(|error| {
-            Error::new(ErrorCode::TagInvalid, error.to_string()).with_detail(value)
+    for value in request.query_values("tag") {
+        let tag = value.parse::<Tag>().map_err(|error| {
+            Error::new(ErrorCode::TagInvalid, error.to_string()).with_detail(&*value)
         })?;
         if !tags.contains(&tag) {
             tags.push(tag);
