@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::registry::{Class, DEFAULT_MANIFEST_MAX_BYTES, Settings};
+use crate::registry::{Class, DEFAULT_MANIFEST_MAX_BYTES, Mount, Settings};
 
 /// The plugin's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -35,6 +35,9 @@ pub struct Config {
     /// Whether an index's manifests must be there when it is put; on unless set.
     #[serde(default = "default_true")]
     pub verify_index_references: bool,
+    /// From where a blob may be mounted; from the repository that the client names unless set.
+    #[serde(default)]
+    pub mount: Mount,
     /// What may be pushed.
     #[serde(default)]
     pub policy: PolicyConfig,
@@ -71,6 +74,7 @@ impl Config {
             verify_image_references: self.verify_image_references,
             verify_index_references: self.verify_index_references,
             classes: self.policy.repository.classes.clone(),
+            mount: self.mount,
         }
     }
 }
@@ -96,6 +100,10 @@ pub struct StoreConfig {
     /// are limited by the route instead.
     #[serde(default = "default_timeout_ms")]
     pub timeout_ms: u64,
+    /// How long one call may take by which the store copies or puts together a blob, up to 256 MiB at
+    /// a time, in milliseconds; 60,000 unless set.
+    #[serde(default = "default_copy_timeout_ms")]
+    pub copy_timeout_ms: u64,
 }
 
 /// How an S3 request names its bucket.
@@ -119,6 +127,10 @@ fn default_true() -> bool {
 
 fn default_timeout_ms() -> u64 {
     5_000
+}
+
+fn default_copy_timeout_ms() -> u64 {
+    60_000
 }
 
 /// Why a configuration is refused.
@@ -181,6 +193,11 @@ impl Config {
                 "must be from 1 to 3600000",
             ),
             (
+                "store.copy_timeout_ms",
+                (1..=3_600_000).contains(&store.copy_timeout_ms),
+                "must be from 1 to 3600000",
+            ),
+            (
                 "manifest_max_bytes",
                 (1..=256 * 1024 * 1024).contains(&self.manifest_max_bytes),
                 "must be from 1 to 268435456",
@@ -197,6 +214,11 @@ impl StoreConfig {
     /// How long one call to the store may take.
     pub fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms)
+    }
+
+    /// How long one call may take by which the store copies a blob.
+    pub fn copy_timeout(&self) -> Duration {
+        Duration::from_millis(self.copy_timeout_ms)
     }
 
     /// The `Host` of requests to the store.
@@ -286,6 +308,7 @@ mod tests {
             ("/store/addressing", json!("other"), "store.addressing"),
             ("/store/timeout_ms", json!("1s"), "store.timeout_ms"),
             ("/store/timeout_ms", json!(0), "store.timeout_ms"),
+            ("/store/copy_timeout_ms", json!(0), "store.copy_timeout_ms"),
             ("/manifest_max_bytes", json!(-1), "manifest_max_bytes"),
             ("/manifest_max_bytes", json!(0), "manifest_max_bytes"),
             (
@@ -296,6 +319,7 @@ mod tests {
             ("/policy", json!({ "classes": [] }), "policy"),
             ("/jwt_payload", json!(1), "jwt_payload"),
             ("/read_only", json!("yes"), "read_only"),
+            ("/mount", json!("somewhere"), "mount"),
             ("/delete_enabled", json!(1), "delete_enabled"),
         ] {
             let mut json = minimal();

@@ -13,7 +13,9 @@ use moorage::config::Config;
 use moorage::registry::media_type::{Accept, MediaType};
 use moorage::registry::reference::{Digest, Name, Reference, Tag};
 use moorage::registry::route::Endpoint;
-use moorage::registry::{Answer, Body, ByteRange, Request, conditional, handle, media_type_of};
+use moorage::registry::{
+    Answer, Body, ByteRange, Request, Stamp, conditional, handle, media_type_of,
+};
 use moorage::store::{Bucket, Http, HttpError, HttpRequest, HttpResponse};
 use proptest::prelude::*;
 use proptest::string::string_regex;
@@ -51,8 +53,14 @@ fn paths_asked_for(target: String, headers: HeaderMap) -> (Answer, Vec<String>) 
         br#"{"store":{"cluster":"c","authority":"s3","bucket":"bucket","prefix":"pre/fix"}}"#;
     let config = Config::parse(json).expect("a valid configuration");
     let bucket = Bucket::new(Recorder::default(), &config.store, config.manifest_max_bytes);
-    let request =
-        Request { method: Method::GET, target, headers, body: Body::None, resources: Vec::new() };
+    let request = Request {
+        method: Method::GET,
+        target,
+        headers,
+        body: Body::None,
+        resources: Vec::new(),
+        stamp: Stamp::default(),
+    };
     let answer = run(handle(request, &bucket, &config.settings()));
     let mut paths = bucket.http().paths.take();
     if let Answer::Stream(stream) = &answer {

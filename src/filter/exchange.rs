@@ -12,13 +12,12 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType};
 
 use super::body::Collector;
+use super::stamp::stamp;
 use super::task::Task;
-use super::{Registry, claims, headers};
+use super::upload::{Step, Upload};
+use super::{ERROR_DOCUMENT_LIMIT, Registry, claims, headers, replace_buffer};
 use crate::registry::error::{Error, ErrorCode};
 use crate::registry::{self, Answer, BlobStream, Request, StreamAnswer};
-
-/// How much of the store's error document is read, in bytes. They are a few hundred.
-const ERROR_DOCUMENT_LIMIT: usize = 64 * 1024;
 
 /// One request and its response.
 pub struct Exchange {
@@ -33,6 +32,8 @@ enum State {
     Collecting(Request, Collector),
     /// The handler waits for the store. A response now is Envoy's own, for example a timeout.
     Handling(Task<Answer>),
+    /// Envoy's router streams the request's body to the store.
+    Uploading(Upload),
     /// Envoy's router streams a blob.
     Streaming(BlobStream),
     /// The store had no blob but an error: its document is read before the client gets an answer.
@@ -65,6 +66,15 @@ impl Exchange {
         }
     }
 
+    /// Hands the request to its handler before its body has come.
+    fn begin_upload(&mut self, mut request: Request) -> Action {
+        request.stamp = stamp(&request);
+        let mut upload = Upload::new(&self.registry, request);
+        let step = upload.advance();
+        self.state = State::Uploading(upload);
+        self.follow(step)
+    }
+
     /// Hands the request to its handler.
     fn begin(&mut self, mut request: Request) -> Action {
         let registry = Rc::clone(&self.registry);
@@ -73,10 +83,22 @@ impl Exchange {
         {
             request.resources = claims::resources(key);
         }
+        if matches!(request.method, Method::POST | Method::PATCH | Method::PUT) {
+            request.stamp = stamp(&request);
+        }
         let answer =
             async move { registry::handle(request, &registry.bucket, &registry.settings).await };
         self.state = State::Handling(Task::new(answer));
         self.advance()
+    }
+
+    /// Does what an upload wants done.
+    fn follow(&mut self, step: Step) -> Action {
+        match step {
+            Step::Wait => Action::Pause,
+            Step::GoOn => Action::Continue,
+            Step::Reply(response) => self.reply(&response),
+        }
     }
 
     /// The body is there, or as much of it as is read.
@@ -133,7 +155,14 @@ impl Exchange {
 impl Context for Exchange {
     fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
         self.registry.bucket.http().complete(token, headers, body_size);
-        if self.advance() == Action::Continue
+        let action = match &mut self.state {
+            State::Uploading(upload) => {
+                let step = upload.wake();
+                self.follow(step)
+            }
+            _ => self.advance(),
+        };
+        if action == Action::Continue
             && let Err(error) = hostcalls::resume_http_request()
         {
             log::error!("Envoy does not resume a request: {error:?}");
@@ -150,6 +179,9 @@ impl HttpContext for Exchange {
         if end_of_stream {
             return self.begin(request);
         }
+        if registry::is_streamed(&request) {
+            return self.begin_upload(request);
+        }
         let collector = Collector::new(&request, self.registry.settings.manifest_max_bytes);
         let is_hopeless = collector.is_full();
         self.state = State::Collecting(request, collector);
@@ -159,6 +191,10 @@ impl HttpContext for Exchange {
     fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         let is_complete = match &mut self.state {
             State::Streaming(_) => return Action::Continue,
+            State::Uploading(upload) => {
+                let step = upload.take(size, end_of_stream);
+                return self.follow(step);
+            }
             State::Collecting(_, collector) => {
                 collector.take(BufferType::HttpRequestBody, size);
                 end_of_stream || collector.is_full()
@@ -172,17 +208,28 @@ impl HttpContext for Exchange {
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        match self.state {
+        match &mut self.state {
             State::Streaming(_) => Action::Continue,
+            State::Uploading(upload) => {
+                let step = upload.end();
+                self.follow(step)
+            }
             // To continue here would send the request on as the client wrote it, to the bucket.
             _ => self.begin_with_body(),
         }
     }
 
     fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        if let State::Uploading(upload) = &mut self.state
+            && upload.is_routed()
+        {
+            let (status, _) = headers::read_response();
+            let step = upload.begin_answer(status, end_of_stream);
+            return self.follow(step);
+        }
         match std::mem::replace(&mut self.state, State::Done) {
             State::Streaming(stream) => self.begin_stream(stream, end_of_stream),
-            State::Collecting(..) | State::Handling(_) => self.reword(),
+            State::Collecting(..) | State::Handling(_) | State::Uploading(_) => self.reword(),
             state => {
                 self.state = state;
                 Action::Continue
@@ -192,6 +239,10 @@ impl HttpContext for Exchange {
 
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         match &mut self.state {
+            State::Uploading(upload) => {
+                let step = upload.take_answer(size, end_of_stream);
+                self.follow(step)
+            }
             State::Failing { stream, status, document } => {
                 let room = ERROR_DOCUMENT_LIMIT.saturating_sub(document.len());
                 let read = hostcalls::get_buffer(BufferType::HttpResponseBody, 0, size.min(room));
@@ -210,12 +261,5 @@ impl HttpContext for Exchange {
             }
             _ => Action::Continue,
         }
-    }
-}
-
-/// Replaces the `size` bytes that Envoy holds.
-fn replace_buffer(buffer: BufferType, size: usize, bytes: &[u8]) {
-    if let Err(error) = hostcalls::set_buffer(buffer, 0, size, bytes) {
-        log::error!("Envoy does not take a body: {error:?}");
     }
 }

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MapType;
 
-use crate::registry::{Body, Request};
+use crate::registry::{Body, Request, Stamp};
 use crate::store::HttpRequest;
 
 /// Envoy's headers for the request to the store that remain when it is rewritten: what the client
@@ -33,6 +33,7 @@ pub fn read_request() -> Option<Request> {
         headers,
         body: Body::None,
         resources: Vec::new(),
+        stamp: Stamp::default(),
     })
 }
 

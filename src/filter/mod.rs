@@ -6,19 +6,26 @@ mod body;
 mod claims;
 mod exchange;
 mod headers;
+mod inbox;
+mod stamp;
 mod task;
+mod upload;
 mod upstream;
 
 use std::rc::Rc;
 
+use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{ContextType, LogLevel};
+use proxy_wasm::types::{BufferType, ContextType, LogLevel};
 
 use crate::config::Config;
 use crate::registry::Settings;
 use crate::store::Bucket;
 use exchange::Exchange;
 use upstream::Upstream;
+
+/// How much of the store's error document is read, in bytes. They are a few hundred.
+const ERROR_DOCUMENT_LIMIT: usize = 64 * 1024;
 
 /// The entry point that Envoy calls once for every VM.
 #[allow(unsafe_code, reason = "the macro exports a symbol, which counts as unsafe")]
@@ -75,5 +82,12 @@ impl RootContext for Plugin {
     fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
         let registry = Rc::clone(self.registry.as_ref()?);
         Some(Box::new(Exchange::new(registry)))
+    }
+}
+
+/// Replaces the `size` bytes that Envoy holds.
+fn replace_buffer(buffer: BufferType, size: usize, bytes: &[u8]) {
+    if let Err(error) = hostcalls::set_buffer(buffer, 0, size, bytes) {
+        log::error!("Envoy does not take a body: {error:?}");
     }
 }

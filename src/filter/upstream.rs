@@ -10,7 +10,7 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, Status};
 
 use crate::config::StoreConfig;
-use crate::store::{Http, HttpError, HttpRequest, HttpResponse};
+use crate::store::{Http, HttpError, HttpRequest, HttpResponse, Patience};
 
 type Outcome = Result<HttpResponse, HttpError>;
 
@@ -24,6 +24,7 @@ struct Call {
 pub struct Upstream {
     cluster: String,
     timeout: Duration,
+    copy_timeout: Duration,
     /// The calls under way, by Envoy's token.
     calls: RefCell<HashMap<u32, Call>>,
 }
@@ -35,6 +36,7 @@ impl Upstream {
         Self {
             cluster: config.cluster.clone(),
             timeout: config.timeout(),
+            copy_timeout: config.copy_timeout(),
             calls: RefCell::default(),
         }
     }
@@ -59,12 +61,15 @@ impl Http for Upstream {
         ];
         headers.extend(request.headers.iter().map(|(name, value)| (*name, value.as_str())));
         let body = Some(&request.body[..]).filter(|body| !body.is_empty());
-        let token =
-            hostcalls::dispatch_http_call(&self.cluster, headers, body, vec![], self.timeout)
-                .map_err(|status| match status {
-                    Status::BadArgument => HttpError::NoSuchCluster,
-                    _ => HttpError::Connection,
-                })?;
+        let timeout = match request.patience {
+            Patience::Ordinary => self.timeout,
+            Patience::Copy => self.copy_timeout,
+        };
+        let token = hostcalls::dispatch_http_call(&self.cluster, headers, body, vec![], timeout)
+            .map_err(|status| match status {
+                Status::BadArgument => HttpError::NoSuchCluster,
+                _ => HttpError::Connection,
+            })?;
         let (sender, receiver) = oneshot::channel();
         let call = Call { sender, wants_version: request.wants_version };
         self.calls.borrow_mut().insert(token, call);

@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
     use crate::registry::reference::Algorithm;
-    use crate::registry::{Settings, handle};
+    use crate::registry::{Settings, Stamp, handle};
     use crate::store::layout;
     use crate::store::memory::{MemoryStore, run};
 
@@ -169,6 +169,7 @@ mod tests {
                 .collect(),
             body: Body::None,
             resources: Vec::new(),
+            stamp: Stamp::default(),
         }
     }
 

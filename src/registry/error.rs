@@ -37,6 +37,8 @@ pub enum ErrorCode {
     BlobUploadUnknown,
     /// The upload can't be closed as it is.
     BlobUploadInvalid,
+    /// The blob is larger than the store takes.
+    BlobTooLarge,
     /// The repository has nothing.
     NameUnknown,
     /// The number of entries for a page is none, or too large.
@@ -79,6 +81,7 @@ impl ErrorCode {
             Self::BlobUnknown => ("BLOB_UNKNOWN", StatusCode::NOT_FOUND),
             Self::BlobUploadUnknown => ("BLOB_UPLOAD_UNKNOWN", StatusCode::NOT_FOUND),
             Self::BlobUploadInvalid => ("BLOB_UPLOAD_INVALID", StatusCode::BAD_REQUEST),
+            Self::BlobTooLarge => ("SIZE_INVALID", StatusCode::PAYLOAD_TOO_LARGE),
             Self::NameUnknown => ("NAME_UNKNOWN", StatusCode::NOT_FOUND),
             Self::PaginationNumberInvalid => ("PAGINATION_NUMBER_INVALID", StatusCode::BAD_REQUEST),
             Self::RangeInvalid => ("RANGE_INVALID", StatusCode::RANGE_NOT_SATISFIABLE),

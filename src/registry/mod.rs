@@ -6,6 +6,8 @@
 mod blobs;
 pub mod conditional;
 pub mod error;
+pub mod hasher;
+pub mod incoming;
 mod manifest;
 mod manifests;
 pub mod media_type;
@@ -13,20 +15,24 @@ mod policy;
 mod range;
 pub mod reference;
 pub mod route;
+mod uploads;
 
 use std::borrow::Cow;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, Response};
+use serde::Deserialize;
 
 pub use blobs::{BlobStream, StreamAnswer};
 pub use error::proxy_error;
+pub use incoming::{Hashing, Incoming, NoBody, StreamedWrite, WriteAnswer, WriteTarget};
 pub use manifest::{ManifestError, media_type_of};
 pub use policy::{Class, Resource};
 pub use range::ByteRange;
 
-use crate::store::Store;
+use crate::store::{Session, Store, Uploads};
 use error::Error;
 use route::Endpoint;
 
@@ -52,6 +58,23 @@ pub struct Request {
     pub body: Body,
     /// What the caller's token authorises.
     pub resources: Vec<Resource>,
+    /// What no other request has.
+    pub stamp: Stamp,
+}
+
+/// What tells a request from every other, for names that must be new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// When it came.
+    pub time: SystemTime,
+    /// Bytes that no other request has.
+    pub random: [u8; 32],
+}
+
+impl Default for Stamp {
+    fn default() -> Self {
+        Self { time: SystemTime::UNIX_EPOCH, random: [0; 32] }
+    }
 }
 
 /// A request's body, as far as it was read.
@@ -82,6 +105,21 @@ pub struct Settings {
     pub verify_index_references: bool,
     /// The classes of manifest that may be put; any if there are none.
     pub classes: Vec<Class>,
+    /// From where a blob may be mounted.
+    pub mount: Mount,
+}
+
+/// From where a blob may be put into a repository without uploading it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mount {
+    /// From nowhere.
+    Off,
+    /// From the repository that the client names.
+    #[default]
+    From,
+    /// From wherever it is, if the client names no repository.
+    Anywhere,
 }
 
 impl Default for Settings {
@@ -93,6 +131,7 @@ impl Default for Settings {
             verify_image_references: true,
             verify_index_references: true,
             classes: Vec::new(),
+            mount: Mount::default(),
         }
     }
 }
@@ -123,9 +162,34 @@ pub enum Answer {
     Stream(BlobStream),
 }
 
+/// Whether the body of a request is to be streamed to the store, by [`handle_streamed`], not read.
+pub fn is_streamed(request: &Request) -> bool {
+    match Endpoint::parse(&request.target) {
+        Ok(Endpoint::Upload { .. }) => matches!(request.method, Method::PATCH | Method::PUT),
+        Ok(Endpoint::Uploads { .. }) => {
+            request.method == Method::POST && request.query_values("digest").next().is_some()
+        }
+        _ => false,
+    }
+}
+
 /// Answers a request. Failures are answered too: in the API's JSON.
-pub async fn handle(request: Request, store: &impl Store, settings: &Settings) -> Answer {
-    match dispatch(&request, store, settings).await {
+pub async fn handle(
+    request: Request,
+    store: &(impl Store + Uploads),
+    settings: &Settings,
+) -> Answer {
+    handle_streamed(request, &NoBody, store, settings).await
+}
+
+/// Answers a request whose body is still on its way.
+pub async fn handle_streamed(
+    request: Request,
+    incoming: &impl Incoming,
+    store: &(impl Store + Uploads),
+    settings: &Settings,
+) -> Answer {
+    match dispatch(&request, incoming, store, settings).await {
         Ok(Answer::Reply(response)) => Answer::Reply(with_api_version(response)),
         Ok(stream @ Answer::Stream(_)) => stream,
         Err(error) => Answer::Reply(error.into_response()),
@@ -134,7 +198,8 @@ pub async fn handle(request: Request, store: &impl Store, settings: &Settings) -
 
 async fn dispatch(
     request: &Request,
-    store: &impl Store,
+    incoming: &impl Incoming,
+    store: &(impl Store + Uploads),
     settings: &Settings,
 ) -> Result<Answer, Error> {
     let endpoint = Endpoint::parse(&request.target)?;
@@ -142,19 +207,31 @@ async fn dispatch(
     if !allowed.split(", ").any(|method| method == request.method.as_str()) {
         return Err(Error::method_not_allowed(allowed));
     }
-    match endpoint {
-        Endpoint::Base => Ok(Answer::Reply(base())),
-        Endpoint::Blob { name, digest } => blobs::get(request, store, &name, digest).await,
-        Endpoint::Manifest { name, reference } => Ok(Answer::Reply(match request.method {
+    let response = match endpoint {
+        Endpoint::Base => base(),
+        Endpoint::Blob { name, digest } => return blobs::get(request, store, &name, digest).await,
+        Endpoint::Manifest { name, reference } => match request.method {
             Method::PUT => manifests::put(request, store, settings, &name, &reference).await?,
             Method::DELETE => manifests::delete(store, &name, &reference).await?,
             _ => manifests::get(request, store, &name, &reference).await?,
-        })),
-        Endpoint::Uploads { .. } | Endpoint::Upload { .. } => Err(Error::method_not_allowed("")),
-        Endpoint::Tags { .. } | Endpoint::Catalog | Endpoint::Referrers { .. } => {
-            Err(Error::method_not_allowed(""))
+        },
+        Endpoint::Uploads { name } => {
+            uploads::start(request, incoming, store, settings, &name).await?
         }
-    }
+        Endpoint::Upload { name, id } => {
+            let session = Session { name, id };
+            match request.method {
+                Method::PATCH => uploads::append(request, incoming, store, &session).await?,
+                Method::PUT => uploads::finish(request, incoming, store, &session).await?,
+                Method::DELETE => uploads::cancel(store, &session).await?,
+                _ => uploads::status(request, store, &session).await?,
+            }
+        }
+        Endpoint::Tags { .. } | Endpoint::Catalog | Endpoint::Referrers { .. } => {
+            return Err(Error::method_not_allowed(""));
+        }
+    };
+    Ok(Answer::Reply(response))
 }
 
 /// The methods that an endpoint has, as the header `Allow` lists them.
@@ -164,7 +241,10 @@ fn allowed_methods(endpoint: &Endpoint, settings: &Settings) -> &'static str {
         Endpoint::Manifest { .. } if settings.delete_enabled => "GET, HEAD, PUT, DELETE",
         Endpoint::Manifest { .. } => "GET, HEAD, PUT",
         Endpoint::Base | Endpoint::Blob { .. } => "GET, HEAD",
-        Endpoint::Uploads { .. } | Endpoint::Upload { .. } => "",
+        Endpoint::Uploads { .. } if settings.read_only => "",
+        Endpoint::Uploads { .. } => "POST",
+        Endpoint::Upload { .. } if settings.read_only => "GET, HEAD",
+        Endpoint::Upload { .. } => "GET, HEAD, PATCH, PUT, DELETE",
         Endpoint::Tags { .. } | Endpoint::Catalog | Endpoint::Referrers { .. } => "",
     }
 }

@@ -150,7 +150,8 @@ impl Algorithm {
         }
     }
 
-    fn from_name(name: &str) -> Option<Self> {
+    /// The algorithm of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "sha256" => Some(Self::Sha256),
             "sha512" => Some(Self::Sha512),
@@ -185,11 +186,16 @@ pub struct Digest {
 impl Digest {
     /// The digest of `content` under `algorithm`.
     pub fn of(algorithm: Algorithm, content: &[u8]) -> Self {
-        let hex = match algorithm {
-            Algorithm::Sha256 => to_hex(&Sha256::digest(content)),
-            Algorithm::Sha512 => to_hex(&Sha512::digest(content)),
-        };
-        Self { algorithm, text: format!("{}:{hex}", algorithm.as_str()) }
+        match algorithm {
+            Algorithm::Sha256 => Self::from_hash(algorithm, &Sha256::digest(content)),
+            Algorithm::Sha512 => Self::from_hash(algorithm, &Sha512::digest(content)),
+        }
+    }
+
+    /// The digest whose hash is this. `hash` has as many bytes as the algorithm's hashes have.
+    pub(super) fn from_hash(algorithm: Algorithm, hash: &[u8]) -> Self {
+        debug_assert_eq!(hash.len() * 2, algorithm.hex_length());
+        Self { algorithm, text: format!("{}:{}", algorithm.as_str(), to_hex(hash)) }
     }
 
     /// Whether `content` hashes to this digest.
@@ -205,6 +211,17 @@ impl Digest {
     /// The hexadecimal part.
     pub fn hex(&self) -> &str {
         &self.text[self.algorithm.as_str().len() + 1..]
+    }
+
+    /// The hash itself.
+    pub fn hash(&self) -> Vec<u8> {
+        let nibble = |digit: u8| match digit {
+            b'0'..=b'9' => digit - b'0',
+            // The digits are lower-case hexadecimal ones: that makes it a digest.
+            _ => digit.wrapping_sub(b'a').wrapping_add(10),
+        };
+        let pairs = self.hex().as_bytes().chunks_exact(2);
+        pairs.map(|pair| nibble(pair[0]) << 4 | nibble(pair[1])).collect()
     }
 
     /// The whole digest, `algorithm:hex`.

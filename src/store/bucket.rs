@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -9,24 +11,28 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::fault::{Fault, StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{Condition, Content, Cursor, Listed, Object, Objects, Page, Version};
-use super::s3::{self, Http, HttpError, HttpRequest, HttpResponse};
+use super::s3::{self, Http, HttpError, HttpRequest, HttpResponse, Patience};
 use crate::config::StoreConfig;
-use crate::registry::{BlobStream, ByteRange};
+use crate::registry::reference::Digest;
+use crate::registry::{BlobStream, ByteRange, StreamedWrite, WriteTarget};
 
 /// What S3 encodes in the values of a query: all but unreserved characters.
-const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const QUERY: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A bucket that is reached over `H`.
 #[derive(Debug)]
 pub struct Bucket<H> {
     http: H,
     authority: String,
+    name: String,
     /// The path of the bucket itself, with a slash at its end.
     root: String,
     /// What stands before a key within the bucket.
     prefix: String,
     content_limit: u64,
     heeds_conditions: Cell<Option<bool>>,
+    pub(super) verifies_checksums: Cell<Option<bool>>,
 }
 
 impl<H: Http> Bucket<H> {
@@ -36,10 +42,12 @@ impl<H: Http> Bucket<H> {
         Self {
             http,
             authority: config.request_authority(),
+            name: config.bucket.clone(),
             root: config.bucket_path(),
             prefix: config.key_prefix(),
             content_limit,
             heeds_conditions: Cell::new(None),
+            verifies_checksums: Cell::new(None),
         }
     }
 
@@ -55,7 +63,25 @@ impl<H: Http> Bucket<H> {
         request
     }
 
-    fn request(&self, method: Method, key: &Key) -> HttpRequest {
+    /// The request with which the proxy streams a client's body to the store.
+    pub fn write_request(&self, write: &StreamedWrite) -> HttpRequest {
+        let key = match &write.target {
+            WriteTarget::Content(digest) => layout::content(digest),
+            WriteTarget::Chunk(session, id) => layout::upload_chunk(&session.name, &session.id, id),
+        };
+        let mut request = self.request(Method::PUT, &key);
+        let length = write.length.map(|length| ("content-length", length.to_string()));
+        request.headers.extend(length);
+        request.headers.extend(write.sha256.as_ref().map(checksum));
+        request
+    }
+
+    /// How a request names an object that it copies.
+    pub(super) fn copy_source(&self, key: &Key) -> (&'static str, String) {
+        ("x-amz-copy-source", format!("/{}/{}{}", self.name, self.prefix, key.as_str()))
+    }
+
+    pub(super) fn request(&self, method: Method, key: &Key) -> HttpRequest {
         HttpRequest {
             method,
             authority: self.authority.clone(),
@@ -63,13 +89,14 @@ impl<H: Http> Bucket<H> {
             headers: Vec::new(),
             body: Bytes::new(),
             wants_version: false,
+            patience: Patience::Ordinary,
         }
     }
 
     /// Sends a request that may be repeated, and does so once if the connection broke or the store
     /// erred: what a distributed store gets wrong once is mostly right the second time. A request that
     /// timed out is not repeated, since the client has waited long enough.
-    async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, StoreError> {
+    pub(super) async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, StoreError> {
         let result = self.http.send(request).await;
         let is_worth_a_retry = match &result {
             Ok(response) => {
@@ -80,7 +107,10 @@ impl<H: Http> Bucket<H> {
         if is_worth_a_retry { self.send_once(request).await } else { unreachable(request, result) }
     }
 
-    async fn send_once(&self, request: &HttpRequest) -> Result<HttpResponse, StoreError> {
+    pub(super) async fn send_once(
+        &self,
+        request: &HttpRequest,
+    ) -> Result<HttpResponse, StoreError> {
         unreachable(request, self.http.send(request).await)
     }
 
@@ -228,6 +258,11 @@ impl<H: Http> Objects for Bucket<H> {
     }
 }
 
+/// The header by which the store verifies what it is sent.
+pub(super) fn checksum(sha256: &Digest) -> (&'static str, String) {
+    ("x-amz-checksum-sha256", STANDARD.encode(sha256.hash()))
+}
+
 /// Turns "no answer" into a fault.
 fn unreachable(
     request: &HttpRequest,
@@ -243,7 +278,10 @@ fn unreachable(
 }
 
 /// Tells "there is no such object", which is no error, from a fault.
-fn absent_or_fault(request: &HttpRequest, response: &HttpResponse) -> Result<(), StoreError> {
+pub(super) fn absent_or_fault(
+    request: &HttpRequest,
+    response: &HttpResponse,
+) -> Result<(), StoreError> {
     match Fault::of(response.status, &response.body) {
         Fault::NoSuchKey => Ok(()),
         Fault::Other(error) => Err(logged(request, error)),
@@ -251,12 +289,12 @@ fn absent_or_fault(request: &HttpRequest, response: &HttpResponse) -> Result<(),
 }
 
 /// A write that was not done is a fault, whatever the reason.
-fn refused(request: &HttpRequest, response: &HttpResponse) -> Result<(), StoreError> {
+pub(super) fn refused(request: &HttpRequest, response: &HttpResponse) -> Result<(), StoreError> {
     absent_or_fault(request, response)?;
     Err(fault(request, StoreErrorKind::Failed, "the blob store answered a write with NoSuchKey"))
 }
 
-fn fault(request: &HttpRequest, kind: StoreErrorKind, message: &str) -> StoreError {
+pub(super) fn fault(request: &HttpRequest, kind: StoreErrorKind, message: &str) -> StoreError {
     logged(request, StoreError::new(kind, message))
 }
 

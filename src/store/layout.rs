@@ -12,6 +12,9 @@
 //! | a tag | `repositories/<name>/_manifests/tags/<tag>/current/link` |
 //! | a tag's history | `repositories/<name>/_manifests/tags/<tag>/index/<algorithm>/<hex>/link` |
 //! | a referrer | `repositories/<name>/_manifests/referrers/<algorithm>/<subject's hex>/<algorithm>/<hex>/link` |
+//! | when an upload session began | `repositories/<name>/_uploads/<id>/startedat` |
+//! | a chunk of it | `repositories/<name>/_uploads/<id>/chunks/<chunk's id>` |
+//! | how far it has got | `repositories/<name>/_uploads/<id>/progress/<offset, 20 digits>` |
 //!
 //! A referrer's object holds its descriptor as JSON; `distribution` knows no referrers and passes it
 //! over. Outside of all that lies `moorage/`, for objects that say something about the store itself.
@@ -19,7 +22,7 @@
 //! A link may hold another digest than the one in its key: content that was pushed under a second
 //! algorithm is stored once, under the first.
 
-use crate::registry::reference::{Digest, Name, Tag};
+use crate::registry::reference::{Digest, Name, Tag, UploadId};
 
 /// An object's key, relative to the configured prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,6 +89,38 @@ pub fn tag(name: &Name, tag: &Tag) -> Key {
     in_repository(name, &format!("_manifests/tags/{tag}/"))
 }
 
+/// What all keys of an upload session begin with.
+pub fn upload(name: &Name, id: &UploadId) -> Key {
+    in_repository(name, &format!("_uploads/{id}/"))
+}
+
+/// `docker/registry/v2/repositories/<name>/_uploads/<id>/startedat`, the one object of a session that
+/// `distribution` writes as well, and looks for when it purges old sessions.
+pub fn upload_start(name: &Name, id: &UploadId) -> Key {
+    in_repository(name, &format!("_uploads/{id}/startedat"))
+}
+
+/// `docker/registry/v2/repositories/<name>/_uploads/<id>/chunks/<chunk's id>`
+pub fn upload_chunk(name: &Name, id: &UploadId, chunk: &UploadId) -> Key {
+    in_repository(name, &format!("_uploads/{id}/chunks/{chunk}"))
+}
+
+/// `docker/registry/v2/repositories/<name>/_uploads/<id>/progress/<offset, 20 digits>`
+pub fn upload_progress(name: &Name, id: &UploadId, offset: u64) -> Key {
+    in_repository(name, &format!("_uploads/{id}/progress/{offset:020}"))
+}
+
+/// The offset of an [`upload_progress`], if `key` is one of that session.
+pub fn offset_of_progress(name: &Name, id: &UploadId, key: &Key) -> Option<u64> {
+    let rest = key.as_str().strip_prefix(upload(name, id).as_str())?;
+    rest.strip_prefix("progress/")?.parse().ok()
+}
+
+/// The object on which it is tried whether the store verifies checksums.
+pub fn checksum_probe() -> Key {
+    Key("moorage/probes/checksums".to_owned())
+}
+
 /// The object on which it is tried whether the store heeds conditions.
 pub fn condition_probe() -> Key {
     Key("moorage/probes/conditions".to_owned())
@@ -107,6 +142,7 @@ mod tests {
     fn keys_are_those_of_distribution() {
         let name: Name = "a/b".parse().expect("a valid name");
         let tag: Tag = "1.0".parse().expect("a valid tag");
+        let id = UploadId::from_random(0);
         let digest = Digest::of(Algorithm::Sha256, b"abc");
         let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let repository = "docker/registry/v2/repositories/a/b";
@@ -126,8 +162,17 @@ mod tests {
                 referrer(&name, &digest, &digest),
                 format!("{repository}/_manifests/referrers/sha256/{hex}/sha256/{hex}/link"),
             ),
+            (upload_start(&name, &id), format!("{repository}/_uploads/{id}/startedat")),
+            (upload_chunk(&name, &id, &id), format!("{repository}/_uploads/{id}/chunks/{id}")),
+            (
+                upload_progress(&name, &id, 42),
+                format!("{repository}/_uploads/{id}/progress/00000000000000000042"),
+            ),
         ] {
             assert_eq!(key.as_str(), expected);
         }
+        let progress = upload_progress(&name, &id, u64::MAX);
+        assert_eq!(offset_of_progress(&name, &id, &progress), Some(u64::MAX));
+        assert_eq!(offset_of_progress(&name, &id, &upload_start(&name, &id)), None);
     }
 }

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 
+use super::compose::{MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{Condition, Content, Cursor, Listed, Object, Objects, Page, Version};
@@ -35,6 +36,11 @@ pub struct MemoryStore {
     /// The call that fails, counted from 0, and whether it has its effect all the same.
     pub failing_call: Cell<Option<(usize, Effect)>>,
     heeds_conditions: Cell<Option<bool>>,
+    /// Whether checksums are not verified, as in some stores.
+    pub ignores_checksums: bool,
+    verifies_checksums: Cell<Option<bool>>,
+    /// The parts of multipart uploads under way, by the upload's id.
+    parts: RefCell<HashMap<String, BTreeMap<usize, Bytes>>>,
     calls: RefCell<Vec<Key>>,
 }
 
@@ -83,6 +89,11 @@ impl MemoryStore {
     /// Makes reading `key` fail.
     pub fn fail(&mut self, key: Key, kind: StoreErrorKind) {
         self.faults.insert(key, kind);
+    }
+
+    /// How many multipart uploads are under way.
+    pub fn parts_under_way(&self) -> usize {
+        self.parts.borrow().len()
     }
 
     /// The keys that calls were made for, in order.
@@ -208,13 +219,111 @@ impl Objects for MemoryStore {
     }
 }
 
+impl Parts for MemoryStore {
+    fn verifies_checksums_cell(&self) -> &Cell<Option<bool>> {
+        &self.verifies_checksums
+    }
+
+    async fn write_checked(
+        &self,
+        key: &Key,
+        bytes: Bytes,
+        sha256: &Digest,
+    ) -> Result<bool, StoreError> {
+        let is_taken = self.ignores_checksums || sha256.matches(&bytes);
+        self.call(key, |objects| {
+            if is_taken {
+                objects.insert(key.clone(), bytes);
+            }
+        })
+        .await?;
+        Ok(is_taken)
+    }
+
+    async fn read_piece(&self, piece: &Piece) -> Result<Bytes, StoreError> {
+        let bytes = self.call(&piece.key, |objects| slice(objects, piece)).await?;
+        bytes.ok_or_else(|| StoreError::new(StoreErrorKind::Failed, "no such piece"))
+    }
+
+    async fn copy(&self, from: &Key, to: &Key) -> Result<(), StoreError> {
+        let copied = self.call(to, |objects| {
+            let bytes = objects.get(from).cloned();
+            bytes.map(|bytes| objects.insert(to.clone(), bytes)).is_some()
+        });
+        if copied.await? {
+            Ok(())
+        } else {
+            Err(StoreError::new(StoreErrorKind::Failed, "nothing to copy"))
+        }
+    }
+
+    async fn begin_parts(&self, key: &Key) -> Result<MultipartId, StoreError> {
+        let id = self.calls.borrow().len().to_string();
+        self.call(key, |_| self.parts.borrow_mut().insert(id.clone(), BTreeMap::new())).await?;
+        Ok(MultipartId(id))
+    }
+
+    async fn copy_part(
+        &self,
+        key: &Key,
+        id: &MultipartId,
+        number: usize,
+        from: &Piece,
+    ) -> Result<PartTag, StoreError> {
+        let bytes = slice(&self.objects.borrow(), from);
+        let bytes = bytes.ok_or_else(|| StoreError::new(StoreErrorKind::Failed, "no piece"))?;
+        self.write_part(key, id, number, bytes).await
+    }
+
+    async fn write_part(
+        &self,
+        key: &Key,
+        id: &MultipartId,
+        number: usize,
+        bytes: Bytes,
+    ) -> Result<PartTag, StoreError> {
+        self.call(key, |_| {
+            let mut uploads = self.parts.borrow_mut();
+            uploads.get_mut(&id.0).map(|parts| parts.insert(number, bytes));
+        })
+        .await?;
+        Ok(PartTag(number.to_string()))
+    }
+
+    async fn finish_parts(
+        &self,
+        key: &Key,
+        id: &MultipartId,
+        parts: &[PartTag],
+    ) -> Result<(), StoreError> {
+        let made = self.call(key, |objects| {
+            let written = self.parts.borrow_mut().remove(&id.0).unwrap_or_default();
+            let is_whole = written.len() == parts.len();
+            let content: Vec<Bytes> = written.into_values().collect();
+            objects.insert(key.clone(), content.concat().into());
+            is_whole
+        });
+        if made.await? { Ok(()) } else { Err(StoreError::new(StoreErrorKind::Failed, "no part")) }
+    }
+
+    async fn abort_parts(&self, key: &Key, id: &MultipartId) -> Result<(), StoreError> {
+        self.call(key, |_| self.parts.borrow_mut().remove(&id.0)).await.map(drop)
+    }
+}
+
+fn slice(objects: &BTreeMap<Key, Bytes>, piece: &Piece) -> Option<Bytes> {
+    let (start, length) = (piece.start as usize, piece.length as usize);
+    let bytes = objects.get(&piece.key)?;
+    (bytes.len() >= start + length).then(|| bytes.slice(start..start + length))
+}
+
 thread_local! {
     /// The calls that wait for the end of their wave.
     static WAITING: RefCell<Vec<(Rc<Cell<bool>>, Waker)>> = RefCell::default();
 }
 
 /// Waits for the end of the current wave.
-async fn take_a_turn() {
+pub async fn take_a_turn() {
     let is_over = Rc::new(Cell::new(false));
     poll_fn(|context| {
         if is_over.get() {

@@ -5,6 +5,8 @@
 //! in the filter, a stand-in in tests).
 
 mod bucket;
+mod bucket_parts;
+mod compose;
 mod fault;
 pub mod layout;
 #[cfg(test)]
@@ -12,6 +14,7 @@ pub mod memory;
 mod objects;
 mod repositories;
 mod s3;
+mod uploads;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -21,7 +24,8 @@ use crate::registry::reference::{Digest, Name, Tag};
 pub use bucket::Bucket;
 pub use fault::{Fault, StoreError, StoreErrorKind};
 pub use objects::{Condition, Content, Cursor, Listed, Object, Objects, Page, Version};
-pub use s3::{Http, HttpError, HttpRequest, HttpResponse};
+pub use s3::{Http, HttpError, HttpRequest, HttpResponse, Patience, error_code};
+pub use uploads::{Chunk, Progress, Session, SessionState, Uploads};
 
 /// How many storage calls one request makes at a time, at most, where their number depends on what
 /// a client or the store's content says. It is more than any ordinary manifest has references.
@@ -65,6 +69,9 @@ pub trait Store {
     /// The content stored under the digest, if it is no larger than a manifest may be. Nobody has
     /// verified it.
     async fn content(&self, digest: &Digest) -> Result<Content, StoreError>;
+
+    /// Whether there is content under the digest, in whatever repository.
+    async fn has_content(&self, digest: &Digest) -> Result<bool, StoreError>;
 
     /// Whether the blob is in the repository and its content is there. Two calls, together.
     async fn has_blob(&self, name: &Name, digest: &Digest) -> Result<bool, StoreError>;

@@ -30,6 +30,10 @@ impl<O: Objects> Store for O {
         self.read_content(&layout::content(digest)).await
     }
 
+    async fn has_content(&self, digest: &Digest) -> Result<bool, StoreError> {
+        self.exists(&layout::content(digest)).await
+    }
+
     async fn has_blob(&self, name: &Name, digest: &Digest) -> Result<bool, StoreError> {
         is_linked_and_there(self, &layout::blob_link(name, digest), digest).await
     }

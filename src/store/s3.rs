@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use quick_xml::Reader;
-use quick_xml::escape::resolve_predefined_entity;
+use quick_xml::escape::{escape, resolve_predefined_entity};
 use quick_xml::events::{BytesRef, Event};
 use thiserror::Error;
 
@@ -22,6 +22,17 @@ pub struct HttpRequest {
     pub body: Bytes,
     /// Whether the answer's `ETag` is needed. Reading a header has its price.
     pub wants_version: bool,
+    /// How long the answer may take.
+    pub patience: Patience,
+}
+
+/// How long the store may take over a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// As long as `store.timeout_ms` says.
+    Ordinary,
+    /// As long as `store.copy_timeout_ms` says: it moves a good deal of data.
+    Copy,
 }
 
 /// The store's answer.
@@ -59,19 +70,41 @@ pub trait Http {
 
 /// The `Code` of an S3 error document, if `body` is one.
 pub fn error_code(body: &[u8]) -> Option<String> {
+    text_at(body, &["Error", "Code"])
+}
+
+/// The text of the first element with this path in an XML document, if `body` is one.
+pub fn text_at(body: &[u8], wanted: &[&str]) -> Option<String> {
     let mut reader = Reader::from_str(std::str::from_utf8(body).ok()?);
-    let mut path = Vec::new();
+    let mut path: Vec<String> = Vec::new();
+    let mut text = String::new();
     loop {
         match reader.read_event().ok()? {
-            Event::Start(element) => path.push(element.local_name().as_ref().to_owned()),
+            Event::Start(element) => {
+                path.push(element.local_name().as_ref().to_owned());
+                text.clear();
+            }
+            Event::Text(piece) => text.push_str(&piece),
+            Event::GeneralRef(reference) => text.push(resolve(&reference)?),
+            Event::End(_) if path == wanted => return Some(text.trim().to_owned()),
             Event::End(_) => {
                 path.pop();
             }
-            Event::Text(text) if path == ["Error", "Code"] => return Some(text.trim().to_owned()),
             Event::Eof => return None,
             _ => {}
         }
     }
+}
+
+/// The document that completes a multipart upload: its parts, by the entity tags that the store gave
+/// them, in their order.
+pub fn parts_document<'a>(tags: impl IntoIterator<Item = &'a str>) -> String {
+    let part = |(number, tag): (u32, &str)| {
+        let tag = escape(tag);
+        format!("<Part><PartNumber>{number}</PartNumber><ETag>{tag}</ETag></Part>")
+    };
+    let parts: String = (1..).zip(tags).map(part).collect();
+    format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>")
 }
 
 /// One page of `ListObjectsV2`.
@@ -152,6 +185,21 @@ mod tests {
         ] {
             assert_eq!(error_code(body.as_bytes()).as_deref(), code, "{body}");
         }
+    }
+
+    #[test]
+    fn texts_are_found_by_their_path() {
+        let body = b"<CopyPartResult xmlns=\"x\"><ETag>&quot;a&#98;&quot;</ETag></CopyPartResult>";
+        let tag = text_at(body, &["CopyPartResult", "ETag"]);
+        assert_eq!(tag.as_deref(), Some("\"ab\""));
+        assert_eq!(text_at(body, &["CopyObjectResult", "ETag"]), None);
+        assert_eq!(text_at(b"<a><b>", &["a", "b"]), None);
+        let document = parts_document(["\"a\"", "b"]);
+        assert_eq!(
+            document,
+            "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>&quot;a&quot;</ETag></Part>\
+             <Part><PartNumber>2</PartNumber><ETag>b</ETag></Part></CompleteMultipartUpload>"
+        );
     }
 
     #[test]

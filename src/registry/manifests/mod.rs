@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
     use crate::registry::reference::Algorithm;
-    use crate::registry::{Answer, Body, Settings, handle};
+    use crate::registry::{Answer, Body, Settings, Stamp, handle};
     use crate::store::memory::{MemoryStore, run};
     use crate::store::{StoreErrorKind, layout};
 
@@ -199,6 +199,7 @@ mod tests {
                 headers: map,
                 body: Body::None,
                 resources: Vec::new(),
+                stamp: Stamp::default(),
             };
             match run(handle(request, &self.store, &Settings::default())) {
                 (Answer::Reply(response), waves) => (response, waves),

@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, Response};
 use serde_json::{Value, json};
 
 use crate::registry::reference::{Digest, Name};
-use crate::registry::{Answer, Body, Request, Settings, handle};
+use crate::registry::{Answer, Body, Request, Settings, Stamp, handle};
 use crate::store::memory::{MemoryStore, run};
 
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -40,7 +40,14 @@ impl Scene {
             map.append(name, value.parse().expect("a header's value"));
         }
         let target = format!("/v2/a/b/manifests/{reference}");
-        let request = Request { method, target, headers: map, body, resources: Vec::new() };
+        let request = Request {
+            method,
+            target,
+            headers: map,
+            body,
+            resources: Vec::new(),
+            stamp: Stamp::default(),
+        };
         match run(handle(request, &self.store, &self.settings)) {
             (Answer::Reply(response), waves) => (response, waves),
             (Answer::Stream(_), _) => panic!("manifests are not streamed"),

@@ -1,0 +1,175 @@
+//! An exchange whose body Envoy's router streams to the store.
+//!
+//! The end of the body is held back until the handler lets it go. The store's answer is never passed
+//! on: the handler's own takes its place.
+
+use std::rc::Rc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::BufferType;
+
+use super::inbox::Inbox;
+use super::task::Task;
+use super::{ERROR_DOCUMENT_LIMIT, Registry, headers, replace_buffer};
+use crate::registry::error::{Error, ErrorCode};
+use crate::registry::{Answer, Request, WriteAnswer, handle_streamed};
+
+/// How much of a body is read and thrown away before it is refused, in bytes: clients that are still
+/// sending may not read the answer.
+const DRAINED_BEFORE_REFUSING: u64 = 8 * 1024 * 1024;
+
+/// What is to be done next.
+pub enum Step {
+    /// Envoy holds what it has.
+    Wait,
+    /// Envoy sends on what it has.
+    GoOn,
+    /// The client gets this.
+    Reply(Response<Bytes>),
+}
+
+/// A streamed upload.
+pub struct Upload {
+    registry: Rc<Registry>,
+    inbox: Rc<Inbox>,
+    task: Task<Answer>,
+    /// The handler's answer, while it can't be given yet.
+    reply: Option<Response<Bytes>>,
+    /// Whether the body goes to the store. Otherwise it is thrown away.
+    is_routed: bool,
+    /// Whether Envoy holds the end of the body.
+    is_held: bool,
+    /// How much has been thrown away, in bytes.
+    drained: u64,
+    /// The store's answer, as far as it has come.
+    answer: Option<(StatusCode, Vec<u8>)>,
+}
+
+impl Upload {
+    /// Hands the request to its handler, which has not run yet.
+    pub fn new(registry: &Rc<Registry>, request: Request) -> Self {
+        let inbox = Rc::new(Inbox::new(&request));
+        let (shared, incoming) = (Rc::clone(registry), Rc::clone(&inbox));
+        let answer = async move {
+            handle_streamed(request, &*incoming, &shared.bucket, &shared.settings).await
+        };
+        Self {
+            registry: Rc::clone(registry),
+            inbox,
+            task: Task::new(answer),
+            reply: None,
+            is_routed: false,
+            is_held: false,
+            drained: 0,
+            answer: None,
+        }
+    }
+
+    /// Whether the response that comes is the store's.
+    pub fn is_routed(&self) -> bool {
+        self.is_routed
+    }
+
+    /// Runs the handler as far as it gets.
+    pub fn advance(&mut self) -> Step {
+        if self.reply.is_none()
+            && let Poll::Ready(answer) = self.task.poll()
+        {
+            self.reply = Some(reply(answer));
+        }
+        if let Some(write) = self.inbox.take_write() {
+            headers::rewrite_request(&self.registry.bucket.write_request(&write));
+            self.is_routed = true;
+        }
+        let may_reply =
+            self.is_routed || self.inbox.is_whole() || self.drained > DRAINED_BEFORE_REFUSING;
+        match self.reply.take() {
+            Some(reply) if may_reply => Step::Reply(reply),
+            Some(reply) => {
+                self.reply = Some(reply);
+                Step::Wait
+            }
+            None if self.is_routed && (self.inbox.is_released() || !self.inbox.is_whole()) => {
+                Step::GoOn
+            }
+            None => Step::Wait,
+        }
+    }
+
+    /// The next `size` bytes of the body are there.
+    pub fn take(&mut self, size: usize, end_of_stream: bool) -> Step {
+        if !self.is_routed {
+            replace_buffer(BufferType::HttpRequestBody, size, b"");
+            self.drained += size as u64;
+            self.inbox.push(size, None, end_of_stream);
+        } else if !self.inbox.is_whole() {
+            let wanted = size > 0 && self.inbox.wants_bytes();
+            let bytes = match wanted {
+                true => hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten(),
+                false => None,
+            };
+            self.inbox.push(size, bytes, end_of_stream);
+        }
+        let step = self.advance();
+        self.is_held |= self.is_routed && matches!(step, Step::Wait);
+        step
+    }
+
+    /// The body has ended, with trailers.
+    pub fn end(&mut self) -> Step {
+        self.inbox.end();
+        let step = self.advance();
+        self.is_held |= self.is_routed && matches!(step, Step::Wait);
+        step
+    }
+
+    /// Something that the handler may have waited for has happened. [`Step::GoOn`] means that Envoy has
+    /// to be told to send on what it holds.
+    pub fn wake(&mut self) -> Step {
+        match self.advance() {
+            Step::GoOn if !std::mem::take(&mut self.is_held) => Step::Wait,
+            step => step,
+        }
+    }
+
+    /// The store's answer begins.
+    pub fn begin_answer(&mut self, status: StatusCode, end_of_stream: bool) -> Step {
+        self.answer = Some((status, Vec::new()));
+        if end_of_stream { self.end_answer() } else { Step::Wait }
+    }
+
+    /// The next `size` bytes of the store's answer are there.
+    pub fn take_answer(&mut self, size: usize, end_of_stream: bool) -> Step {
+        if let Some((_, document)) = &mut self.answer {
+            let room = ERROR_DOCUMENT_LIMIT.saturating_sub(document.len());
+            let read = hostcalls::get_buffer(BufferType::HttpResponseBody, 0, size.min(room));
+            document.extend(read.ok().flatten().unwrap_or_default());
+        }
+        replace_buffer(BufferType::HttpResponseBody, size, b"");
+        if end_of_stream { self.end_answer() } else { Step::Wait }
+    }
+
+    fn end_answer(&mut self) -> Step {
+        if let Some((status, document)) = self.answer.take() {
+            self.inbox.answer(WriteAnswer { status, document: document.into() });
+        }
+        // Whatever is left of the body has no one to go to.
+        match self.advance() {
+            Step::GoOn => Step::Wait,
+            step => step,
+        }
+    }
+}
+
+fn reply(answer: Answer) -> Response<Bytes> {
+    match answer {
+        Answer::Reply(response) => response,
+        Answer::Stream(_) => {
+            let message = "an upload can't be answered with a blob";
+            Error::new(ErrorCode::Unknown, message).into_response()
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `PATCH`: the next chunk of an upload.
+
+use bytes::Bytes;
+use futures::future::try_join;
+use http::{Response, StatusCode};
+
+use super::{
+    Place, check_length, content_range, elsewhere, fresh_id, hasher_after, progress_at,
+    progress_reply, session_state,
+};
+use crate::registry::Request;
+use crate::registry::error::Error;
+use crate::registry::hasher::Hasher;
+use crate::registry::incoming::{Hashing, Incoming, WriteTarget, whole_length};
+use crate::registry::reference::UploadId;
+use crate::store::{Chunk, Progress, Session, Store, Uploads};
+
+/// `PATCH`: the stream, with the session looked up beside it in one wave, and two calls after it.
+pub async fn append(
+    request: &Request,
+    incoming: &impl Incoming,
+    store: &(impl Store + Uploads),
+    session: &Session,
+) -> Result<Response<Bytes>, Error> {
+    let place = Place::of(request)?;
+    let range = content_range(request)?;
+    if incoming.is_empty() {
+        let progress = progress_at(store, session, place).await?;
+        let place = Place::at(progress.offset(), place.algorithm);
+        return Ok(progress_reply(StatusCode::ACCEPTED, session, place));
+    }
+    check_place(store, session, place, range).await?;
+    if let Some(length) = incoming.announced() {
+        check_length(range, length)?;
+    }
+    let id = fresh_id(request, "chunk");
+    let taken = take_chunk(incoming, store, session, place, &id).await?;
+    check_length(range, taken.length)?;
+    incoming.complete().await.judge()?;
+    let before = taken.before.offset();
+    let progress = taken.progress(id);
+    store.record_progress(session, before, &progress).await?;
+    let place = Place::at(progress.offset(), place.algorithm);
+    Ok(progress_reply(StatusCode::ACCEPTED, session, place))
+}
+
+/// A chunk whose end is still held back.
+pub struct TakenChunk {
+    /// What the session had before.
+    pub before: Progress,
+    /// The chunk's length in bytes.
+    pub length: u64,
+    /// The hash of it all, if it could be taken.
+    pub hasher: Option<Hasher>,
+}
+
+impl TakenChunk {
+    /// What the session has with the chunk, of the given id.
+    pub fn progress(self, id: UploadId) -> Progress {
+        let mut chunks = self.before.chunks;
+        chunks.push(Chunk { id, length: self.length });
+        Progress { chunks, hash: self.hasher }
+    }
+}
+
+/// Refuses a range that does not begin where the client itself says that the session is.
+pub async fn check_place(
+    store: &(impl Store + Uploads),
+    session: &Session,
+    place: Place,
+    range: Option<(u64, u64)>,
+) -> Result<(), Error> {
+    match (range, place.offset) {
+        (Some((first, _)), Some(offset)) if first != offset => {
+            let state = session_state(store, session).await?;
+            Err(elsewhere(session, place, state.offset))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Streams a body into the session, all but its end, and looks up meanwhile what the session has.
+pub async fn take_chunk(
+    incoming: &impl Incoming,
+    store: &(impl Store + Uploads),
+    session: &Session,
+    place: Place,
+    id: &UploadId,
+) -> Result<TakenChunk, Error> {
+    let hashing = match place.offset {
+        Some(0) => Hashing::With(Box::new(Hasher::new(place.algorithm))),
+        _ => Hashing::Later,
+    };
+    let is_later = matches!(hashing, Hashing::Later);
+    incoming.forward(WriteTarget::Chunk(session.clone(), id.clone()), None, hashing);
+    let look_up = async {
+        let before = progress_at(store, session, place).await?;
+        if is_later {
+            incoming.hash_with(hasher_after(&before, place.algorithm));
+        }
+        Ok::<_, Error>(before)
+    };
+    let (before, length) = try_join(look_up, whole_length(incoming)).await?;
+    Ok(TakenChunk { before, length, hasher: incoming.take_hasher() })
+}
