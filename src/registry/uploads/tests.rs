@@ -14,6 +14,12 @@ use crate::store::memory::Effect;
 
 const WHOLE: &[u8] = b"a blob's content";
 
+/// A way to upload [`WHOLE`], with what it is called.
+type Way<'a> = (&'a str, &'a dyn Fn(&Scene) -> Response<Bytes>);
+
+/// A request about an upload, with the status and the code it is refused with.
+type Refusal<'a> = (&'a str, &'a [(HeaderName, &'a str)], u16, &'a str);
+
 fn sha512(content: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha512, content)
 }
@@ -25,7 +31,7 @@ fn range(response: &Response<Bytes>) -> &str {
 #[test]
 fn a_blob_is_uploaded_in_every_way_and_nothing_else_stays() {
     for digest in [digest_of(WHOLE), sha512(WHOLE)] {
-        let ways: &[(&str, &dyn Fn(&Scene) -> Response<Bytes>)] = &[
+        let ways: &[Way] = &[
             ("POST alone", &|scene| {
                 let target = with_digest("/v2/a/blobs/uploads/", &digest);
                 scene.send(Method::POST, &target, &[], WHOLE).0
@@ -156,7 +162,7 @@ fn a_chunk_that_does_not_come_next_is_refused_with_what_does() {
     let second = scene.append(&first, &WHOLE[..5]);
     let chunked = (TRANSFER_ENCODING, "chunked");
     let far = format!("{}?offset=9", first.split('?').next().expect("a path"));
-    let rows: &[(&str, &[(HeaderName, &str)], u16, &str)] = &[
+    let rows: &[Refusal] = &[
         (&first, &[], 416, "RANGE_INVALID"),
         (&first, &[(CONTENT_RANGE, "0-4")], 416, "RANGE_INVALID"),
         (&second, &[(CONTENT_RANGE, "0-4")], 416, "RANGE_INVALID"),
