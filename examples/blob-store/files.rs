@@ -36,7 +36,11 @@ const MIN_PART: u64 = 5 * 1024 * 1024;
 const MAX_KEYS: i32 = 1000;
 
 /// The buckets below one folder.
-pub struct Files(Arc<Tree>);
+pub struct Files {
+    tree: Arc<Tree>,
+    /// Whether writes must announce their length, as some stores want it.
+    requires_length: bool,
+}
 
 struct Tree {
     root: PathBuf,
@@ -51,7 +55,7 @@ struct Tree {
 }
 
 impl Files {
-    pub fn open(root: &Path) -> io::Result<Self> {
+    pub fn open(root: &Path, requires_length: bool) -> io::Result<Self> {
         let private = root.join(".blob-store");
         let tree = Tree {
             root: root.to_owned(),
@@ -63,7 +67,7 @@ impl Files {
         };
         fs::create_dir_all(&tree.staging)?;
         fs::create_dir_all(&tree.uploads)?;
-        Ok(Self(Arc::new(tree)))
+        Ok(Self { tree: Arc::new(tree), requires_length })
     }
 
     /// Runs file work off the threads that serve the sockets.
@@ -71,7 +75,7 @@ impl Files {
         &self,
         work: impl FnOnce(&Tree) -> S3Result<T> + Send + 'static,
     ) -> S3Result<T> {
-        let tree = Arc::clone(&self.0);
+        let tree = Arc::clone(&self.tree);
         tokio::task::spawn_blocking(move || work(&tree))
             .await
             .map_err(|error| internal(io::Error::other(error)))?
@@ -195,6 +199,9 @@ impl S3 for Files {
         let input = request.input;
         if input.content_md5.is_some() {
             return Err(s3_error!(NotImplemented, "Content-MD5"));
+        }
+        if self.requires_length && input.content_length.is_none() {
+            return Err(s3_error!(MissingContentLength));
         }
         let conditions = Conditions::new(input.if_match, input.if_none_match)?;
         let expected = Checksum {

@@ -14,3 +14,4 @@ mod push;
 mod round_trips;
 mod streaming;
 mod support;
+mod uploads;

@@ -63,6 +63,20 @@ impl Bootstrap {
         self.with(cluster, &format!("{cluster}{SIGNING}"))
     }
 
+    /// Spools bodies of unknown length, as the production bootstrap does.
+    pub fn spooling(self) -> Self {
+        let filter =
+            production("# Off, but for the routes below", "- name: envoy.filters.http.router");
+        let routes = production("# Blobs on their way in", "# The limit above counts only");
+        let router = "- name: envoy.filters.http.router";
+        let upload_routes = {
+            let start = self.text.find("# Blobs on their way in").expect("routes for uploads");
+            let end = self.text.find("# The limit above counts only").expect("a last route");
+            self.text[start..end].to_owned()
+        };
+        self.with(router, &format!("{filter}{router}")).with(&upload_routes, routes)
+    }
+
     /// Has Envoy check the bootstrap and gives what it says.
     pub async fn validate(&self) -> Output {
         let folder = TempDir::new().expect("a temporary folder");
@@ -91,6 +105,13 @@ impl Bootstrap {
             .kill_on_drop(true);
         command
     }
+}
+
+/// What the production bootstrap has between two texts, the first one included.
+fn production(from: &str, to: &str) -> &'static str {
+    let start = PRODUCTION.find(from).expect("the text is in the bootstrap");
+    let length = PRODUCTION[start..].find(to).expect("the text is in the bootstrap");
+    &PRODUCTION[start..start + length]
 }
 
 /// A running Envoy. It ends when this is dropped.
@@ -124,6 +145,11 @@ impl Envoy {
         let admin = admin.await;
         let address = wait_for("Envoy's listener", async || listener(admin).await);
         Self { address: address.await, process, folder }
+    }
+
+    /// Ends Envoy at once, in the middle of whatever it does.
+    pub async fn kill(mut self) {
+        self.process.kill().await.expect("Envoy runs");
     }
 
     /// Envoy's log so far.
