@@ -18,6 +18,7 @@ mod support;
 
 use support::blob_store::{ACCESS_KEY, BlobStore, SECRET_KEY};
 use support::client;
+use support::docker_registry::DockerRegistry;
 use support::process::{output, tool};
 use support::stand_in::{Behaviour, StandIn};
 use support::tree::Tree;
@@ -198,14 +199,15 @@ async fn a_dry_run_tells_what_would_go_and_removes_nothing() {
 #[tokio::test]
 async fn listings_are_read_to_their_end() {
     let mut bucket = Bucket::new();
-    let session = |name: &str| format!("{REPOSITORIES}/{name}/_uploads/1");
-    for number in 0..1001 {
-        let started_at = format!("{}/startedat", session(&format!("many/{number}")));
-        bucket.write(&started_at, &time(OLD), OLD, false);
-        // Of this one session, the newest object is on the second page.
-        bucket.write(&format!("{}/progress/{number:020}", session("slow")), "", OLD, true);
+    // What counts is on the second page: a repository, and the newest object of a session.
+    let slow = format!("{REPOSITORIES}/slow/_uploads/1");
+    for number in 1000..2001 {
+        bucket.write(&format!("{REPOSITORIES}/many/{number}/other"), "", OLD, true);
+        bucket.write(&format!("{slow}/progress/{number}"), "", OLD, true);
     }
-    bucket.write(&format!("{}/startedat", session("slow")), &time(OLD), YOUNG, true);
+    bucket.write(&format!("{slow}/startedat"), &time(OLD), YOUNG, true);
+    let old = format!("{REPOSITORIES}/many/last/_uploads/1/startedat");
+    bucket.write(&old, &time(OLD), OLD, false);
     let store = BlobStore::open(bucket.root.path()).await;
     let uploads = bucket.root.path().join(".blob-store/uploads");
     for number in 0..1001 {
@@ -263,6 +265,27 @@ async fn old_multipart_uploads_of_blobs_are_aborted() {
     }
 }
 
+#[tokio::test]
+async fn what_distribution_began_is_found() {
+    let bucket = Bucket::new();
+    let peer = DockerRegistry::start(&bucket.root.path().join("registry")).await;
+    let begun = client::send_body(peer.address, Method::POST, "/v2/a/b/blobs/uploads/", &[], "");
+    let location = begun.await.headers()["location"].to_str().expect("a URL").to_owned();
+    let (_, path) = location.split_once("/v2/").expect("a path of the API");
+    let sent =
+        client::send_body(peer.address, Method::PATCH, &format!("/v2/{path}"), &[], "bytes").await;
+    assert_eq!((sent.status().as_u16(), bucket.keys().len() > 1), (202, true));
+    let store = BlobStore::open(bucket.root.path()).await;
+
+    let young = purge(store.address, DAY, &[]).await;
+    assert_eq!((young.status, bucket.keys().len() > 1), (Some(0), true), "{:?}", young.stderr);
+    let old = purge(store.address, &["--older-than", "0s"], &[]).await;
+
+    assert_eq!((old.status, old.stderr.len()), (Some(0), 0), "{:?}", old.stderr);
+    assert!(old.stdout[0].starts_with("removed a/b "), "{:?}", old.stdout);
+    assert_eq!(bucket.keys(), BTreeSet::new());
+}
+
 /// A store with one repository and two sessions in it, both old, each with a chunk.
 async fn two_sessions(
     script: impl Fn(&str) -> Option<Behaviour> + Send + Sync + 'static,
@@ -300,7 +323,7 @@ async fn what_fails_in_one_session_leaves_its_start_and_does_not_stop_the_others
     const BUSY: &str = "<Error><Code>SlowDown</Code><Message>Less, please</Message></Error>";
     for (fault, told) in [
         (Behaviour::Answer(503, BUSY), "503 SlowDown: Less, please"),
-        (Behaviour::Answer(500, "oops"), "500"),
+        (Behaviour::Answer(500, "oops"), "the store answered 500"),
         (Behaviour::Reset, "can't be reached"),
     ] {
         let store = two_sessions(move |key| key.ends_with("/1/zone").then(|| fault.clone())).await;

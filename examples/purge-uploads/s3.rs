@@ -35,7 +35,7 @@ pub enum Fault {
     #[error("the store can't be reached: {0}")]
     Connection(#[from] ureq::Error),
     /// An answer that is an error.
-    #[error("the store answered {status} {code}: {message}")]
+    #[error("the store answered {status}{}", explained(code, message))]
     Status {
         /// The HTTP status.
         status: u16,
@@ -255,6 +255,16 @@ fn read(mut response: ureq::http::Response<ureq::Body>) -> Result<Vec<u8>, Fault
     Err(Fault::Status { status: status.as_u16(), code, message })
 }
 
+/// What an error document adds to the status, in one line whatever the store writes.
+fn explained(code: &str, message: &str) -> String {
+    let words = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    match (code, words.as_str()) {
+        ("", _) => String::new(),
+        (code, "") => format!(" {code}"),
+        (code, words) => format!(" {code}: {words}"),
+    }
+}
+
 fn if_there<T>(outcome: Result<T, Fault>) -> Result<Option<T>, Fault> {
     match outcome {
         Ok(value) => Ok(Some(value)),
@@ -321,6 +331,18 @@ mod tests {
         assert!(!page.is_truncated);
         assert_eq!(page.upload, [upload]);
         assert!(needed(page.next_key_marker, "NextKeyMarker").is_err());
+    }
+
+    #[test]
+    fn an_error_is_told_in_one_line() {
+        for (code, message, told) in [
+            ("SlowDown", "Less,\n  please", "the store answered 503 SlowDown: Less, please"),
+            ("SlowDown", "", "the store answered 503 SlowDown"),
+            ("", "", "the store answered 503"),
+        ] {
+            let (code, message) = (code.to_owned(), message.to_owned());
+            assert_eq!(Fault::Status { status: 503, code, message }.to_string(), told);
+        }
     }
 
     #[test]
