@@ -356,6 +356,38 @@ impl S3 for Files {
         }))
     }
 
+    async fn list_multipart_uploads(
+        &self,
+        request: S3Request<ListMultipartUploadsInput>,
+    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+        let input = request.input;
+        if input.encoding_type.is_some() || input.delimiter.is_some() {
+            return Err(s3_error!(NotImplemented, "encoding-type or delimiter"));
+        }
+        let bucket = input.bucket.clone();
+        let prefix = input.prefix.clone().unwrap_or_default();
+        let markers = input.key_marker.clone().map(|key| (key, input.upload_id_marker.clone()));
+        let mut uploads = self.run(move |tree| tree.list_uploads(&bucket, &prefix)).await?;
+        uploads.retain(|upload| markers.as_ref().is_none_or(|markers| is_after(upload, markers)));
+        let max_uploads = input.max_uploads.unwrap_or(MAX_KEYS).clamp(1, MAX_KEYS);
+        let limit = usize::try_from(max_uploads).unwrap_or_default();
+        let is_truncated = uploads.len() > limit;
+        uploads.truncate(limit);
+        let last = uploads.last().filter(|_| is_truncated);
+        Ok(S3Response::new(ListMultipartUploadsOutput {
+            bucket: Some(input.bucket),
+            prefix: input.prefix,
+            key_marker: input.key_marker,
+            upload_id_marker: input.upload_id_marker,
+            max_uploads: Some(max_uploads),
+            is_truncated: Some(is_truncated),
+            next_key_marker: last.and_then(|upload| upload.key.clone()),
+            next_upload_id_marker: last.and_then(|upload| upload.upload_id.clone()),
+            uploads: Some(uploads),
+            ..Default::default()
+        }))
+    }
+
     async fn upload_part(
         &self,
         request: S3Request<UploadPartInput>,
@@ -578,6 +610,35 @@ impl Tree {
             .and_then(|()| fs::write(folder.join("object"), format!("{bucket}/{key}")))
             .map_err(internal)?;
         Ok(id)
+    }
+
+    /// The uploads for keys that begin with `prefix`, by key and then by id.
+    fn list_uploads(&self, bucket: &str, prefix: &str) -> S3Result<Vec<MultipartUpload>> {
+        self.bucket(bucket)?;
+        let mut uploads = Vec::new();
+        for id in sorted_entries(&self.uploads).map_err(internal)? {
+            let id = id.trim_end_matches('/');
+            let file = self.uploads.join(id).join("object");
+            // Completed or aborted since the folder was read: then it isn't listed.
+            let Ok((object, metadata)) = fs::read_to_string(&file).and_then(|object| {
+                let metadata = fs::metadata(&file)?;
+                Ok((object, metadata))
+            }) else {
+                continue;
+            };
+            let key = object.strip_prefix(bucket).and_then(|rest| rest.strip_prefix('/'));
+            let Some(key) = key.filter(|key| key.starts_with(prefix)) else {
+                continue;
+            };
+            uploads.push(MultipartUpload {
+                key: Some(key.to_owned()),
+                upload_id: Some(id.to_owned()),
+                initiated: metadata.modified().ok().map(Timestamp::from),
+                ..Default::default()
+            });
+        }
+        uploads.sort_by(|one, next| one.key.cmp(&next.key));
+        Ok(uploads)
     }
 
     /// The folder of an upload, which must be for this very object.
@@ -846,6 +907,14 @@ fn list_folder(folder: &Path, base: &str, query: &Query, page: &mut Page) -> io:
         }
     }
     Ok(())
+}
+
+/// Whether an upload comes after the one that the markers name. Without an id they name all of a key.
+fn is_after(upload: &MultipartUpload, (key, id): &(String, Option<String>)) -> bool {
+    match (upload.key.as_ref(), id) {
+        (Some(of), Some(id)) if of == key => upload.upload_id.as_ref() > Some(id),
+        (of, _) => of > Some(key),
+    }
 }
 
 fn holds_key_after(folder: &Path, base: &str, after: &str) -> io::Result<bool> {
