@@ -89,7 +89,8 @@ impl Bootstrap {
             return self.text.clone();
         }
         let store = r#""store": {"#;
-        self.text.replace(store, &format!(r#"{store} "timeout_ms": 60000,"#))
+        self.text
+            .replace(store, &format!(r#"{store} "timeout_ms": 60000, "copy_timeout_ms": 180000,"#))
     }
 
     fn command(&self, folder: &TempDir) -> Command {
