@@ -116,6 +116,61 @@ pub fn offset_of_progress(name: &Name, id: &UploadId, key: &Key) -> Option<u64> 
     rest.strip_prefix("progress/")?.parse().ok()
 }
 
+/// What an object is, as far as that matters to whoever keeps a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// Content under its digest, which never changes.
+    Content(Digest),
+    /// That a repository of this shard has a manifest or a blob.
+    Link(u8),
+    /// What a tag of a repository of this shard points at.
+    Tag(u8),
+    /// Anything else.
+    Other,
+}
+
+impl Kind {
+    /// The shard of the repository. Repositories are spread evenly over 64 of them.
+    pub fn shard(&self) -> Option<u8> {
+        match self {
+            Self::Link(shard) | Self::Tag(shard) => Some(*shard),
+            Self::Content(_) | Self::Other => None,
+        }
+    }
+}
+
+/// What the object of this key is.
+pub fn kind(key: &Key) -> Kind {
+    let Some(rest) = key.as_str().strip_prefix("docker/registry/v2/") else {
+        return Kind::Other;
+    };
+    if let Some(blob) = rest.strip_prefix("blobs/") {
+        let mut parts = blob.split('/');
+        let (algorithm, hex) = (parts.next(), parts.nth(1));
+        let digest = algorithm.zip(hex).map(|(algorithm, hex)| format!("{algorithm}:{hex}"));
+        return digest.and_then(|text| text.parse().ok()).map_or(Kind::Other, Kind::Content);
+    }
+    // No part of a repository's name begins with an underscore.
+    let repository = rest.strip_prefix("repositories/").and_then(|rest| rest.split_once("/_"));
+    match repository {
+        Some((name, rest)) if rest.starts_with("layers/") => Kind::Link(shard(name)),
+        Some((name, rest)) if rest.starts_with("manifests/revisions/") => Kind::Link(shard(name)),
+        Some((name, rest))
+            if rest.starts_with("manifests/tags/") && rest.ends_with("/current/link") =>
+        {
+            Kind::Tag(shard(name))
+        }
+        _ => Kind::Other,
+    }
+}
+
+/// FNV-1a, folded: all that is wanted is that names are spread out.
+fn shard(name: &str) -> u8 {
+    let mix = |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    let hash = name.bytes().fold(0x811c_9dc5, mix);
+    ((hash ^ hash >> 16) & 63) as u8
+}
+
 /// The object on which it is tried whether the store verifies checksums.
 pub fn checksum_probe() -> Key {
     Key("moorage/probes/checksums".to_owned())
@@ -137,6 +192,31 @@ mod tests {
 
     use super::*;
     use crate::registry::reference::Algorithm;
+
+    #[test]
+    fn keys_tell_what_may_be_kept() {
+        let name: Name = "a/b".parse().expect("a valid name");
+        let other: Name = "a".parse().expect("a valid name");
+        let tag: Tag = "1.0".parse().expect("a valid tag");
+        let id = UploadId::from_random(0);
+        for digest in [Digest::of(Algorithm::Sha256, b"x"), Digest::of(Algorithm::Sha512, b"x")] {
+            let shard = kind(&blob_link(&name, &digest)).shard();
+            assert!(shard.is_some());
+            assert_ne!(shard, kind(&blob_link(&other, &digest)).shard());
+            for (key, expected) in [
+                (content(&digest), Kind::Content(digest.clone())),
+                (blob_link(&name, &digest), Kind::Link(shard.unwrap_or_default())),
+                (manifest_link(&name, &digest), Kind::Link(shard.unwrap_or_default())),
+                (tag_link(&name, &tag), Kind::Tag(shard.unwrap_or_default())),
+                (tag_history(&name, &tag, &digest), Kind::Other),
+                (referrer(&name, &digest, &digest), Kind::Other),
+                (upload_start(&name, &id), Kind::Other),
+                (checksum_probe(), Kind::Other),
+            ] {
+                assert_eq!(kind(&key), expected, "{key:?}");
+            }
+        }
+    }
 
     #[test]
     fn keys_are_those_of_distribution() {

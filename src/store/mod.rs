@@ -6,8 +6,10 @@
 
 mod bucket;
 mod bucket_parts;
+mod cache;
 mod compose;
 mod fault;
+mod flight;
 pub mod layout;
 #[cfg(test)]
 pub mod memory;
@@ -22,8 +24,9 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use crate::registry::reference::{Digest, Name, Tag};
 
 pub use bucket::Bucket;
+pub use cache::{CacheSettings, Cached, Surroundings};
 pub use fault::{Fault, StoreError, StoreErrorKind};
-pub use objects::{Condition, Content, Cursor, Listed, Object, Objects, Page, Version};
+pub use objects::{Condition, Content, Cursor, Listed, Object, Objects, Page, Verified, Version};
 pub use s3::{Http, HttpError, HttpRequest, HttpResponse, Patience, error_code};
 pub use uploads::{Chunk, Progress, Session, SessionState, Uploads};
 

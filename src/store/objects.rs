@@ -1,17 +1,21 @@
 //! Objects: what a bucket can do, without a thought of registries.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
+use std::rc::Rc;
 
 use bytes::Bytes;
 
 use super::fault::StoreError;
 use super::layout::Key;
+use crate::registry::media_type::MediaType;
 
 /// What reading some content gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// All of it, not yet verified.
     Whole(Bytes),
+    /// All of it, and it is what its digest says.
+    Verified(Verified),
     /// There is none under that digest.
     Absent,
     /// It is larger than this many bytes, more than the store reads into memory.
@@ -19,6 +23,46 @@ pub enum Content {
         /// The limit, in bytes.
         limit: u64,
     },
+}
+
+impl Content {
+    /// The content, if there is any that can be read, verified or not.
+    pub fn into_bytes(self) -> Option<Bytes> {
+        match self {
+            Self::Whole(bytes) => Some(bytes),
+            Self::Verified(verified) => Some(verified.content),
+            Self::Absent | Self::TooLarge { .. } => None,
+        }
+    }
+
+    /// Whether it is known to match its digest.
+    pub fn is_verified(&self) -> bool {
+        matches!(self, Self::Verified(_))
+    }
+}
+
+/// Content that matches its digest, with what has been found out about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    content: Bytes,
+    media_type: Rc<OnceCell<MediaType>>,
+}
+
+impl Verified {
+    /// Content that has been verified.
+    pub fn new(content: Bytes) -> Self {
+        Self { content, media_type: Rc::default() }
+    }
+
+    /// The content.
+    pub fn content(&self) -> &Bytes {
+        &self.content
+    }
+
+    /// The media type of a manifest; empty until someone has found out.
+    pub fn media_type(&self) -> &OnceCell<MediaType> {
+        &self.media_type
+    }
 }
 
 /// The state of an object, as the store names it (S3's `ETag`). Two states of equal content may have

@@ -49,7 +49,7 @@ async fn delete_manifest(
     }
     // Without a link, an earlier request may have broken off here.
     let had_tags = delete_tags_on(store, name, digest).await?;
-    if let Content::Whole(content) = content
+    if let Some(content) = content.into_bytes()
         && let Some(subject) = subject_of(&content)
     {
         store.remove_referrer(name, &subject, digest).await?;

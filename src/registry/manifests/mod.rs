@@ -20,7 +20,7 @@ use super::manifest::media_type_of;
 use super::media_type::{Accept, MediaType};
 use super::reference::{Digest, Name, Reference};
 use super::{DOCKER_CONTENT_DIGEST, Request};
-use crate::store::{Content, Store};
+use crate::store::{Content, Store, Verified};
 pub use delete::delete;
 pub use put::put;
 
@@ -78,6 +78,12 @@ async fn fetch(
         store.content(&target).await?
     };
     let content = match content {
+        Content::Verified(verified) if target == *digest => {
+            let media_type = media_type_once(&verified, digest)?;
+            let content = verified.content().clone();
+            return Ok(Manifest { digest: digest.clone(), media_type, content });
+        }
+        Content::Verified(verified) => verified.content().clone(),
         Content::Whole(content) => content,
         Content::Absent => return Err(manifest_unknown(name, reference)),
         Content::TooLarge { limit } => {
@@ -92,6 +98,16 @@ async fn fetch(
     let media_type =
         media_type_of(&content).map_err(|error| unservable(digest, &error.to_string()))?;
     Ok(Manifest { digest: digest.clone(), media_type, content })
+}
+
+/// The media type of verified content, which is found out once.
+fn media_type_once(verified: &Verified, digest: &Digest) -> Result<MediaType, Error> {
+    if let Some(media_type) = verified.media_type().get() {
+        return Ok(*media_type);
+    }
+    let media_type = media_type_of(verified.content())
+        .map_err(|error| unservable(digest, &error.to_string()))?;
+    Ok(*verified.media_type().get_or_init(|| media_type))
 }
 
 /// Chooses what is answered for a tag: the stored manifest if the client accepts its type.
