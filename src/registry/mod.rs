@@ -9,10 +9,12 @@ pub mod error;
 mod manifest;
 mod manifests;
 pub mod media_type;
+mod pagination;
 mod policy;
 mod range;
 pub mod reference;
 pub mod route;
+mod tags;
 
 use std::borrow::Cow;
 
@@ -151,9 +153,8 @@ async fn dispatch(
             _ => manifests::get(request, store, &name, &reference).await?,
         })),
         Endpoint::Uploads { .. } | Endpoint::Upload { .. } => Err(Error::method_not_allowed("")),
-        Endpoint::Tags { .. } | Endpoint::Catalog | Endpoint::Referrers { .. } => {
-            Err(Error::method_not_allowed(""))
-        }
+        Endpoint::Tags { name } => Ok(Answer::Reply(tags::list(request, store, &name).await?)),
+        Endpoint::Catalog | Endpoint::Referrers { .. } => Err(Error::method_not_allowed("")),
     }
 }
 
@@ -163,9 +164,9 @@ fn allowed_methods(endpoint: &Endpoint, settings: &Settings) -> &'static str {
         Endpoint::Manifest { .. } if settings.read_only => "GET, HEAD",
         Endpoint::Manifest { .. } if settings.delete_enabled => "GET, HEAD, PUT, DELETE",
         Endpoint::Manifest { .. } => "GET, HEAD, PUT",
-        Endpoint::Base | Endpoint::Blob { .. } => "GET, HEAD",
+        Endpoint::Base | Endpoint::Blob { .. } | Endpoint::Tags { .. } => "GET, HEAD",
         Endpoint::Uploads { .. } | Endpoint::Upload { .. } => "",
-        Endpoint::Tags { .. } | Endpoint::Catalog | Endpoint::Referrers { .. } => "",
+        Endpoint::Catalog | Endpoint::Referrers { .. } => "",
     }
 }
 

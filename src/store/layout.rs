@@ -19,6 +19,7 @@
 //! A link may hold another digest than the one in its key: content that was pushed under a second
 //! algorithm is stored once, under the first.
 
+use super::names::FolderName;
 use crate::registry::reference::{Digest, Name, Tag};
 
 /// An object's key, relative to the configured prefix.
@@ -29,6 +30,11 @@ impl Key {
     /// The key that a listing named.
     pub(super) fn listed(text: &str) -> Self {
         Self(text.to_owned())
+    }
+
+    /// The key of a folder in this one.
+    pub(super) fn folder(&self, name: &impl FolderName) -> Self {
+        Self(format!("{}{}/", self.0, name.as_str()))
     }
 
     /// The key as text. It consists of unreserved characters (RFC 3986, section 2.3) and slashes, so
@@ -79,6 +85,38 @@ pub fn referrer(name: &Name, subject: &Digest, digest: &Digest) -> Key {
 /// What the keys of all tags of a repository begin with; the tag and a slash come next.
 pub fn tags(name: &Name) -> Key {
     in_repository(name, "_manifests/tags/")
+}
+
+/// The folder of all repositories; a name's first component and a slash come next.
+pub fn all_repositories() -> Key {
+    Key("docker/registry/v2/repositories/".to_owned())
+}
+
+/// The folder of a repository, with what is nested in it: the next component of a longer name and a
+/// slash come next, or [`own`].
+pub fn repository(name: &Name) -> Key {
+    in_repository(name, "")
+}
+
+/// What all keys of a repository itself begin with, and none of a repository that is nested in it.
+pub fn own(name: &Name) -> Key {
+    in_repository(name, "_")
+}
+
+/// What the keys of all of a repository's links to blobs begin with.
+pub fn blob_links(name: &Name) -> Key {
+    in_repository(name, "_layers/")
+}
+
+/// What the keys of all of a repository's manifests, tags and referrers begin with.
+pub fn manifests(name: &Name) -> Key {
+    in_repository(name, "_manifests/")
+}
+
+/// What the keys of all referrers of a subject begin with; `<algorithm>/<hex>/link` comes next.
+pub fn referrers(name: &Name, subject: &Digest) -> Key {
+    let (algorithm, hex) = (subject.algorithm().as_str(), subject.hex());
+    in_repository(name, &format!("_manifests/referrers/{algorithm}/{hex}/"))
 }
 
 /// What all keys of a tag begin with.

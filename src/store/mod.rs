@@ -9,6 +9,7 @@ mod fault;
 pub mod layout;
 #[cfg(test)]
 pub mod memory;
+mod names;
 mod objects;
 mod repositories;
 mod s3;
@@ -20,7 +21,11 @@ use crate::registry::reference::{Digest, Name, Tag};
 
 pub use bucket::Bucket;
 pub use fault::{Fault, StoreError, StoreErrorKind};
-pub use objects::{Condition, Content, Cursor, Listed, Object, Objects, Page, Version};
+pub use names::{FolderName, Names};
+pub use objects::{
+    Condition, Content, Cursor, ListRequest, Listed, Object, Objects, PAGE_LIMIT, Page, Start,
+    Version,
+};
 pub use s3::{Http, HttpError, HttpRequest, HttpResponse};
 
 /// How many storage calls one request makes at a time, at most, where their number depends on what
@@ -33,15 +38,6 @@ pub const PARALLEL_GROUPS: usize = 16;
 /// What must hold when a tag is set; from [`Store::tag_condition`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagCondition(Condition);
-
-/// One page of a repository's tags.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TagPage {
-    /// The tags, in the order of their keys, which is not quite theirs.
-    pub tags: Vec<Tag>,
-    /// Where the next page begins, if there is one.
-    pub next: Option<Cursor>,
-}
 
 /// What a registry keeps. Every method is one call to the storage, unless it says otherwise.
 ///
@@ -128,8 +124,13 @@ pub trait Store {
         digest: &Digest,
     ) -> Result<(), StoreError>;
 
-    /// A page of the repository's tags, a thousand at most.
-    async fn tags(&self, name: &Name, from: Option<&Cursor>) -> Result<TagPage, StoreError>;
+    /// The repository's first `limit` tags after `after`, which need not be one, in their order. A
+    /// listing for every thousand of them, and then some calls together: as many as the last tag has
+    /// dots and dashes, at most.
+    async fn tags(&self, name: &Name, after: &str, limit: usize) -> Result<Names<Tag>, StoreError>;
+
+    /// Whether the repository has anything, uploads included.
+    async fn has_anything(&self, name: &Name) -> Result<bool, StoreError>;
 
     /// Removes the tag with its history, and tells whether there was anything. As many calls as its
     /// history has entries, a listing for every thousand of them, and one for the tag, which goes last.

@@ -1,12 +1,15 @@
 //! The registry's nouns on the bucket's: [`Store`] for whatever has [`Objects`].
 
+use std::ops::Bound;
+
 use bytes::Bytes;
 use futures::future::try_join;
 
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
-use super::objects::{Condition, Content, Cursor, Listed, Objects};
-use super::{PARALLEL_GROUPS, Store, TagCondition, TagPage, for_each_bounded};
+use super::names::{Names, is_folder, names};
+use super::objects::{Condition, Content, ListRequest, Listed, Objects, Start};
+use super::{PARALLEL_GROUPS, Store, TagCondition, for_each_bounded};
 use crate::registry::reference::{Digest, Name, Tag};
 
 impl<O: Objects> Store for O {
@@ -126,21 +129,23 @@ impl<O: Objects> Store for O {
         self.remove(&layout::referrer(name, subject, digest)).await
     }
 
-    async fn tags(&self, name: &Name, from: Option<&Cursor>) -> Result<TagPage, StoreError> {
-        let prefix = layout::tags(name);
-        let page = self.list(&prefix, Listed::Folders, from).await?;
-        let tag_of =
-            |key: &Key| key.as_str().strip_prefix(prefix.as_str())?.strip_suffix('/')?.parse().ok();
-        // What is no tag by the specification was not written by any registry.
-        Ok(TagPage { tags: page.keys.iter().filter_map(tag_of).collect(), next: page.next })
+    async fn tags(&self, name: &Name, after: &str, limit: usize) -> Result<Names<Tag>, StoreError> {
+        names(self, &layout::tags(name), Bound::Excluded(after), limit).await
+    }
+
+    async fn has_anything(&self, name: &Name) -> Result<bool, StoreError> {
+        is_folder(self, &layout::own(name)).await
     }
 
     async fn remove_tag(&self, name: &Name, tag: &Tag) -> Result<bool, StoreError> {
         let current = layout::tag_link(name, tag);
         let mut was_there = false;
+        let prefix = layout::tag(name, tag);
+        let request = ListRequest::new(&prefix, Listed::Objects);
         let mut from = None;
         loop {
-            let page = self.list(&layout::tag(name, tag), Listed::Objects, from.as_ref()).await?;
+            let start = from.as_ref().map_or(Start::First, Start::At);
+            let page = self.list(request.from(start)).await?;
             was_there |= !page.keys.is_empty();
             let history = page.keys.iter().filter(|key| **key != current);
             for_each_bounded(PARALLEL_GROUPS, history, async |key| self.remove(key).await).await?;

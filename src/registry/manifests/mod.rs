@@ -7,7 +7,7 @@ mod crashes;
 mod delete;
 mod put;
 #[cfg(test)]
-mod scene;
+pub(super) mod scene;
 
 use bytes::Bytes;
 use futures::future::join;
