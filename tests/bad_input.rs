@@ -116,7 +116,8 @@ fn lists_the_layout(query: &str) -> bool {
     let Some(folder) = prefix.strip_prefix("pre/fix/docker/registry/v2/repositories/") else {
         return false;
     };
-    let (name, rest) = folder.split_once("/_").unwrap_or((folder, ""));
+    let (name, rest) =
+        folder.split_once("/_").unwrap_or((folder.strip_suffix('/').unwrap_or(folder), ""));
     let is_folder = match rest {
         "" if folder.is_empty() => true,
         "" | "manifests/tags/" => name.parse::<Name>().is_ok(),

@@ -4,6 +4,7 @@
 //! API's own text; it takes the request and a [`Store`] and gives an [`Answer`].
 
 mod blobs;
+mod catalog;
 pub mod conditional;
 pub mod error;
 mod manifest;
@@ -154,7 +155,8 @@ async fn dispatch(
         })),
         Endpoint::Uploads { .. } | Endpoint::Upload { .. } => Err(Error::method_not_allowed("")),
         Endpoint::Tags { name } => Ok(Answer::Reply(tags::list(request, store, &name).await?)),
-        Endpoint::Catalog | Endpoint::Referrers { .. } => Err(Error::method_not_allowed("")),
+        Endpoint::Catalog => Ok(Answer::Reply(catalog::list(request, store).await?)),
+        Endpoint::Referrers { .. } => Err(Error::method_not_allowed("")),
     }
 }
 
@@ -164,9 +166,10 @@ fn allowed_methods(endpoint: &Endpoint, settings: &Settings) -> &'static str {
         Endpoint::Manifest { .. } if settings.read_only => "GET, HEAD",
         Endpoint::Manifest { .. } if settings.delete_enabled => "GET, HEAD, PUT, DELETE",
         Endpoint::Manifest { .. } => "GET, HEAD, PUT",
-        Endpoint::Base | Endpoint::Blob { .. } | Endpoint::Tags { .. } => "GET, HEAD",
+        Endpoint::Base | Endpoint::Blob { .. } => "GET, HEAD",
+        Endpoint::Tags { .. } | Endpoint::Catalog => "GET, HEAD",
         Endpoint::Uploads { .. } | Endpoint::Upload { .. } => "",
-        Endpoint::Catalog | Endpoint::Referrers { .. } => "",
+        Endpoint::Referrers { .. } => "",
     }
 }
 

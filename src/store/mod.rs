@@ -5,6 +5,7 @@
 //! in the filter, a stand-in in tests).
 
 mod bucket;
+mod catalog;
 mod fault;
 pub mod layout;
 #[cfg(test)]
@@ -131,6 +132,11 @@ pub trait Store {
 
     /// Whether the repository has anything, uploads included.
     async fn has_anything(&self, name: &Name) -> Result<bool, StoreError>;
+
+    /// The first `limit` repositories after `after`, which need not be one: those that have blobs or
+    /// manifests, in the order of their names' components. About one call for each, and one for each
+    /// folder that others lie in.
+    async fn repositories(&self, after: &str, limit: usize) -> Result<Names<Name>, StoreError>;
 
     /// Removes the tag with its history, and tells whether there was anything. As many calls as its
     /// history has entries, a listing for every thousand of them, and one for the tag, which goes last.

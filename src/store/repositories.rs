@@ -5,6 +5,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use futures::future::try_join;
 
+use super::catalog;
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::names::{Names, is_folder, names};
@@ -135,6 +136,10 @@ impl<O: Objects> Store for O {
 
     async fn has_anything(&self, name: &Name) -> Result<bool, StoreError> {
         is_folder(self, &layout::own(name)).await
+    }
+
+    async fn repositories(&self, after: &str, limit: usize) -> Result<Names<Name>, StoreError> {
+        catalog::repositories(self, after, limit).await
     }
 
     async fn remove_tag(&self, name: &Name, tag: &Tag) -> Result<bool, StoreError> {
