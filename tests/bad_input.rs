@@ -19,7 +19,8 @@ use moorage::store::{Bucket, Http, HttpError, HttpRequest, HttpResponse};
 use proptest::prelude::*;
 use proptest::string::string_regex;
 
-/// A store that has whatever it is asked for and remembers what that was.
+/// A store that has whatever it is asked for and remembers what that was. In every folder it lists
+/// some others, mostly of names that no registry gives.
 #[derive(Default)]
 struct Recorder {
     paths: RefCell<Vec<String>>,
@@ -30,12 +31,20 @@ const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef012
 impl Http for Recorder {
     async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
         self.paths.borrow_mut().push(request.path.clone());
-        Ok(HttpResponse {
-            status: StatusCode::OK,
-            version: None,
-            body: Bytes::from_static(DIGEST.as_bytes()),
-        })
+        let query = request.path.strip_prefix("/bucket/?");
+        let body = query.map_or_else(|| Bytes::from_static(DIGEST.as_bytes()), listing);
+        Ok(HttpResponse { status: StatusCode::OK, version: None, body })
     }
+}
+
+fn listing(query: &str) -> Bytes {
+    let parameters: HashMap<_, _> = form_urlencoded::parse(query.as_bytes()).collect();
+    let prefix = parameters.get("prefix").map_or("", |prefix| prefix);
+    let folder =
+        |name| format!("<CommonPrefixes><Prefix>{prefix}{name}/</Prefix></CommonPrefixes>");
+    let names = ["..", ".", "", "%2e%2e", "A", "\u{e9}", "a b", "a?x", "_manifests", "a"];
+    let folders: String = names.into_iter().map(folder).collect();
+    format!("<ListBucketResult>{folders}</ListBucketResult>").into()
 }
 
 /// Runs a future that never waits.
@@ -120,7 +129,7 @@ fn lists_the_layout(query: &str) -> bool {
         folder.split_once("/_").unwrap_or((folder.strip_suffix('/').unwrap_or(folder), ""));
     let is_folder = match rest {
         "" if folder.is_empty() => true,
-        "" | "manifests/tags/" => name.parse::<Name>().is_ok(),
+        "" | "layers/" | "manifests/" | "manifests/tags/" => name.parse::<Name>().is_ok(),
         _ => {
             let subject = rest.strip_prefix("manifests/referrers/").unwrap_or_default();
             let subject = subject.strip_suffix('/').unwrap_or_default().replacen('/', ":", 1);
@@ -167,7 +176,7 @@ fn hostile_path() -> impl Strategy<Value = String> {
 /// Paths of the API's shape with parts that are mostly valid.
 fn plausible_path() -> impl Strategy<Value = String> {
     let name = string_regex("[a-z0-9._/-]{1,30}|(%[0-9a-f]{2}|[a-z]){1,10}").expect("a regex");
-    let kind = prop_oneof![Just("manifests"), Just("blobs"), Just("blobs")];
+    let kind = prop_oneof![Just("manifests"), Just("blobs"), Just("referrers")];
     let reference = prop_oneof![
         string_regex("[A-Za-z0-9._-]{1,130}").expect("a regex"),
         string_regex("sha(256|512):([0-9a-f]{64}|[0-9a-f]{128}|[0-9a-fA-F/.]{0,70})")

@@ -14,6 +14,7 @@ mod pagination;
 mod policy;
 mod range;
 pub mod reference;
+mod referrers;
 pub mod route;
 mod tags;
 
@@ -77,7 +78,7 @@ pub struct Settings {
     pub manifest_max_bytes: u64,
     /// Whether nothing may be changed.
     pub read_only: bool,
-    /// Whether manifests and tags may be deleted.
+    /// Whether manifests, tags and blobs may be deleted.
     pub delete_enabled: bool,
     /// Whether an image's configuration and layers must be there when it is put.
     pub verify_image_references: bool,
@@ -147,7 +148,10 @@ async fn dispatch(
     }
     match endpoint {
         Endpoint::Base => Ok(Answer::Reply(base())),
-        Endpoint::Blob { name, digest } => blobs::get(request, store, &name, digest).await,
+        Endpoint::Blob { name, digest } => match request.method {
+            Method::DELETE => Ok(Answer::Reply(blobs::delete(store, &name, &digest).await?)),
+            _ => blobs::get(request, store, &name, digest).await,
+        },
         Endpoint::Manifest { name, reference } => Ok(Answer::Reply(match request.method {
             Method::PUT => manifests::put(request, store, settings, &name, &reference).await?,
             Method::DELETE => manifests::delete(store, &name, &reference).await?,
@@ -156,7 +160,9 @@ async fn dispatch(
         Endpoint::Uploads { .. } | Endpoint::Upload { .. } => Err(Error::method_not_allowed("")),
         Endpoint::Tags { name } => Ok(Answer::Reply(tags::list(request, store, &name).await?)),
         Endpoint::Catalog => Ok(Answer::Reply(catalog::list(request, store).await?)),
-        Endpoint::Referrers { .. } => Err(Error::method_not_allowed("")),
+        Endpoint::Referrers { name, subject } => {
+            Ok(Answer::Reply(referrers::list(request, store, &name, &subject).await?))
+        }
     }
 }
 
@@ -166,10 +172,12 @@ fn allowed_methods(endpoint: &Endpoint, settings: &Settings) -> &'static str {
         Endpoint::Manifest { .. } if settings.read_only => "GET, HEAD",
         Endpoint::Manifest { .. } if settings.delete_enabled => "GET, HEAD, PUT, DELETE",
         Endpoint::Manifest { .. } => "GET, HEAD, PUT",
+        Endpoint::Blob { .. } if settings.delete_enabled && !settings.read_only => {
+            "GET, HEAD, DELETE"
+        }
         Endpoint::Base | Endpoint::Blob { .. } => "GET, HEAD",
-        Endpoint::Tags { .. } | Endpoint::Catalog => "GET, HEAD",
+        Endpoint::Tags { .. } | Endpoint::Catalog | Endpoint::Referrers { .. } => "GET, HEAD",
         Endpoint::Uploads { .. } | Endpoint::Upload { .. } => "",
-        Endpoint::Referrers { .. } => "",
     }
 }
 

@@ -77,9 +77,7 @@ pub fn tag_history(name: &Name, tag: &Tag, digest: &Digest) -> Key {
 /// `docker/registry/v2/repositories/<name>/_manifests/referrers/<algorithm>/<subject's
 /// hex>/<algorithm>/<hex>/link`
 pub fn referrer(name: &Name, subject: &Digest, digest: &Digest) -> Key {
-    let (of, subject) = (subject.algorithm().as_str(), subject.hex());
-    let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
-    in_repository(name, &format!("_manifests/referrers/{of}/{subject}/{algorithm}/{hex}/link"))
+    Key(format!("{}{}", referrers(name, subject).0, within_referrers(digest)))
 }
 
 /// What the keys of all tags of a repository begin with; the tag and a slash come next.
@@ -113,10 +111,21 @@ pub fn manifests(name: &Name) -> Key {
     in_repository(name, "_manifests/")
 }
 
-/// What the keys of all referrers of a subject begin with; `<algorithm>/<hex>/link` comes next.
+/// What the keys of all referrers of a subject begin with; what [`within_referrers`] gives comes next.
 pub fn referrers(name: &Name, subject: &Digest) -> Key {
     let (algorithm, hex) = (subject.algorithm().as_str(), subject.hex());
     in_repository(name, &format!("_manifests/referrers/{algorithm}/{hex}/"))
+}
+
+/// `<algorithm>/<hex>/link`: where a referrer lies among those of its subject. Sorted by that,
+/// referrers are sorted by their digests.
+pub fn within_referrers(digest: &Digest) -> String {
+    format!("{}/{}/link", digest.algorithm().as_str(), digest.hex())
+}
+
+/// The digest of the referrer that lies there: the reverse of [`within_referrers`].
+pub fn referrer_within(place: &str) -> Option<Digest> {
+    place.strip_suffix("/link")?.replacen('/', ":", 1).parse().ok()
 }
 
 /// What all keys of a tag begin with.

@@ -84,6 +84,24 @@ pub trait Store {
         descriptor: Bytes,
     ) -> Result<(), StoreError>;
 
+    /// Some of the manifests that refer to `subject`, in the order of their digests after `after`; a
+    /// thousand at most.
+    async fn referrers(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        after: Option<&Digest>,
+    ) -> Result<Names<Digest>, StoreError>;
+
+    /// The descriptor, as JSON, that was noted of a manifest that refers to `subject`. Nobody has
+    /// looked at it.
+    async fn referrer(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        digest: &Digest,
+    ) -> Result<Option<Bytes>, StoreError>;
+
     /// Notes in the tag's history that it points at the manifest.
     async fn record_tag(&self, name: &Name, tag: &Tag, digest: &Digest) -> Result<(), StoreError>;
 
@@ -116,6 +134,9 @@ pub trait Store {
 
     /// Takes a manifest out of the repository. Its content stays.
     async fn unlink_manifest(&self, name: &Name, digest: &Digest) -> Result<(), StoreError>;
+
+    /// Takes a blob out of the repository. Its content stays.
+    async fn unlink_blob(&self, name: &Name, digest: &Digest) -> Result<(), StoreError>;
 
     /// Forgets that the manifest refers to `subject`.
     async fn remove_referrer(

@@ -60,6 +60,40 @@ impl<O: Objects> Store for O {
         self.write(&layout::referrer(name, subject, digest), descriptor).await
     }
 
+    async fn referrers(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        after: Option<&Digest>,
+    ) -> Result<Names<Digest>, StoreError> {
+        let folder = layout::referrers(name, subject);
+        let after = after.map(layout::within_referrers);
+        let request = ListRequest::new(&folder, Listed::Objects);
+        let start = after.as_deref().map_or(Start::First, Start::After);
+        let mut page = self.list(request.from(start)).await?;
+        let digest_of =
+            |key: &Key| layout::referrer_within(key.as_str().strip_prefix(folder.as_str())?);
+        loop {
+            let digests: Vec<_> = page.keys.iter().filter_map(digest_of).collect();
+            match page.next {
+                // Objects of other names, which no registry wrote, don't make a page.
+                Some(cursor) if digests.is_empty() => {
+                    page = self.list(request.from(Start::At(&cursor))).await?;
+                }
+                next => return Ok(Names { names: digests, more: next.is_some() }),
+            }
+        }
+    }
+
+    async fn referrer(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        digest: &Digest,
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.read(&layout::referrer(name, subject, digest)).await
+    }
+
     async fn record_tag(&self, name: &Name, tag: &Tag, digest: &Digest) -> Result<(), StoreError> {
         self.write(&layout::tag_history(name, tag, digest), link(digest)).await
     }
@@ -119,6 +153,10 @@ impl<O: Objects> Store for O {
 
     async fn unlink_manifest(&self, name: &Name, digest: &Digest) -> Result<(), StoreError> {
         self.remove(&layout::manifest_link(name, digest)).await
+    }
+
+    async fn unlink_blob(&self, name: &Name, digest: &Digest) -> Result<(), StoreError> {
+        self.remove(&layout::blob_link(name, digest)).await
     }
 
     async fn remove_referrer(

@@ -20,7 +20,7 @@ use super::manifest::media_type_of;
 use super::media_type::{Accept, MediaType};
 use super::reference::{Digest, Name, Reference};
 use super::{DOCKER_CONTENT_DIGEST, Request};
-use crate::store::{Content, Store};
+use crate::store::{Content, Store, StoreError};
 pub use delete::delete;
 pub use put::put;
 
@@ -67,17 +67,7 @@ async fn fetch(
     digest: &Digest,
     reference: &Reference,
 ) -> Result<Manifest, Error> {
-    let (link, content) = join(store.manifest_link(name, digest), store.content(digest)).await;
-    // The link comes first: without it the content is none of this repository's business, whatever
-    // became of reading it.
-    let target = link?.ok_or_else(|| manifest_unknown(name, reference))?;
-    let content = if target == *digest {
-        content?
-    } else {
-        // `distribution` links content under a second digest by pointing from there to the first.
-        store.content(&target).await?
-    };
-    let content = match content {
+    let content = match content_of(store, name, digest).await? {
         Content::Whole(content) => content,
         Content::Absent => return Err(manifest_unknown(name, reference)),
         Content::TooLarge { limit } => {
@@ -92,6 +82,23 @@ async fn fetch(
     let media_type =
         media_type_of(&content).map_err(|error| unservable(digest, &error.to_string()))?;
     Ok(Manifest { digest: digest.clone(), media_type, content })
+}
+
+/// Reads the content of a manifest that the repository has. Nobody has verified it.
+pub(super) async fn content_of(
+    store: &impl Store,
+    name: &Name,
+    digest: &Digest,
+) -> Result<Content, StoreError> {
+    let (link, content) = join(store.manifest_link(name, digest), store.content(digest)).await;
+    match link? {
+        // Without a link the content is none of this repository's business, whatever became of
+        // reading it.
+        None => Ok(Content::Absent),
+        Some(target) if target == *digest => content,
+        // `distribution` links content under a second digest by pointing from there to the first.
+        Some(target) => store.content(&target).await,
+    }
 }
 
 /// Chooses what is answered for a tag: the stored manifest if the client accepts its type.
