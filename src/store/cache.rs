@@ -17,7 +17,7 @@ use super::compose::{MultipartId, PartTag, Parts, Piece};
 use super::fault::StoreError;
 use super::flight::Flights;
 use super::layout::{self, Key, Kind};
-use super::objects::{Condition, Content, Cursor, Listed, Object, Objects, Page, Verified};
+use super::objects::{Condition, Content, ListRequest, Object, Objects, Page, Verified};
 use crate::registry::reference::Digest;
 
 /// What an entry costs beside its key and value, in bytes, about.
@@ -207,13 +207,8 @@ impl<O: Objects, S: Surroundings> Objects for Cached<O, S> {
         self.bucket.remove(key).await
     }
 
-    async fn list(
-        &self,
-        prefix: &Key,
-        listed: Listed,
-        from: Option<&Cursor>,
-    ) -> Result<Page, StoreError> {
-        self.bucket.list(prefix, listed, from).await
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError> {
+        self.bucket.list(request).await
     }
 }
 

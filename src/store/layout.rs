@@ -22,6 +22,7 @@
 //! A link may hold another digest than the one in its key: content that was pushed under a second
 //! algorithm is stored once, under the first.
 
+use super::names::FolderName;
 use crate::registry::reference::{Digest, Name, Tag, UploadId};
 
 /// An object's key, relative to the configured prefix.
@@ -32,6 +33,11 @@ impl Key {
     /// The key that a listing named.
     pub(super) fn listed(text: &str) -> Self {
         Self(text.to_owned())
+    }
+
+    /// The key of a folder in this one.
+    pub(super) fn folder(&self, name: &impl FolderName) -> Self {
+        Self(format!("{}{}/", self.0, name.as_str()))
     }
 
     /// The key as text. It consists of unreserved characters (RFC 3986, section 2.3) and slashes, so
@@ -74,14 +80,55 @@ pub fn tag_history(name: &Name, tag: &Tag, digest: &Digest) -> Key {
 /// `docker/registry/v2/repositories/<name>/_manifests/referrers/<algorithm>/<subject's
 /// hex>/<algorithm>/<hex>/link`
 pub fn referrer(name: &Name, subject: &Digest, digest: &Digest) -> Key {
-    let (of, subject) = (subject.algorithm().as_str(), subject.hex());
-    let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
-    in_repository(name, &format!("_manifests/referrers/{of}/{subject}/{algorithm}/{hex}/link"))
+    Key(format!("{}{}", referrers(name, subject).0, within_referrers(digest)))
 }
 
 /// What the keys of all tags of a repository begin with; the tag and a slash come next.
 pub fn tags(name: &Name) -> Key {
     in_repository(name, "_manifests/tags/")
+}
+
+/// The folder of all repositories; a name's first component and a slash come next.
+pub fn all_repositories() -> Key {
+    Key("docker/registry/v2/repositories/".to_owned())
+}
+
+/// The folder of a repository, with what is nested in it: the next component of a longer name and a
+/// slash come next, or [`own`].
+pub fn repository(name: &Name) -> Key {
+    in_repository(name, "")
+}
+
+/// What all keys of a repository itself begin with, and none of a repository that is nested in it.
+pub fn own(name: &Name) -> Key {
+    in_repository(name, "_")
+}
+
+/// What the keys of all of a repository's links to blobs begin with.
+pub fn blob_links(name: &Name) -> Key {
+    in_repository(name, "_layers/")
+}
+
+/// What the keys of all of a repository's manifests, tags and referrers begin with.
+pub fn manifests(name: &Name) -> Key {
+    in_repository(name, "_manifests/")
+}
+
+/// What the keys of all referrers of a subject begin with; what [`within_referrers`] gives comes next.
+pub fn referrers(name: &Name, subject: &Digest) -> Key {
+    let (algorithm, hex) = (subject.algorithm().as_str(), subject.hex());
+    in_repository(name, &format!("_manifests/referrers/{algorithm}/{hex}/"))
+}
+
+/// `<algorithm>/<hex>/link`: where a referrer lies among those of its subject. Sorted by that,
+/// referrers are sorted by their digests.
+pub fn within_referrers(digest: &Digest) -> String {
+    format!("{}/{}/link", digest.algorithm().as_str(), digest.hex())
+}
+
+/// The digest of the referrer that lies there: the reverse of [`within_referrers`].
+pub fn referrer_within(place: &str) -> Option<Digest> {
+    place.strip_suffix("/link")?.replacen('/', ":", 1).parse().ok()
 }
 
 /// What all keys of a tag begin with.

@@ -97,7 +97,52 @@ pub enum Listed {
     Folders,
 }
 
-/// One page of a listing, at most a thousand entries.
+/// The most entries that a page of a listing has: S3's own limit.
+pub const PAGE_LIMIT: usize = 1000;
+
+/// A request for one page of a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListRequest<'a> {
+    /// What the keys begin with.
+    pub prefix: &'a Key,
+    /// What to list.
+    pub listed: Listed,
+    /// Where to begin.
+    pub start: Start<'a>,
+    /// The most entries that are wanted. There are never more than [`PAGE_LIMIT`].
+    pub limit: usize,
+}
+
+/// Where a page of a listing begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start<'a> {
+    /// At the first key.
+    First,
+    /// After the prefix with this text behind it, which need not be a key. A folder begins with its
+    /// first key, so one that holds a later key is listed.
+    After(&'a str),
+    /// Where an earlier page of the same listing ended.
+    At(&'a Cursor),
+}
+
+impl<'a> ListRequest<'a> {
+    /// A request for the first page.
+    pub fn new(prefix: &'a Key, listed: Listed) -> Self {
+        Self { prefix, listed, start: Start::First, limit: PAGE_LIMIT }
+    }
+
+    /// A request for a page that begins elsewhere.
+    pub fn from(self, start: Start<'a>) -> Self {
+        Self { start, ..self }
+    }
+
+    /// A request for no more than so many entries.
+    pub fn limit(self, limit: usize) -> Self {
+        Self { limit: limit.min(PAGE_LIMIT), ..self }
+    }
+}
+
+/// One page of a listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// The keys, or the folders with their closing slash, relative to the prefix of the registry.
@@ -145,11 +190,6 @@ pub trait Objects {
     /// Removes an object. One that isn't there is no error.
     async fn remove(&self, key: &Key) -> Result<(), StoreError>;
 
-    /// Lists what begins with `prefix`, in the order of its bytes.
-    async fn list(
-        &self,
-        prefix: &Key,
-        listed: Listed,
-        from: Option<&Cursor>,
-    ) -> Result<Page, StoreError>;
+    /// Lists what begins with a prefix, in the order of its bytes.
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError>;
 }
