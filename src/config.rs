@@ -8,11 +8,12 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::registry::{Class, DEFAULT_MANIFEST_MAX_BYTES, Mount, Settings};
+use crate::store::CacheSettings;
 
 /// The plugin's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -38,6 +39,9 @@ pub struct Config {
     /// From where a blob may be mounted; from the repository that the client names unless set.
     #[serde(default)]
     pub mount: Mount,
+    /// What is answered from memory.
+    #[serde(default)]
+    pub cache: CacheConfig,
     /// What may be pushed.
     #[serde(default)]
     pub policy: PolicyConfig,
@@ -62,6 +66,59 @@ pub struct RepositoryPolicyConfig {
     /// The classes of manifest; any unless set.
     #[serde(default)]
     pub classes: Vec<Class>,
+}
+
+/// What is answered from memory. Times are whole seconds, or texts such as `"1m 30s"` or `"500ms"`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheConfig {
+    /// How much each of Envoy's workers keeps, in bytes; 64 MiB unless set, and nothing if it is 0.
+    pub max_bytes: u32,
+    /// How long it is known that a repository has a manifest or blob; a minute unless set.
+    #[serde(deserialize_with = "duration")]
+    pub link_ttl: Duration,
+    /// How long it is known what a tag points at; not at all unless set.
+    #[serde(deserialize_with = "duration")]
+    pub tag_ttl: Duration,
+    /// How long it is known that something is not there; not at all unless set.
+    #[serde(deserialize_with = "duration")]
+    pub negative_ttl: Duration,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            max_bytes: 64 * 1024 * 1024,
+            link_ttl: Duration::from_secs(60),
+            tag_ttl: Duration::ZERO,
+            negative_ttl: Duration::ZERO,
+        }
+    }
+}
+
+impl CacheConfig {
+    /// What the cache needs to know of it.
+    pub fn settings(&self) -> CacheSettings {
+        CacheSettings {
+            max_bytes: self.max_bytes as usize,
+            link_ttl: self.link_ttl,
+            tag_ttl: self.tag_ttl,
+            negative_ttl: self.negative_ttl,
+        }
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a number of seconds, or a text such as \"500ms\"")]
+    enum Written {
+        Seconds(u32),
+        Text(String),
+    }
+    match Written::deserialize(deserializer)? {
+        Written::Seconds(seconds) => Ok(Duration::from_secs(seconds.into())),
+        Written::Text(text) => humantime::parse_duration(&text).map_err(de::Error::custom),
+    }
 }
 
 impl Config {
@@ -273,6 +330,16 @@ mod tests {
     }
 
     #[test]
+    fn times_are_seconds_or_texts() {
+        let mut json = minimal();
+        json["cache"] = json!({ "link_ttl": 5, "tag_ttl": "1m 500ms", "negative_ttl": "0s" });
+        let cache = parse(&json).expect("a valid configuration").cache;
+        assert_eq!(cache.link_ttl, Duration::from_secs(5));
+        assert_eq!(cache.tag_ttl, Duration::from_millis(60_500));
+        assert_eq!(cache.negative_ttl, Duration::ZERO);
+    }
+
+    #[test]
     fn bucket_and_prefix_are_addressed_as_configured() {
         for (addressing, prefix, authority, base) in [
             ("path", "", "s3:9000", "/registry/"),
@@ -320,6 +387,10 @@ mod tests {
             ("/jwt_payload", json!(1), "jwt_payload"),
             ("/read_only", json!("yes"), "read_only"),
             ("/mount", json!("somewhere"), "mount"),
+            ("/cache", json!({ "size": 1 }), "cache"),
+            ("/cache", json!({ "max_bytes": -1 }), "cache.max_bytes"),
+            ("/cache", json!({ "tag_ttl": "soon" }), "cache.tag_ttl"),
+            ("/cache", json!({ "link_ttl": -1 }), "cache.link_ttl"),
             ("/delete_enabled", json!(1), "delete_enabled"),
         ] {
             let mut json = minimal();

@@ -1,7 +1,8 @@
 //! One HTTP exchange: from Envoy's callbacks to the handler's future, and from its answer to Envoy's
 //! reply.
 
-use std::rc::Rc;
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -13,15 +14,46 @@ use proxy_wasm::types::{Action, BufferType};
 
 use super::body::Collector;
 use super::stamp::stamp;
-use super::task::Task;
+use super::task::{Task, run_as};
 use super::upload::{Step, Upload};
 use super::{ERROR_DOCUMENT_LIMIT, Registry, claims, headers, replace_buffer};
 use crate::registry::error::{Error, ErrorCode};
 use crate::registry::{self, Answer, BlobStream, Request, StreamAnswer};
 
+/// An exchange as Envoy sees it. The plugin has it as well, to go on with it when what it waits for
+/// was read by another.
+pub struct Handle(Rc<RefCell<Exchange>>);
+
+impl Handle {
+    /// An exchange of which nothing is known yet.
+    pub fn new(registry: Rc<Registry>, context_id: u32) -> Self {
+        let exchange = Exchange { registry, context_id, state: State::Unseen };
+        Self(Rc::new(RefCell::new(exchange)))
+    }
+
+    /// The exchange, for as long as Envoy has it.
+    pub fn downgrade(&self) -> Weak<RefCell<Exchange>> {
+        Rc::downgrade(&self.0)
+    }
+
+    /// Calls the exchange back, as itself.
+    fn call<T>(&self, act: impl FnOnce(&mut Exchange) -> T) -> T {
+        let context_id = self.0.borrow().context_id;
+        run_as(context_id, || act(&mut self.0.borrow_mut()))
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let exchange = self.0.borrow();
+        exchange.registry.forget(exchange.context_id);
+    }
+}
+
 /// One request and its response.
 pub struct Exchange {
     registry: Rc<Registry>,
+    context_id: u32,
     state: State,
 }
 
@@ -45,11 +77,6 @@ enum State {
 }
 
 impl Exchange {
-    /// An exchange of which nothing is known yet.
-    pub fn new(registry: Rc<Registry>) -> Self {
-        Self { registry, state: State::Unseen }
-    }
-
     /// Runs the handler as far as it gets. Tells whether the request may go on to the router.
     fn advance(&mut self) -> Action {
         let State::Handling(task) = &mut self.state else {
@@ -59,7 +86,7 @@ impl Exchange {
             Poll::Pending => Action::Pause,
             Poll::Ready(Answer::Reply(response)) => self.reply(&response),
             Poll::Ready(Answer::Stream(stream)) => {
-                headers::rewrite_request(&self.registry.bucket.stream_request(&stream));
+                headers::rewrite_request(&self.registry.bucket.bucket().stream_request(&stream));
                 self.state = State::Streaming(stream);
                 Action::Continue
             }
@@ -69,7 +96,7 @@ impl Exchange {
     /// Hands the request to its handler before its body has come.
     fn begin_upload(&mut self, mut request: Request) -> Action {
         request.stamp = stamp(&request);
-        let mut upload = Upload::new(&self.registry, request);
+        let mut upload = Upload::new(&self.registry, self.context_id, request);
         let step = upload.advance();
         self.state = State::Uploading(upload);
         self.follow(step)
@@ -88,7 +115,7 @@ impl Exchange {
         }
         let answer =
             async move { registry::handle(request, &registry.bucket, &registry.settings).await };
-        self.state = State::Handling(Task::new(answer));
+        self.state = State::Handling(Task::new(self.context_id, answer));
         self.advance()
     }
 
@@ -152,9 +179,9 @@ impl Exchange {
     }
 }
 
-impl Context for Exchange {
-    fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
-        self.registry.bucket.http().complete(token, headers, body_size);
+impl Exchange {
+    /// Goes on, because what it waits for may have happened.
+    pub fn wake(&mut self) {
         let action = match &mut self.state {
             State::Uploading(upload) => {
                 let step = upload.wake();
@@ -170,8 +197,40 @@ impl Context for Exchange {
     }
 }
 
-impl HttpContext for Exchange {
+impl Context for Handle {
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
+        self.call(|exchange| {
+            exchange.registry.bucket.bucket().http().complete(token, headers, body_size);
+            exchange.wake();
+        });
+    }
+}
+
+impl HttpContext for Handle {
     fn on_http_request_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        self.call(|exchange| exchange.request_headers(end_of_stream))
+    }
+
+    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.call(|exchange| exchange.request_body(size, end_of_stream))
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        self.call(Exchange::request_trailers)
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+        self.call(|exchange| exchange.response_headers(end_of_stream))
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+        self.call(|exchange| exchange.response_body(size, end_of_stream))
+    }
+}
+
+/// What Envoy calls back with.
+impl Exchange {
+    fn request_headers(&mut self, end_of_stream: bool) -> Action {
         let Some(request) = headers::read_request() else {
             let message = "the request's path is not text";
             return self.reply(&Error::new(ErrorCode::NoSuchEndpoint, message).into_response());
@@ -188,7 +247,7 @@ impl HttpContext for Exchange {
         if is_hopeless { self.begin_with_body() } else { Action::Pause }
     }
 
-    fn on_http_request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    fn request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         let is_complete = match &mut self.state {
             State::Streaming(_) => return Action::Continue,
             State::Uploading(upload) => {
@@ -207,7 +266,7 @@ impl HttpContext for Exchange {
         if is_complete { self.begin_with_body() } else { Action::Pause }
     }
 
-    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+    fn request_trailers(&mut self) -> Action {
         match &mut self.state {
             State::Streaming(_) => Action::Continue,
             State::Uploading(upload) => {
@@ -219,7 +278,7 @@ impl HttpContext for Exchange {
         }
     }
 
-    fn on_http_response_headers(&mut self, _: usize, end_of_stream: bool) -> Action {
+    fn response_headers(&mut self, end_of_stream: bool) -> Action {
         if let State::Uploading(upload) = &mut self.state
             && upload.is_routed()
         {
@@ -237,7 +296,7 @@ impl HttpContext for Exchange {
         }
     }
 
-    fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
+    fn response_body(&mut self, size: usize, end_of_stream: bool) -> Action {
         match &mut self.state {
             State::Uploading(upload) => {
                 let step = upload.take_answer(size, end_of_stream);

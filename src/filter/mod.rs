@@ -8,11 +8,15 @@ mod exchange;
 mod headers;
 mod inbox;
 mod stamp;
+mod surroundings;
 mod task;
 mod upload;
 mod upstream;
 
-use std::rc::Rc;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::time::SystemTime;
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -20,8 +24,10 @@ use proxy_wasm::types::{BufferType, ContextType, LogLevel};
 
 use crate::config::Config;
 use crate::registry::Settings;
-use crate::store::Bucket;
-use exchange::Exchange;
+use crate::store::{Bucket, Cached};
+use exchange::{Exchange, Handle};
+use surroundings::Proxy;
+use task::{run_as, take_woken, wake_through};
 use upstream::Upstream;
 
 /// How much of the store's error document is read, in bytes. They are a few hundred.
@@ -47,25 +53,63 @@ struct Plugin {
 
 /// What all exchanges of a plugin share.
 struct Registry {
-    bucket: Bucket<Upstream>,
+    bucket: Cached<Bucket<Upstream>, Proxy>,
     settings: Settings,
     jwt_payload: Option<String>,
+    /// The exchanges there are, by their context ids.
+    exchanges: RefCell<HashMap<u32, Weak<RefCell<Exchange>>>>,
 }
 
-impl Context for Plugin {}
+impl Registry {
+    fn new(config: Config) -> Self {
+        let upstream = Upstream::new(&config.store);
+        let bucket = Bucket::new(upstream, &config.store, config.manifest_max_bytes);
+        let proxy = Proxy::new(&config.store.bucket);
+        Self {
+            bucket: Cached::new(bucket, proxy, config.cache.settings()),
+            settings: config.settings(),
+            jwt_payload: config.jwt_payload,
+            exchanges: RefCell::default(),
+        }
+    }
+
+    /// Goes on with every exchange that has been woken. To be called as the plugin only.
+    fn wake_exchanges(&self) {
+        for context_id in take_woken() {
+            let exchange = self.exchanges.borrow().get(&context_id).and_then(Weak::upgrade);
+            let Some(exchange) = exchange else {
+                continue;
+            };
+            if let Err(error) = hostcalls::set_effective_context(context_id) {
+                log::error!("Envoy does not go on with an exchange: {error:?}");
+                continue;
+            }
+            run_as(context_id, || exchange.borrow_mut().wake());
+        }
+    }
+
+    fn forget(&self, context_id: u32) {
+        self.exchanges.borrow_mut().remove(&context_id);
+    }
+}
+
+impl Context for Plugin {
+    /// The response to a storage call that an exchange made when it was woken.
+    fn on_http_call_response(&mut self, token: u32, headers: usize, body_size: usize, _: usize) {
+        if let Some(registry) = &self.registry {
+            registry.bucket.bucket().http().complete(token, headers, body_size);
+            registry.wake_exchanges();
+        }
+    }
+}
 
 impl RootContext for Plugin {
     fn on_configure(&mut self, _size: usize) -> bool {
         let json = self.get_plugin_configuration().unwrap_or_default();
         match Config::parse(&json) {
             Ok(config) => {
-                let upstream = Upstream::new(&config.store);
-                let bucket = Bucket::new(upstream, &config.store, config.manifest_max_bytes);
-                self.registry = Some(Rc::new(Registry {
-                    bucket,
-                    settings: config.settings(),
-                    jwt_payload: config.jwt_payload,
-                }));
+                self.registry = Some(Rc::new(Registry::new(config)));
+                register_queue();
                 true
             }
             Err(error) => {
@@ -75,13 +119,34 @@ impl RootContext for Plugin {
         }
     }
 
+    fn on_queue_ready(&mut self, queue: u32) {
+        while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(queue) {}
+        if let Some(registry) = &self.registry {
+            registry.wake_exchanges();
+        }
+    }
+
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
 
-    fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
-        let registry = Rc::clone(self.registry.as_ref()?);
-        Some(Box::new(Exchange::new(registry)))
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
+        let registry = self.registry.as_ref()?;
+        let handle = Handle::new(Rc::clone(registry), context_id);
+        registry.exchanges.borrow_mut().insert(context_id, handle.downgrade());
+        Some(Box::new(handle))
+    }
+}
+
+/// Has Envoy call this worker's plugin back when exchanges are woken. Queues of the same name would be
+/// shared by all workers, so each has a name of its own.
+fn register_queue() {
+    let now = hostcalls::get_current_time().ok();
+    let now = now.and_then(|now| now.duration_since(SystemTime::UNIX_EPOCH).ok());
+    let nanoseconds = now.unwrap_or_default().as_nanos();
+    match hostcalls::register_shared_queue(&format!("moorage/{nanoseconds}")) {
+        Ok(queue) => wake_through(queue),
+        Err(error) => log::error!("Envoy gives no queue: {error:?}"),
     }
 }
 

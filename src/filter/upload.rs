@@ -50,7 +50,7 @@ pub struct Upload {
 
 impl Upload {
     /// Hands the request to its handler, which has not run yet.
-    pub fn new(registry: &Rc<Registry>, request: Request) -> Self {
+    pub fn new(registry: &Rc<Registry>, context_id: u32, request: Request) -> Self {
         let inbox = Rc::new(Inbox::new(&request));
         let (shared, incoming) = (Rc::clone(registry), Rc::clone(&inbox));
         let answer = async move {
@@ -59,7 +59,7 @@ impl Upload {
         Self {
             registry: Rc::clone(registry),
             inbox,
-            task: Task::new(answer),
+            task: Task::new(context_id, answer),
             reply: None,
             is_routed: false,
             is_held: false,
@@ -81,7 +81,7 @@ impl Upload {
             self.reply = Some(reply(answer));
         }
         if let Some(write) = self.inbox.take_write() {
-            headers::rewrite_request(&self.registry.bucket.write_request(&write));
+            headers::rewrite_request(&self.registry.bucket.bucket().write_request(&write));
             self.is_routed = true;
         }
         let may_reply =

@@ -1,0 +1,66 @@
+//! What the cache needs to know of the world, from Envoy: the time, and how often repositories have
+//! been written to through any worker. The latter is kept in Envoy's shared data.
+
+use std::time::{Duration, SystemTime};
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::Status;
+
+use crate::store::Surroundings;
+
+/// How often a count is tried that other workers raise at the same time.
+const ATTEMPTS: usize = 1000;
+
+/// Envoy and its workers.
+#[derive(Debug)]
+pub struct Proxy {
+    /// The key of each shard's count of writes.
+    keys: Vec<String>,
+}
+
+impl Proxy {
+    /// The workers that serve the bucket of that name.
+    pub fn new(bucket: &str) -> Self {
+        let key = |shard| format!("moorage/{bucket}/writes/{shard}");
+        Self { keys: (0..=u8::MAX).map(key).collect() }
+    }
+
+    fn key(&self, shard: u8) -> &str {
+        self.keys.get(usize::from(shard)).map_or("", String::as_str)
+    }
+}
+
+impl Surroundings for Proxy {
+    fn now(&self) -> Duration {
+        let now = hostcalls::get_current_time().unwrap_or(SystemTime::UNIX_EPOCH);
+        now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn writes(&self, shard: u8) -> u64 {
+        read(self.key(shard)).0
+    }
+
+    fn count_write(&self, shard: u8) {
+        let key = self.key(shard);
+        for _ in 0..ATTEMPTS {
+            let (writes, version) = read(key);
+            let next = writes.wrapping_add(1).to_le_bytes();
+            match hostcalls::set_shared_data(key, Some(&next), version) {
+                Ok(()) => return,
+                Err(Status::CasMismatch) => {}
+                Err(error) => {
+                    log::error!("Envoy does not count a write: {error:?}");
+                    return;
+                }
+            }
+        }
+        log::error!("a write could not be counted: other workers were faster every time");
+    }
+}
+
+/// A count, with the version by which it can be changed.
+fn read(key: &str) -> (u64, Option<u32>) {
+    let (value, version) = hostcalls::get_shared_data(key).unwrap_or_default();
+    let bytes = value.and_then(|bytes| bytes.try_into().ok());
+    (bytes.map_or(0, u64::from_le_bytes), version)
+}
