@@ -5,6 +5,7 @@
 #![cfg(not(target_family = "wasm"))]
 
 mod configuration;
+mod discovery;
 mod faults;
 mod peer;
 mod policy;

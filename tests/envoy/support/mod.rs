@@ -6,6 +6,7 @@ pub mod docker_registry;
 pub mod envoy;
 pub mod image;
 pub mod jwt;
+pub mod listing;
 pub mod process;
 pub mod skopeo;
 pub mod stand_in;
