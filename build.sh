@@ -293,7 +293,7 @@ Moorage serves http://127.0.0.1:$port
 Try:
   curl http://127.0.0.1:$port/v2/
   curl http://127.0.0.1:$port/v2/<name>/manifests/<tag>
-  skopeo inspect --no-tags --tls-verify=false docker://127.0.0.1:$port/<name>:<tag>
+  skopeo inspect --tls-verify=false docker://127.0.0.1:$port/<name>:<tag>
 To serve what CNCF Distribution (registry:2, registry:3) wrote, set MOORAGE_DATA to the folder whose
 subfolder registry/ holds its docker/registry/v2.
 

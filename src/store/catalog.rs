@@ -149,7 +149,7 @@ impl Folder {
         let page = objects.list(ListRequest::new(&folder, Listed::Folders).limit(GLANCE)).await?;
         let own = [layout::blob_links(&name), layout::manifests(&name)];
         let is_cut_off = page.next.is_some();
-        let has_passed_own = page.keys.last() > own.iter().max();
+        let has_passed_own = page.keys.iter().max() > own.iter().max();
         let mut is_repository = page.keys.iter().any(|key| own.contains(key));
         if !is_repository && is_cut_off && !has_passed_own {
             let [layers, manifests] = &own;

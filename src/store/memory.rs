@@ -210,7 +210,7 @@ impl Objects for MemoryStore {
                     let rest = key.as_str().strip_prefix(prefix.as_str())?;
                     let end = match listed {
                         Listed::Objects => rest.len(),
-                        Listed::Folders => rest.find('/')? + 1,
+                        Listed::Folders => rest.find('/').map_or(rest.len(), |at| at + 1),
                     };
                     Some(format!("{}{}", prefix.as_str(), &rest[..end]))
                 })

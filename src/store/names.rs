@@ -81,7 +81,7 @@ pub(super) async fn is_folder(objects: &impl Objects, folder: &Key) -> Result<bo
 
 struct ListedNames<N> {
     names: BTreeSet<N>,
-    /// The last folder that was listed, where the listing has more: a name, or something else.
+    /// The last entry that was listed, where the listing has more: a name, or something else.
     broke_off_after: Option<String>,
 }
 
@@ -105,12 +105,12 @@ async fn list<N: FolderName>(
     let mut names = BTreeSet::new();
     let mut last = String::new();
     loop {
-        for key in &page.keys {
-            let name = key.as_str().strip_prefix(folder.as_str());
-            last = name.and_then(|name| name.strip_suffix('/')).unwrap_or_default().to_owned();
-            if lies_within(&last, from) {
-                names.extend(last.parse::<N>());
-            }
+        let entries = page.keys.iter().filter_map(|key| key.as_str().strip_prefix(folder.as_str()));
+        let folders = entries.clone().filter_map(|entry| entry.strip_suffix('/'));
+        names.extend(folders.filter(|name| lies_within(name, from)).flat_map(str::parse));
+        // Objects and folders are each in order, but a store may give one before the other.
+        if let Some(entry) = entries.max() {
+            entry.trim_end_matches('/').clone_into(&mut last);
         }
         let Some(cursor) = page.next else {
             return Ok(ListedNames { names, broke_off_after: None });
@@ -194,15 +194,15 @@ mod tests {
         "a".parse().expect("a valid name")
     }
 
-    /// A repository with these tags and with folders that are none.
+    /// A repository with these tags, and with folders and objects that are none.
     fn store(tags: &BTreeSet<String>, page_limit: usize) -> MemoryStore {
         let mut store = MemoryStore::default();
         store.page_limit = Some(page_limit);
         let folder = layout::tags(&repository());
-        let names = tags.iter().map(String::as_str).chain(["1 a", "1-\u{e9}", "a~", "no folder"]);
-        for name in names {
-            let object = if name.starts_with("no") { "" } else { "/current/link" };
-            store.put(Key::listed(&format!("{}{name}{object}", folder.as_str())), "");
+        let folders = tags.iter().map(String::as_str).chain(["1 a", "1-\u{e9}", "a~"]);
+        let keys = folders.map(|name| format!("{name}/current/link"));
+        for key in keys.chain(["1-", "1-1", "a", "aa."].map(str::to_owned)) {
+            store.put(Key::listed(&format!("{}{key}", folder.as_str())), "");
         }
         store
     }

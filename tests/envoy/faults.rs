@@ -24,7 +24,7 @@ fn tree() -> (Tree, Digest, Digest) {
 }
 
 /// Envoy, which gives up on a silent store after a second.
-async fn envoy(store: &StandIn) -> Envoy {
+pub async fn envoy(store: &StandIn) -> Envoy {
     let bootstrap = Bootstrap::new(store.address)
         .with_store_fields(r#""timeout_ms": 1000"#)
         .with("per_try_idle_timeout: 15s", "per_try_idle_timeout: 1s");
@@ -32,7 +32,7 @@ async fn envoy(store: &StandIn) -> Envoy {
 }
 
 /// A fault, and what comes of it in every place where it can happen.
-fn faults() -> Vec<(Behaviour, u16, &'static str)> {
+pub fn faults() -> Vec<(Behaviour, u16, &'static str)> {
     vec![
         (Behaviour::Answer(500, ""), 500, "UNKNOWN"),
         (Behaviour::Answer(500, "<Error><Code>InternalError</Code></Error>"), 500, "UNKNOWN"),

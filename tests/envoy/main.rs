@@ -6,6 +6,7 @@
 
 mod configuration;
 mod conformance;
+mod discovery;
 mod faults;
 mod peer;
 mod policy;

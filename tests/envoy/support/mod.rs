@@ -8,6 +8,7 @@ pub mod envoy;
 pub mod garage;
 pub mod image;
 pub mod jwt;
+pub mod listing;
 pub mod process;
 pub mod skopeo;
 pub mod stand_in;

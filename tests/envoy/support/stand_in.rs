@@ -10,12 +10,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::listing::list;
 use super::tree::Tree;
 
 /// What becomes of one request.
 #[derive(Clone, Debug)]
 pub enum Behaviour {
-    /// The object is served, or `NoSuchKey`; a write is answered with 200 and forgotten.
+    /// The object or listing is served, or `NoSuchKey`; a write is answered with 200 and forgotten.
     Serve,
     /// The same, once so many requests have arrived in all.
     ServeAfterArrivals(usize),
@@ -31,7 +32,7 @@ pub enum Behaviour {
     Corrupt,
 }
 
-/// Decides by the request's key, and by how many requests for that key came before.
+/// Decides by the request's key (a listing's is its query, with the question mark), and by how many requests for that key came before.
 type Script = dyn Fn(&str, usize) -> Behaviour + Send + Sync;
 
 /// A running stand-in. It ends when this is dropped.
@@ -99,7 +100,11 @@ impl Shared {
             let _ = arrivals.wait_for(|&arrived| arrived >= count).await;
         }
         let mut stream = stream.into_inner();
-        let object = self.tree.objects.get(&key);
+        let objects = &self.tree.objects;
+        let object = match key.strip_prefix('?') {
+            Some(query) => Some(list(objects, query)),
+            None => objects.get(&key).cloned(),
+        };
         let found = |object: Bytes| (200, object);
         let missing = || (404, Bytes::from_static(b"<Error><Code>NoSuchKey</Code></Error>"));
         let (status, body) = match behaviour {
@@ -107,9 +112,9 @@ impl Shared {
                 (200, Bytes::new())
             }
             Behaviour::Serve | Behaviour::ServeAfterArrivals(_) | Behaviour::Truncate => {
-                object.cloned().map_or_else(missing, found)
+                object.map_or_else(missing, found)
             }
-            Behaviour::Corrupt => found(garbage(object.map_or(0, Bytes::len))),
+            Behaviour::Corrupt => found(garbage(object.map_or(0, |object| object.len()))),
             Behaviour::Answer(status, body) => (status, Bytes::from_static(body.as_bytes())),
             Behaviour::Reset => return stream.set_zero_linger(),
             Behaviour::Stall => return stream.read_to_end(&mut Vec::new()).await.map(|_| ()),

@@ -1,6 +1,6 @@
 //! A bucket's content, written by hand: what some registry could have left there.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use moorage::store::layout::{self, Key};
 /// Objects by their keys.
 #[derive(Clone, Default)]
 pub struct Tree {
-    pub objects: HashMap<String, Bytes>,
+    pub objects: BTreeMap<String, Bytes>,
 }
 
 impl Tree {
