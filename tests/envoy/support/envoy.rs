@@ -141,6 +141,11 @@ impl Envoy {
         value.map_or(0, |value| value.parse().expect("a count"))
     }
 
+    /// Kills Envoy without a warning (`SIGKILL`), and waits until it is gone.
+    pub async fn kill(mut self) {
+        self.process.kill().await.expect("Envoy can be killed");
+    }
+
     /// Envoy's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).expect("the log is text")
