@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The one entry point: builds Moorage's filter, runs it in a local Envoy, tests it.
+# The one entry point: builds Moorage's filter, runs it in a local Envoy, tests it, and purges a
+# bucket of abandoned uploads.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/tools.sh
@@ -12,6 +13,10 @@ usage: ./build.sh [command]
   build   build the filter, ./moorage.wasm (the default)
   run     serve a registry on this machine: the filter in Envoy, before a local blob store
   test    run every test
+  purge-uploads --older-than AGE [--dry-run] [--endpoint URL] [--bucket NAME] [--prefix FOLDER]
+                [--region NAME] [--addressing path|virtual-host]
+          remove uploads that were never finished and that nobody wrote to for so long ('24h'):
+          from the local blob store, or from the bucket at URL with the AWS_... variables' keys
   setup   get all the tools that the other commands get when they need them
   help    show this
 
@@ -26,14 +31,17 @@ END
 }
 
 main() {
-  (($# <= 1)) || bad_usage "one command at a time"
-  case ${1:-build} in
+  local command=${1:-build}
+  shift $(($# > 0))
+  [[ $command == purge-uploads ]] || (($# == 0)) || bad_usage "one command at a time"
+  case $command in
     build) build_filter ;;
     run) run_registry ;;
     test) run_tests ;;
+    purge-uploads) purge_uploads "$@" ;;
     setup) ensure_all_tools ;;
     help | -h | --help) usage ;;
-    *) bad_usage "unknown command '$1'" ;;
+    *) bad_usage "unknown command '$command'" ;;
   esac
 }
 
@@ -70,19 +78,27 @@ build_blob_store() {
   cargo build --example blob-store
 }
 
-blob_store_binary() {
-  printf '%s/debug/examples/blob-store\n' "$(cargo_target_dir)"
+build_purge_uploads() {
+  step "Building purge-uploads"
+  cargo build --example purge-uploads
+}
+
+# example_binary NAME: where the program of that name was built.
+example_binary() {
+  printf '%s/debug/examples/%s\n' "$(cargo_target_dir)" "$1"
 }
 
 run_tests() {
   ensure_all_tools
   build_filter
   build_blob_store
+  build_purge_uploads
 
   MOORAGE_WASM=$PWD/moorage.wasm
   MOORAGE_ENVOY=$(envoy_binary)
-  MOORAGE_BLOB_STORE=$(blob_store_binary)
-  export MOORAGE_WASM MOORAGE_ENVOY MOORAGE_BLOB_STORE
+  MOORAGE_BLOB_STORE=$(example_binary blob-store)
+  MOORAGE_PURGE_UPLOADS=$(example_binary purge-uploads)
+  export MOORAGE_WASM MOORAGE_ENVOY MOORAGE_BLOB_STORE MOORAGE_PURGE_UPLOADS
   export_optional MOORAGE_CONFORMANCE "$(go_tool "$CONFORMANCE")"
   export_optional MOORAGE_CRANE "$(go_tool "$CRANE")"
   export_optional MOORAGE_ORAS "$(go_tool "$ORAS")"
@@ -117,18 +133,58 @@ run_registry() {
   build_filter
   build_blob_store
 
-  # From here on every way out of the script, Ctrl-C included, stops both processes.
-  trap stop_processes EXIT
-  trap 'exit 129' HUP
-  trap 'exit 130' INT
-  trap 'exit 143' TERM
-
+  stop_processes_at_the_end
   start_blob_store
   start_envoy
   wait_until "Envoy did not load the filter" status_is "$admin_port" /ready
   wait_until "the registry does not answer" status_is "$port" /v2/
   print_welcome
   watch_processes
+}
+
+purge_uploads() {
+  build_purge_uploads
+  local argument
+  for argument in "$@"; do
+    if [[ $argument == --endpoint ]]; then
+      "$(example_binary purge-uploads)" "$@"
+      return
+    fi
+  done
+  purge_local_uploads "$@"
+}
+
+# Keys are for other stores: the local one refuses signatures.
+purge_local_uploads() {
+  store_port=$(port_setting MOORAGE_STORE_PORT 5002)
+  is_port_taken "$store_port" || start_blob_store_for_purge
+  env -u AWS_ACCESS_KEY_ID -u AWS_SECRET_ACCESS_KEY -u AWS_SESSION_TOKEN \
+    "$(example_binary purge-uploads)" --endpoint "http://127.0.0.1:$store_port" "$@"
+}
+
+# `run` may start meanwhile, so the port is any free one.
+start_blob_store_for_purge() {
+  data=${MOORAGE_DATA:-data}
+  [[ -d $data/registry ]] ||
+    die "nothing to purge: no blob store on port $store_port, and no folder '$data/registry'"
+  data=$(realpath -- "$data")
+  build_blob_store
+  stop_processes_at_the_end
+  run_dir=$TOOLS/run/purge-uploads-$$
+  mkdir -p -- "$run_dir"
+  store_port=0
+  start_blob_store
+  store_port=$(sed -n 's/^listening on .*://p' "$store_log")
+  # Nobody reads the log from here on: a store that fails is told by its answers.
+  rm -r -- "$run_dir"
+}
+
+# From here on every way out of the script, Ctrl-C included, stops what was started.
+stop_processes_at_the_end() {
+  trap stop_processes EXIT
+  trap 'exit 129' HUP
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
 }
 
 read_settings() {
@@ -158,16 +214,18 @@ port_setting() {
 }
 
 require_free_port() {
-  if (: <>"/dev/tcp/127.0.0.1/$2") 2>/dev/null; then
+  if is_port_taken "$2"; then
     die "port $2 is taken: stop what listens there, or set $1 to another port"
   fi
 }
+
+is_port_taken() { (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 start_blob_store() {
   step "Starting the blob store"
   store_log=$run_dir/blob-store.log
   : >"$store_log"
-  "$(blob_store_binary)" --listen "127.0.0.1:$store_port" --root "$data" --bucket registry \
+  "$(example_binary blob-store)" --listen "127.0.0.1:$store_port" --root "$data" --bucket registry \
     </dev/null >"$store_log" 2>&1 &
   store_pid=$!
   wait_until "the blob store does not listen" grep -q '^listening on ' "$store_log"
@@ -202,7 +260,7 @@ yaml_escape() {
   printf '%s\n' "$text"
 }
 
-# wait_until COMPLAINT CONDITION...: polls, for 30 seconds at most, while both processes live.
+# wait_until COMPLAINT CONDITION...: polls, for 30 seconds at most, while all processes live.
 wait_until() {
   local complaint=$1 deadline=$((SECONDS + 30))
   shift
@@ -261,7 +319,7 @@ report_death() {
   local who=$1 pid=$2 log=$3 status=0
   wait "$pid" || status=$?
   show_log "$log"
-  die "$who ended by itself with status $status; the other process was stopped"
+  die "$who ended by itself with status $status; what else was started is stopped"
 }
 
 show_logs() {
@@ -275,7 +333,7 @@ show_log() {
   printf '%s\n' '---' >&2
 }
 
-# Ends both processes and waits for them, so that the ports are free when the script is gone.
+# Ends all processes and waits for them, so that the ports are free when the script is gone.
 stop_processes() {
   trap '' HUP INT TERM
   local pid pids=() tries=50

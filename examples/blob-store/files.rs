@@ -36,7 +36,11 @@ const MIN_PART: u64 = 5 * 1024 * 1024;
 const MAX_KEYS: i32 = 1000;
 
 /// The buckets below one folder.
-pub struct Files(Arc<Tree>);
+pub struct Files {
+    tree: Arc<Tree>,
+    /// Whether writes must announce their length, as some stores want it.
+    requires_length: bool,
+}
 
 struct Tree {
     root: PathBuf,
@@ -51,7 +55,7 @@ struct Tree {
 }
 
 impl Files {
-    pub fn open(root: &Path) -> io::Result<Self> {
+    pub fn open(root: &Path, requires_length: bool) -> io::Result<Self> {
         let private = root.join(".blob-store");
         let tree = Tree {
             root: root.to_owned(),
@@ -63,7 +67,7 @@ impl Files {
         };
         fs::create_dir_all(&tree.staging)?;
         fs::create_dir_all(&tree.uploads)?;
-        Ok(Self(Arc::new(tree)))
+        Ok(Self { tree: Arc::new(tree), requires_length })
     }
 
     /// Runs file work off the threads that serve the sockets.
@@ -71,7 +75,7 @@ impl Files {
         &self,
         work: impl FnOnce(&Tree) -> S3Result<T> + Send + 'static,
     ) -> S3Result<T> {
-        let tree = Arc::clone(&self.0);
+        let tree = Arc::clone(&self.tree);
         tokio::task::spawn_blocking(move || work(&tree))
             .await
             .map_err(|error| internal(io::Error::other(error)))?
@@ -195,6 +199,9 @@ impl S3 for Files {
         let input = request.input;
         if input.content_md5.is_some() {
             return Err(s3_error!(NotImplemented, "Content-MD5"));
+        }
+        if self.requires_length && input.content_length.is_none() {
+            return Err(s3_error!(MissingContentLength));
         }
         let conditions = Conditions::new(input.if_match, input.if_none_match)?;
         let expected = Checksum {
@@ -345,6 +352,38 @@ impl S3 for Files {
             bucket: Some(bucket),
             key: Some(key),
             upload_id: Some(upload_id),
+            ..Default::default()
+        }))
+    }
+
+    async fn list_multipart_uploads(
+        &self,
+        request: S3Request<ListMultipartUploadsInput>,
+    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+        let input = request.input;
+        if input.encoding_type.is_some() || input.delimiter.is_some() {
+            return Err(s3_error!(NotImplemented, "encoding-type or delimiter"));
+        }
+        let bucket = input.bucket.clone();
+        let prefix = input.prefix.clone().unwrap_or_default();
+        let markers = input.key_marker.clone().map(|key| (key, input.upload_id_marker.clone()));
+        let mut uploads = self.run(move |tree| tree.list_uploads(&bucket, &prefix)).await?;
+        uploads.retain(|upload| markers.as_ref().is_none_or(|markers| is_after(upload, markers)));
+        let max_uploads = input.max_uploads.unwrap_or(MAX_KEYS).clamp(1, MAX_KEYS);
+        let limit = usize::try_from(max_uploads).unwrap_or_default();
+        let is_truncated = uploads.len() > limit;
+        uploads.truncate(limit);
+        let last = uploads.last().filter(|_| is_truncated);
+        Ok(S3Response::new(ListMultipartUploadsOutput {
+            bucket: Some(input.bucket),
+            prefix: input.prefix,
+            key_marker: input.key_marker,
+            upload_id_marker: input.upload_id_marker,
+            max_uploads: Some(max_uploads),
+            is_truncated: Some(is_truncated),
+            next_key_marker: last.and_then(|upload| upload.key.clone()),
+            next_upload_id_marker: last.and_then(|upload| upload.upload_id.clone()),
+            uploads: Some(uploads),
             ..Default::default()
         }))
     }
@@ -571,6 +610,35 @@ impl Tree {
             .and_then(|()| fs::write(folder.join("object"), format!("{bucket}/{key}")))
             .map_err(internal)?;
         Ok(id)
+    }
+
+    /// The uploads for keys that begin with `prefix`, by key and then by id.
+    fn list_uploads(&self, bucket: &str, prefix: &str) -> S3Result<Vec<MultipartUpload>> {
+        self.bucket(bucket)?;
+        let mut uploads = Vec::new();
+        for id in sorted_entries(&self.uploads).map_err(internal)? {
+            let id = id.trim_end_matches('/');
+            let file = self.uploads.join(id).join("object");
+            // Completed or aborted since the folder was read: then it isn't listed.
+            let Ok((object, metadata)) = fs::read_to_string(&file).and_then(|object| {
+                let metadata = fs::metadata(&file)?;
+                Ok((object, metadata))
+            }) else {
+                continue;
+            };
+            let key = object.strip_prefix(bucket).and_then(|rest| rest.strip_prefix('/'));
+            let Some(key) = key.filter(|key| key.starts_with(prefix)) else {
+                continue;
+            };
+            uploads.push(MultipartUpload {
+                key: Some(key.to_owned()),
+                upload_id: Some(id.to_owned()),
+                initiated: metadata.modified().ok().map(Timestamp::from),
+                ..Default::default()
+            });
+        }
+        uploads.sort_by(|one, next| one.key.cmp(&next.key));
+        Ok(uploads)
     }
 
     /// The folder of an upload, which must be for this very object.
@@ -839,6 +907,14 @@ fn list_folder(folder: &Path, base: &str, query: &Query, page: &mut Page) -> io:
         }
     }
     Ok(())
+}
+
+/// Whether an upload comes after the one that the markers name. Without an id they name all of a key.
+fn is_after(upload: &MultipartUpload, (key, id): &(String, Option<String>)) -> bool {
+    match (upload.key.as_ref(), id) {
+        (Some(of), Some(id)) if of == key => upload.upload_id.as_ref() > Some(id),
+        (of, _) => of > Some(key),
+    }
 }
 
 fn holds_key_after(folder: &Path, base: &str, after: &str) -> io::Result<bool> {

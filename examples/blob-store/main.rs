@@ -12,9 +12,10 @@
 //!
 //! ```text
 //! blob-store [--listen 127.0.0.1:5002] --root DIR [--bucket registry]
-//!            [--access-key KEY --secret-key SECRET]
+//!            [--access-key KEY --secret-key SECRET] [--require-length]
 //! ```
 //!
+//! With `--require-length` it refuses objects whose length is not announced, as AWS S3 does.
 //! With a pair of keys it refuses requests without a valid SigV4 signature; without, it serves
 //! everyone who reaches the port. Once bound it prints `listening on ADDR:PORT`, one line, with the
 //! real port where port 0 was asked for. SIGTERM and SIGINT end it at once with status 0; a bad
@@ -51,7 +52,7 @@ mod native {
     use crate::files::Files;
 
     const USAGE: &str = "usage: blob-store [--listen ADDR:PORT] --root DIR [--bucket NAME] \
-                         [--access-key KEY --secret-key SECRET]";
+                         [--access-key KEY --secret-key SECRET] [--require-length]";
 
     /// What stops the store from serving, as the one line the user sees.
     type Failure = String;
@@ -71,6 +72,7 @@ mod native {
         root: PathBuf,
         bucket: String,
         keys: Option<Keys>,
+        requires_length: bool,
     }
 
     struct Keys {
@@ -84,10 +86,15 @@ mod native {
             let mut root = None;
             let mut bucket = "registry".to_owned();
             let (mut access, mut secret) = (None, None);
+            let mut requires_length = false;
 
             let mut arguments = arguments.into_iter();
             while let Some(flag) = arguments.next() {
                 let flag = flag.to_string_lossy().into_owned();
+                if flag == "--require-length" {
+                    requires_length = true;
+                    continue;
+                }
                 let mut value =
                     || arguments.next().ok_or_else(|| format!("{flag} needs a value; {USAGE}"));
                 match flag.as_str() {
@@ -107,7 +114,7 @@ mod native {
                 _ => return Err("--access-key and --secret-key go together".to_owned()),
             };
             let root = root.ok_or_else(|| format!("--root is missing; {USAGE}"))?;
-            Ok(Self { listen, root, bucket, keys })
+            Ok(Self { listen, root, bucket, keys, requires_length })
         }
     }
 
@@ -168,7 +175,7 @@ mod native {
 
     fn open_store(options: &Options) -> Result<S3Service, Failure> {
         create_bucket(&options.root, &options.bucket)?;
-        let files = Files::open(&options.root)
+        let files = Files::open(&options.root, options.requires_length)
             .map_err(|error| format!("cannot write to {}: {error}", options.root.display()))?;
         let mut builder = S3ServiceBuilder::new(files);
         if let Some(Keys { access, secret }) = &options.keys {

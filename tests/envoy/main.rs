@@ -16,3 +16,4 @@ mod push;
 mod round_trips;
 mod streaming;
 mod support;
+mod uploads;

@@ -30,6 +30,11 @@ impl BlobStore {
         Self::start(root, &["--access-key", ACCESS_KEY, "--secret-key", SECRET_KEY]).await
     }
 
+    /// Serves the buckets below `root`, but takes no body whose length is not announced.
+    pub async fn requiring_length(root: &Path) -> Self {
+        Self::start(root, &["--require-length"]).await
+    }
+
     async fn start(root: &Path, keys: &[&str]) -> Self {
         let mut process = Command::new(tool("MOORAGE_BLOB_STORE"))
             .args(["--listen", "127.0.0.1:0", "--root"])

@@ -1,11 +1,13 @@
 //! A plain HTTP client that sends paths and headers just as they are given.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use futures::stream::{Stream, StreamExt};
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -14,10 +16,15 @@ use tokio::net::TcpStream;
 use super::process::within;
 
 /// Sends a request and gives the response once its headers are there.
-pub async fn open(
+pub async fn open<B>(
     server: SocketAddr,
-    request: Request<Full<Bytes>>,
-) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
+    request: Request<B>,
+) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: std::error::Error + Send + Sync,
+{
     let stream = TcpStream::connect(server).await?;
     stream.set_nodelay(true)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -26,7 +33,12 @@ pub async fn open(
 }
 
 /// Sends a request and reads the whole response.
-pub async fn send(server: SocketAddr, request: Request<Full<Bytes>>) -> Response<Bytes> {
+pub async fn send<B>(server: SocketAddr, request: Request<B>) -> Response<Bytes>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: std::error::Error + Send + Sync,
+{
     let what = format!("{} {}", request.method(), request.uri());
     let exchange = async {
         let response = open(server, request).await?;
@@ -60,6 +72,18 @@ pub async fn send_body(
     let mut request = request(method, path, headers);
     *request.body_mut() = Full::new(body.into());
     send(server, request).await
+}
+
+/// Sends a request whose body comes in pieces. Its length is not announced, unless by a header.
+pub async fn send_pieces(
+    server: SocketAddr,
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    pieces: impl Stream<Item = Bytes> + Send + 'static,
+) -> Response<Bytes> {
+    let frames = pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
+    send(server, request(method, path, headers).map(|_| StreamBody::new(frames))).await
 }
 
 /// Sends `GET` with these headers.

@@ -69,6 +69,20 @@ impl Bootstrap {
         self.with(cluster, &format!("{cluster}{SIGNING}"))
     }
 
+    /// Spools bodies of unknown length, as the production bootstrap does.
+    pub fn spooling(self) -> Self {
+        let filter =
+            production("# Off, but for the routes below", "- name: envoy.filters.http.router");
+        let routes = production("# Blobs on their way in", "# The limit above counts only");
+        let router = "- name: envoy.filters.http.router";
+        let upload_routes = {
+            let start = self.text.find("# Blobs on their way in").expect("routes for uploads");
+            let end = self.text.find("# The limit above counts only").expect("a last route");
+            self.text[start..end].to_owned()
+        };
+        self.with(router, &format!("{filter}{router}")).with(&upload_routes, routes)
+    }
+
     /// Has Envoy check the bootstrap and gives what it says.
     pub async fn validate(&self) -> Output {
         let folder = TempDir::new().expect("a temporary folder");
@@ -81,7 +95,8 @@ impl Bootstrap {
             return self.text.clone();
         }
         let store = r#""store": {"#;
-        self.text.replace(store, &format!(r#"{store} "timeout_ms": 60000,"#))
+        self.text
+            .replace(store, &format!(r#"{store} "timeout_ms": 60000, "copy_timeout_ms": 180000,"#))
     }
 
     fn command(&self, folder: &TempDir) -> Command {
@@ -97,6 +112,13 @@ impl Bootstrap {
             .kill_on_drop(true);
         command
     }
+}
+
+/// What the production bootstrap has between two texts, the first one included.
+fn production(from: &str, to: &str) -> &'static str {
+    let start = PRODUCTION.find(from).expect("the text is in the bootstrap");
+    let length = PRODUCTION[start..].find(to).expect("the text is in the bootstrap");
+    &PRODUCTION[start..start + length]
 }
 
 /// A running Envoy. It ends when this is dropped.
@@ -141,9 +163,9 @@ impl Envoy {
         value.map_or(0, |value| value.parse().expect("a count"))
     }
 
-    /// Kills Envoy without a warning (`SIGKILL`), and waits until it is gone.
+    /// Ends Envoy at once, in the middle of whatever it does.
     pub async fn kill(mut self) {
-        self.process.kill().await.expect("Envoy can be killed");
+        self.process.kill().await.expect("Envoy runs");
     }
 
     /// Envoy's log so far.
