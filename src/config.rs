@@ -26,7 +26,7 @@ pub struct Config {
     /// Whether nothing may be changed; off unless set.
     #[serde(default)]
     pub read_only: bool,
-    /// Whether manifests and tags may be deleted; on unless set.
+    /// Whether manifests, tags and blobs may be deleted; on unless set.
     #[serde(default = "default_true")]
     pub delete_enabled: bool,
     /// Whether an image's configuration and layers must be there when it is put; on unless set.

@@ -3,6 +3,7 @@
 #![cfg(not(target_family = "wasm"))]
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -20,7 +21,8 @@ use moorage::store::{Bucket, Http, HttpError, HttpRequest, HttpResponse};
 use proptest::prelude::*;
 use proptest::string::string_regex;
 
-/// A store that has whatever it is asked for and remembers what that was.
+/// A store that has whatever it is asked for and remembers what that was. In every folder it lists
+/// some others, mostly of names that no registry gives.
 #[derive(Default)]
 struct Recorder {
     paths: RefCell<Vec<String>>,
@@ -31,12 +33,20 @@ const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef012
 impl Http for Recorder {
     async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
         self.paths.borrow_mut().push(request.path.clone());
-        Ok(HttpResponse {
-            status: StatusCode::OK,
-            version: None,
-            body: Bytes::from_static(DIGEST.as_bytes()),
-        })
+        let query = request.path.strip_prefix("/bucket/?");
+        let body = query.map_or_else(|| Bytes::from_static(DIGEST.as_bytes()), listing);
+        Ok(HttpResponse { status: StatusCode::OK, version: None, body })
     }
+}
+
+fn listing(query: &str) -> Bytes {
+    let parameters: HashMap<_, _> = form_urlencoded::parse(query.as_bytes()).collect();
+    let prefix = parameters.get("prefix").map_or("", |prefix| prefix);
+    let folder =
+        |name| format!("<CommonPrefixes><Prefix>{prefix}{name}/</Prefix></CommonPrefixes>");
+    let names = ["..", ".", "", "%2e%2e", "A", "\u{e9}", "a b", "a?x", "_manifests", "a"];
+    let folders: String = names.into_iter().map(folder).collect();
+    format!("<ListBucketResult>{folders}</ListBucketResult>").into()
 }
 
 /// Runs a future that never waits.
@@ -71,6 +81,9 @@ fn paths_asked_for(target: String, headers: HeaderMap) -> (Answer, Vec<String>) 
 
 /// Whether a path is one of those that the layout has, written down independently of it.
 fn is_in_layout(path: &str) -> bool {
+    if let Some(query) = path.strip_prefix("/bucket/?") {
+        return lists_the_layout(query);
+    }
     let Some(key) = path.strip_prefix("/bucket/pre/fix/docker/registry/v2/") else {
         return false;
     };
@@ -111,6 +124,30 @@ fn is_in_layout(path: &str) -> bool {
     }
 }
 
+/// Whether the query of a listing asks for folders of the layout, and begins within them.
+fn lists_the_layout(query: &str) -> bool {
+    let parameters: HashMap<_, _> = form_urlencoded::parse(query.as_bytes()).collect();
+    let Some(prefix) = parameters.get("prefix") else {
+        return false;
+    };
+    let Some(folder) = prefix.strip_prefix("pre/fix/docker/registry/v2/repositories/") else {
+        return false;
+    };
+    let (name, rest) =
+        folder.split_once("/_").unwrap_or((folder.strip_suffix('/').unwrap_or(folder), ""));
+    let is_folder = match rest {
+        "" if folder.is_empty() => true,
+        "" | "layers/" | "manifests/" | "manifests/tags/" => name.parse::<Name>().is_ok(),
+        _ => {
+            let subject = rest.strip_prefix("manifests/referrers/").unwrap_or_default();
+            let subject = subject.strip_suffix('/').unwrap_or_default().replacen('/', ":", 1);
+            name.parse::<Name>().is_ok() && subject.parse::<Digest>().is_ok()
+        }
+    };
+    let start = parameters.get("start-after").map_or("", |start| &start[prefix.len()..]);
+    is_folder && start.len() <= 255 && start.bytes().all(|b| (b'-'..=b'~').contains(&b))
+}
+
 /// Pieces of paths, the dangerous ones above all, put together at random.
 fn hostile_path() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
@@ -118,6 +155,11 @@ fn hostile_path() -> impl Strategy<Value = String> {
         2 => Just("a".to_owned()),
         2 => Just("/manifests/".to_owned()),
         2 => Just("/blobs/".to_owned()),
+        1 => Just("/tags/list".to_owned()),
+        1 => Just("/referrers/".to_owned()),
+        1 => Just("_catalog".to_owned()),
+        1 => Just("?last=".to_owned()),
+        1 => Just("&n=1".to_owned()),
         1 => Just(DIGEST.to_owned()),
         1 => Just("..".to_owned()),
         1 => Just(".".to_owned()),
@@ -142,15 +184,20 @@ fn hostile_path() -> impl Strategy<Value = String> {
 /// Paths of the API's shape with parts that are mostly valid.
 fn plausible_path() -> impl Strategy<Value = String> {
     let name = string_regex("[a-z0-9._/-]{1,30}|(%[0-9a-f]{2}|[a-z]){1,10}").expect("a regex");
-    let kind = prop_oneof![Just("manifests"), Just("blobs")];
+    let kind = prop_oneof![Just("manifests"), Just("blobs"), Just("referrers")];
     let reference = prop_oneof![
         string_regex("[A-Za-z0-9._-]{1,130}").expect("a regex"),
         string_regex("sha(256|512):([0-9a-f]{64}|[0-9a-f]{128}|[0-9a-fA-F/.]{0,70})")
             .expect("a regex"),
         Just(DIGEST.to_owned()),
     ];
-    (name, kind, reference)
-        .prop_map(|(name, kind, reference)| format!("/v2/{name}/{kind}/{reference}"))
+    let last = string_regex("(%[0-9a-f]{2}|[ -%'-~]){0,10}").expect("a regex");
+    (name, kind, reference, last, any::<bool>()).prop_map(|(name, kind, reference, last, tags)| {
+        match tags {
+            true => format!("/v2/{name}/tags/list?last={last}"),
+            false => format!("/v2/{name}/{kind}/{reference}"),
+        }
+    })
 }
 
 proptest! {
@@ -169,10 +216,17 @@ proptest! {
     #[test]
     fn what_is_asked_of_the_store_names_the_repository_asked_for(path in plausible_path()) {
         let (_, paths) = paths_asked_for(path.clone(), HeaderMap::new());
-        if let Ok(Endpoint::Manifest { name, .. } | Endpoint::Blob { name, .. }) = Endpoint::parse(&path) {
+        if let Ok(
+            Endpoint::Manifest { name, .. }
+            | Endpoint::Blob { name, .. }
+            | Endpoint::Tags { name }
+            | Endpoint::Referrers { name, .. },
+        ) = Endpoint::parse(&path)
+        {
             let repository = format!("/repositories/{name}/_");
             prop_assert!(!paths.is_empty());
-            for path in paths.iter().filter(|path| path.contains("/repositories/")) {
+            let paths = paths.iter().map(|path| path.replace("%2F", "/"));
+            for path in paths.filter(|path| path.contains("/repositories/")) {
                 prop_assert!(path.contains(&repository), "{path}");
             }
         } else {

@@ -1,9 +1,9 @@
 //! `/v2/<name>/blobs/<digest>`
 //!
-//! A blob never passes through this code: the proxy streams it from the store. What is here decides
+//! A blob that is pulled never passes through this code: the proxy streams it from the store. What is here decides
 //! whether it may, and what the client sees of the store's answer.
 //!
-//! Source: OCI distribution specification, "Pulling blobs".
+//! Source: OCI distribution specification, "Pulling blobs", "Deleting Blobs".
 
 use bytes::Bytes;
 use http::header::{
@@ -68,6 +68,22 @@ pub async fn get(
         range: requested_range(request, &digest),
         digest,
     }))
+}
+
+/// `DELETE`: takes the blob out of the repository, in two waves of storage calls. Its content stays
+/// until garbage is collected, and other repositories keep it.
+pub async fn delete(
+    store: &impl Store,
+    name: &Name,
+    digest: &Digest,
+) -> Result<Response<Bytes>, Error> {
+    if store.blob_link(name, digest).await?.is_none() {
+        return Err(blob_unknown(digest));
+    }
+    store.unlink_blob(name, digest).await?;
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::ACCEPTED;
+    Ok(response)
 }
 
 /// The part of the blob to send. `Range` has a meaning for `GET` only (RFC 9110, section 14.2).
@@ -143,7 +159,7 @@ mod tests {
     use crate::registry::reference::Algorithm;
     use crate::registry::{Settings, Stamp, handle};
     use crate::store::layout;
-    use crate::store::memory::{MemoryStore, run};
+    use crate::store::memory::{Effect, MemoryStore, run};
 
     const NO_SUCH_KEY: &[u8] = b"<Error><Code>NoSuchKey</Code></Error>";
 
@@ -217,6 +233,56 @@ mod tests {
             panic!("the blob is forwarded");
         };
         assert_eq!(headers["docker-content-digest"], sha512.as_str());
+    }
+
+    #[test]
+    fn deleting_a_blob_takes_it_out_of_one_repository() {
+        let store = store();
+        let b = "b".parse().expect("a valid name");
+        store.put(layout::blob_link(&b, &digest()), digest().to_string());
+        store.put(layout::content(&digest()), "blob");
+        let mut expected = store.objects();
+        expected.remove(&layout::blob_link(&"a".parse().expect("a valid name"), &digest()));
+
+        let delete =
+            || match run(handle(request(Method::DELETE, "a", &[]), &store, &Settings::default())) {
+                (Answer::Reply(response), waves) => (response, waves),
+                (Answer::Stream(stream), _) => panic!("not {stream:?}"),
+            };
+        let (response, waves) = delete();
+        assert_eq!((response.status().as_u16(), waves), (202, 2));
+        assert_eq!(store.objects(), expected);
+        assert_eq!(status_and_code(&delete().0), (404, "BLOB_UNKNOWN".to_owned()));
+    }
+
+    #[test]
+    fn deleting_can_be_switched_off() {
+        for settings in [
+            Settings { delete_enabled: false, ..Settings::default() },
+            Settings { read_only: true, ..Settings::default() },
+        ] {
+            let store = store();
+            let outcome = run(handle(request(Method::DELETE, "a", &[]), &store, &settings));
+            let (Answer::Reply(response), 0) = outcome else {
+                panic!("no storage call may be made: {outcome:?}");
+            };
+            assert_eq!(status_and_code(&response), (405, "UNSUPPORTED".to_owned()));
+            assert_eq!(response.headers()["allow"], "GET, HEAD");
+        }
+    }
+
+    #[test]
+    fn a_fault_while_a_blob_is_deleted_is_never_not_found() {
+        for call in 0..2 {
+            let store = store();
+            store.failing_call.set(Some((call, Effect::None)));
+            let delete = request(Method::DELETE, "a", &[]);
+            let (Answer::Reply(response), _) = run(handle(delete, &store, &Settings::default()))
+            else {
+                panic!("a deleted blob is not streamed");
+            };
+            assert_eq!(status_and_code(&response), (503, "UNAVAILABLE".to_owned()), "call {call}");
+        }
     }
 
     #[test]

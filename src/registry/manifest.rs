@@ -112,6 +112,15 @@ pub fn subject_of(content: &[u8]) -> Option<Digest> {
     fields.read::<Descriptor>("subject").ok()??.digest?.parse().ok()
 }
 
+/// The descriptors that stored content lists, unread; `None` if it is no OCI image index.
+pub fn index_entries(content: &[u8]) -> Option<Vec<Box<RawValue>>> {
+    if media_type_of(content).ok()? != MediaType::OciIndex {
+        return None;
+    }
+    let fields: Fields = serde_json::from_slice(content).ok()?;
+    fields.read("manifests").ok()?
+}
+
 impl Manifest {
     /// Reads a pushed manifest. `content_type` is the request's `Content-Type`, if it has one; its
     /// parameters are ignored.

@@ -4,6 +4,7 @@
 //! API's own text; it takes the request and a [`Store`] and gives an [`Answer`].
 
 mod blobs;
+mod catalog;
 pub mod conditional;
 pub mod error;
 pub mod hasher;
@@ -11,10 +12,13 @@ pub mod incoming;
 mod manifest;
 mod manifests;
 pub mod media_type;
+mod pagination;
 mod policy;
 mod range;
 pub mod reference;
+mod referrers;
 pub mod route;
+mod tags;
 mod uploads;
 
 use std::borrow::Cow;
@@ -97,7 +101,7 @@ pub struct Settings {
     pub manifest_max_bytes: u64,
     /// Whether nothing may be changed.
     pub read_only: bool,
-    /// Whether manifests and tags may be deleted.
+    /// Whether manifests, tags and blobs may be deleted.
     pub delete_enabled: bool,
     /// Whether an image's configuration and layers must be there when it is put.
     pub verify_image_references: bool,
@@ -209,7 +213,10 @@ async fn dispatch(
     }
     let response = match endpoint {
         Endpoint::Base => base(),
-        Endpoint::Blob { name, digest } => return blobs::get(request, store, &name, digest).await,
+        Endpoint::Blob { name, digest } => match request.method {
+            Method::DELETE => blobs::delete(store, &name, &digest).await?,
+            _ => return blobs::get(request, store, &name, digest).await,
+        },
         Endpoint::Manifest { name, reference } => match request.method {
             Method::PUT => manifests::put(request, store, settings, &name, &reference).await?,
             Method::DELETE => manifests::delete(store, &name, &reference).await?,
@@ -227,8 +234,10 @@ async fn dispatch(
                 _ => uploads::status(request, store, &session).await?,
             }
         }
-        Endpoint::Tags { .. } | Endpoint::Catalog | Endpoint::Referrers { .. } => {
-            return Err(Error::method_not_allowed(""));
+        Endpoint::Tags { name } => tags::list(request, store, &name).await?,
+        Endpoint::Catalog => catalog::list(request, store).await?,
+        Endpoint::Referrers { name, subject } => {
+            referrers::list(request, store, &name, &subject).await?
         }
     };
     Ok(Answer::Reply(response))
@@ -240,12 +249,15 @@ fn allowed_methods(endpoint: &Endpoint, settings: &Settings) -> &'static str {
         Endpoint::Manifest { .. } if settings.read_only => "GET, HEAD",
         Endpoint::Manifest { .. } if settings.delete_enabled => "GET, HEAD, PUT, DELETE",
         Endpoint::Manifest { .. } => "GET, HEAD, PUT",
+        Endpoint::Blob { .. } if settings.delete_enabled && !settings.read_only => {
+            "GET, HEAD, DELETE"
+        }
         Endpoint::Base | Endpoint::Blob { .. } => "GET, HEAD",
         Endpoint::Uploads { .. } if settings.read_only => "",
         Endpoint::Uploads { .. } => "POST",
         Endpoint::Upload { .. } if settings.read_only => "GET, HEAD",
         Endpoint::Upload { .. } => "GET, HEAD, PATCH, PUT, DELETE",
-        Endpoint::Tags { .. } | Endpoint::Catalog | Endpoint::Referrers { .. } => "",
+        Endpoint::Tags { .. } | Endpoint::Catalog | Endpoint::Referrers { .. } => "GET, HEAD",
     }
 }
 

@@ -10,7 +10,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::fault::{Fault, StoreError, StoreErrorKind};
 use super::layout::{self, Key};
-use super::objects::{Condition, Content, Cursor, Listed, Object, Objects, Page, Version};
+use super::objects::{
+    Condition, Content, Cursor, ListRequest, Listed, Object, Objects, Page, Start, Version,
+};
 use super::s3::{self, Http, HttpError, HttpRequest, HttpResponse, Patience};
 use crate::config::StoreConfig;
 use crate::registry::reference::Digest;
@@ -112,6 +114,28 @@ impl<H: Http> Bucket<H> {
         request: &HttpRequest,
     ) -> Result<HttpResponse, StoreError> {
         unreachable(request, self.http.send(request).await)
+    }
+
+    fn list_query(&self, list: ListRequest<'_>) -> String {
+        let prefix = format!("{}{}", self.prefix, list.prefix.as_str());
+        // In the order of their names, as signing wants them.
+        let mut parameters = Vec::new();
+        if let Start::At(cursor) = list.start {
+            parameters.push(("continuation-token", cursor.0.clone()));
+        }
+        if list.listed == Listed::Folders {
+            parameters.push(("delimiter", "/".to_owned()));
+        }
+        parameters.push(("list-type", "2".to_owned()));
+        parameters.push(("max-keys", list.limit.to_string()));
+        parameters.push(("prefix", prefix.clone()));
+        if let Start::After(text) = list.start {
+            parameters.push(("start-after", format!("{prefix}{text}")));
+        }
+        let parameters = parameters
+            .iter()
+            .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, QUERY)));
+        parameters.collect::<Vec<_>>().join("&")
     }
 
     async fn get(&self, request: &HttpRequest) -> Result<Option<HttpResponse>, StoreError> {
@@ -221,26 +245,9 @@ impl<H: Http> Objects for Bucket<H> {
         }
     }
 
-    async fn list(
-        &self,
-        prefix: &Key,
-        listed: Listed,
-        from: Option<&Cursor>,
-    ) -> Result<Page, StoreError> {
-        let full_prefix = format!("{}{}", self.prefix, prefix.as_str());
-        // In the order of their names, as signing wants them.
-        let mut parameters = Vec::new();
-        parameters.extend(from.map(|cursor| ("continuation-token", cursor.0.as_str())));
-        if listed == Listed::Folders {
-            parameters.push(("delimiter", "/"));
-        }
-        parameters.extend([("list-type", "2"), ("prefix", &full_prefix)]);
-        let query: Vec<_> = parameters
-            .iter()
-            .map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, QUERY)))
-            .collect();
-        let mut request = self.request(Method::GET, prefix);
-        request.path = format!("{}?{}", self.root, query.join("&"));
+    async fn list(&self, list: ListRequest<'_>) -> Result<Page, StoreError> {
+        let mut request = self.request(Method::GET, list.prefix);
+        request.path = format!("{}?{}", self.root, self.list_query(list));
         let response = self.send(&request).await?;
         if response.status != StatusCode::OK {
             return Err(match Fault::of(response.status, &response.body) {

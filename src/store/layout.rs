@@ -22,6 +22,7 @@
 //! A link may hold another digest than the one in its key: content that was pushed under a second
 //! algorithm is stored once, under the first.
 
+use super::names::FolderName;
 use crate::registry::reference::{Digest, Name, Tag, UploadId};
 
 /// An object's key, relative to the configured prefix.
@@ -32,6 +33,11 @@ impl Key {
     /// The key that a listing named.
     pub(super) fn listed(text: &str) -> Self {
         Self(text.to_owned())
+    }
+
+    /// The key of a folder in this one.
+    pub(super) fn folder(&self, name: &impl FolderName) -> Self {
+        Self(format!("{}{}/", self.0, name.as_str()))
     }
 
     /// The key as text. It consists of unreserved characters (RFC 3986, section 2.3) and slashes, so
@@ -74,14 +80,55 @@ pub fn tag_history(name: &Name, tag: &Tag, digest: &Digest) -> Key {
 /// `docker/registry/v2/repositories/<name>/_manifests/referrers/<algorithm>/<subject's
 /// hex>/<algorithm>/<hex>/link`
 pub fn referrer(name: &Name, subject: &Digest, digest: &Digest) -> Key {
-    let (of, subject) = (subject.algorithm().as_str(), subject.hex());
-    let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
-    in_repository(name, &format!("_manifests/referrers/{of}/{subject}/{algorithm}/{hex}/link"))
+    Key(format!("{}{}", referrers(name, subject).0, within_referrers(digest)))
 }
 
 /// What the keys of all tags of a repository begin with; the tag and a slash come next.
 pub fn tags(name: &Name) -> Key {
     in_repository(name, "_manifests/tags/")
+}
+
+/// The folder of all repositories; a name's first component and a slash come next.
+pub fn all_repositories() -> Key {
+    Key("docker/registry/v2/repositories/".to_owned())
+}
+
+/// The folder of a repository, with what is nested in it: the next component of a longer name and a
+/// slash come next, or [`own`].
+pub fn repository(name: &Name) -> Key {
+    in_repository(name, "")
+}
+
+/// What all keys of a repository itself begin with, and none of a repository that is nested in it.
+pub fn own(name: &Name) -> Key {
+    in_repository(name, "_")
+}
+
+/// What the keys of all of a repository's links to blobs begin with.
+pub fn blob_links(name: &Name) -> Key {
+    in_repository(name, "_layers/")
+}
+
+/// What the keys of all of a repository's manifests, tags and referrers begin with.
+pub fn manifests(name: &Name) -> Key {
+    in_repository(name, "_manifests/")
+}
+
+/// What the keys of all referrers of a subject begin with; what [`within_referrers`] gives comes next.
+pub fn referrers(name: &Name, subject: &Digest) -> Key {
+    let (algorithm, hex) = (subject.algorithm().as_str(), subject.hex());
+    in_repository(name, &format!("_manifests/referrers/{algorithm}/{hex}/"))
+}
+
+/// `<algorithm>/<hex>/link`: where a referrer lies among those of its subject. Sorted by that,
+/// referrers are sorted by their digests.
+pub fn within_referrers(digest: &Digest) -> String {
+    format!("{}/{}/link", digest.algorithm().as_str(), digest.hex())
+}
+
+/// The digest of the referrer that lies there: the reverse of [`within_referrers`].
+pub fn referrer_within(place: &str) -> Option<Digest> {
+    place.strip_suffix("/link")?.replacen('/', ":", 1).parse().ok()
 }
 
 /// What all keys of a tag begin with.
@@ -116,6 +163,61 @@ pub fn offset_of_progress(name: &Name, id: &UploadId, key: &Key) -> Option<u64> 
     rest.strip_prefix("progress/")?.parse().ok()
 }
 
+/// What an object is, as far as that matters to whoever keeps a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// Content under its digest, which never changes.
+    Content(Digest),
+    /// That a repository of this shard has a manifest or a blob.
+    Link(u8),
+    /// What a tag of a repository of this shard points at.
+    Tag(u8),
+    /// Anything else.
+    Other,
+}
+
+impl Kind {
+    /// The shard of the repository. Repositories are spread evenly over 64 of them.
+    pub fn shard(&self) -> Option<u8> {
+        match self {
+            Self::Link(shard) | Self::Tag(shard) => Some(*shard),
+            Self::Content(_) | Self::Other => None,
+        }
+    }
+}
+
+/// What the object of this key is.
+pub fn kind(key: &Key) -> Kind {
+    let Some(rest) = key.as_str().strip_prefix("docker/registry/v2/") else {
+        return Kind::Other;
+    };
+    if let Some(blob) = rest.strip_prefix("blobs/") {
+        let mut parts = blob.split('/');
+        let (algorithm, hex) = (parts.next(), parts.nth(1));
+        let digest = algorithm.zip(hex).map(|(algorithm, hex)| format!("{algorithm}:{hex}"));
+        return digest.and_then(|text| text.parse().ok()).map_or(Kind::Other, Kind::Content);
+    }
+    // No part of a repository's name begins with an underscore.
+    let repository = rest.strip_prefix("repositories/").and_then(|rest| rest.split_once("/_"));
+    match repository {
+        Some((name, rest)) if rest.starts_with("layers/") => Kind::Link(shard(name)),
+        Some((name, rest)) if rest.starts_with("manifests/revisions/") => Kind::Link(shard(name)),
+        Some((name, rest))
+            if rest.starts_with("manifests/tags/") && rest.ends_with("/current/link") =>
+        {
+            Kind::Tag(shard(name))
+        }
+        _ => Kind::Other,
+    }
+}
+
+/// FNV-1a, folded: all that is wanted is that names are spread out.
+fn shard(name: &str) -> u8 {
+    let mix = |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    let hash = name.bytes().fold(0x811c_9dc5, mix);
+    ((hash ^ hash >> 16) & 63) as u8
+}
+
 /// The object on which it is tried whether the store verifies checksums.
 pub fn checksum_probe() -> Key {
     Key("moorage/probes/checksums".to_owned())
@@ -137,6 +239,31 @@ mod tests {
 
     use super::*;
     use crate::registry::reference::Algorithm;
+
+    #[test]
+    fn keys_tell_what_may_be_kept() {
+        let name: Name = "a/b".parse().expect("a valid name");
+        let other: Name = "a".parse().expect("a valid name");
+        let tag: Tag = "1.0".parse().expect("a valid tag");
+        let id = UploadId::from_random(0);
+        for digest in [Digest::of(Algorithm::Sha256, b"x"), Digest::of(Algorithm::Sha512, b"x")] {
+            let shard = kind(&blob_link(&name, &digest)).shard();
+            assert!(shard.is_some());
+            assert_ne!(shard, kind(&blob_link(&other, &digest)).shard());
+            for (key, expected) in [
+                (content(&digest), Kind::Content(digest.clone())),
+                (blob_link(&name, &digest), Kind::Link(shard.unwrap_or_default())),
+                (manifest_link(&name, &digest), Kind::Link(shard.unwrap_or_default())),
+                (tag_link(&name, &tag), Kind::Tag(shard.unwrap_or_default())),
+                (tag_history(&name, &tag, &digest), Kind::Other),
+                (referrer(&name, &digest, &digest), Kind::Other),
+                (upload_start(&name, &id), Kind::Other),
+                (checksum_probe(), Kind::Other),
+            ] {
+                assert_eq!(kind(&key), expected, "{key:?}");
+            }
+        }
+    }
 
     #[test]
     fn keys_are_those_of_distribution() {

@@ -17,11 +17,13 @@ use bytes::Bytes;
 use super::compose::{MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
-use super::objects::{Condition, Content, Cursor, Listed, Object, Objects, Page, Version};
+use super::objects::{
+    Condition, Content, Cursor, ListRequest, Listed, Object, Objects, Page, Start, Version,
+};
 use crate::registry::reference::{Algorithm, Digest, Name, Tag};
 
-/// How many entries a page of a listing has: few, so that small tests turn pages.
-const PAGE: usize = 3;
+/// The most entries that a page of a listing has: few, so that small tests turn pages.
+pub const PAGE: usize = 3;
 
 /// The bucket.
 #[derive(Debug, Default)]
@@ -31,6 +33,8 @@ pub struct MemoryStore {
     faults: HashMap<Key, StoreErrorKind>,
     /// The largest content that is read, in bytes; no limit if it is 0.
     pub content_limit: u64,
+    /// The most entries of a page of a listing, instead of [`PAGE`].
+    pub page_limit: Option<usize>,
     /// Whether writes heed no conditions, as in some stores.
     pub ignores_conditions: bool,
     /// The call that fails, counted from 0, and whether it has its effect all the same.
@@ -190,15 +194,18 @@ impl Objects for MemoryStore {
         self.call(key, |objects| objects.remove(key)).await.map(drop)
     }
 
-    async fn list(
-        &self,
-        prefix: &Key,
-        listed: Listed,
-        from: Option<&Cursor>,
-    ) -> Result<Page, StoreError> {
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError> {
+        let ListRequest { prefix, listed, start, limit } = request;
+        let limit = limit.min(self.page_limit.unwrap_or(PAGE));
         self.call(prefix, |objects| {
+            let after = match start {
+                Start::First => String::new(),
+                Start::After(text) => format!("{}{text}", prefix.as_str()),
+                Start::At(cursor) => cursor.0.clone(),
+            };
             let mut keys: Vec<String> = objects
                 .keys()
+                .filter(|key| key.as_str() > after.as_str())
                 .filter_map(|key| {
                     let rest = key.as_str().strip_prefix(prefix.as_str())?;
                     let end = match listed {
@@ -207,12 +214,13 @@ impl Objects for MemoryStore {
                     };
                     Some(format!("{}{}", prefix.as_str(), &rest[..end]))
                 })
-                .filter(|key| from.is_none_or(|cursor| *key > cursor.0))
+                // What a page ended with is not on the next one, whatever else the folder holds.
+                .filter(|entry| !matches!(start, Start::At(_)) || *entry > after)
                 .collect();
             keys.sort();
             keys.dedup();
-            let next = (keys.len() > PAGE).then(|| Cursor(keys[PAGE - 1].clone()));
-            keys.truncate(PAGE);
+            let next = (keys.len() > limit).then(|| Cursor(keys[limit - 1].clone()));
+            keys.truncate(limit);
             Page { keys: keys.iter().map(|key| Key::listed(key)).collect(), next }
         })
         .await

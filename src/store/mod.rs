@@ -6,11 +6,15 @@
 
 mod bucket;
 mod bucket_parts;
+mod cache;
+mod catalog;
 mod compose;
 mod fault;
+mod flight;
 pub mod layout;
 #[cfg(test)]
 pub mod memory;
+mod names;
 mod objects;
 mod repositories;
 mod s3;
@@ -22,8 +26,13 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use crate::registry::reference::{Digest, Name, Tag};
 
 pub use bucket::Bucket;
+pub use cache::{CacheSettings, Cached, Surroundings};
 pub use fault::{Fault, StoreError, StoreErrorKind};
-pub use objects::{Condition, Content, Cursor, Listed, Object, Objects, Page, Version};
+pub use names::{FolderName, Names};
+pub use objects::{
+    Condition, Content, Cursor, ListRequest, Listed, Object, Objects, PAGE_LIMIT, Page, Start,
+    Verified, Version,
+};
 pub use s3::{Http, HttpError, HttpRequest, HttpResponse, Patience, error_code};
 pub use uploads::{Chunk, Progress, Session, SessionState, Uploads};
 
@@ -37,15 +46,6 @@ pub const PARALLEL_GROUPS: usize = 16;
 /// What must hold when a tag is set; from [`Store::tag_condition`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagCondition(Condition);
-
-/// One page of a repository's tags.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TagPage {
-    /// The tags, in the order of their keys, which is not quite theirs.
-    pub tags: Vec<Tag>,
-    /// Where the next page begins, if there is one.
-    pub next: Option<Cursor>,
-}
 
 /// What a registry keeps. Every method is one call to the storage, unless it says otherwise.
 ///
@@ -94,6 +94,24 @@ pub trait Store {
         descriptor: Bytes,
     ) -> Result<(), StoreError>;
 
+    /// Some of the manifests that refer to `subject`, in the order of their digests after `after`; a
+    /// thousand at most.
+    async fn referrers(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        after: Option<&Digest>,
+    ) -> Result<Names<Digest>, StoreError>;
+
+    /// The descriptor, as JSON, that was noted of a manifest that refers to `subject`. Nobody has
+    /// looked at it.
+    async fn referrer(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        digest: &Digest,
+    ) -> Result<Option<Bytes>, StoreError>;
+
     /// Notes in the tag's history that it points at the manifest.
     async fn record_tag(&self, name: &Name, tag: &Tag, digest: &Digest) -> Result<(), StoreError>;
 
@@ -127,6 +145,9 @@ pub trait Store {
     /// Takes a manifest out of the repository. Its content stays.
     async fn unlink_manifest(&self, name: &Name, digest: &Digest) -> Result<(), StoreError>;
 
+    /// Takes a blob out of the repository. Its content stays.
+    async fn unlink_blob(&self, name: &Name, digest: &Digest) -> Result<(), StoreError>;
+
     /// Forgets that the manifest refers to `subject`.
     async fn remove_referrer(
         &self,
@@ -135,8 +156,18 @@ pub trait Store {
         digest: &Digest,
     ) -> Result<(), StoreError>;
 
-    /// A page of the repository's tags, a thousand at most.
-    async fn tags(&self, name: &Name, from: Option<&Cursor>) -> Result<TagPage, StoreError>;
+    /// The repository's first `limit` tags after `after`, which need not be one, in their order. A
+    /// listing for every thousand of them, and then some calls together: as many as the last tag has
+    /// dots and dashes, at most.
+    async fn tags(&self, name: &Name, after: &str, limit: usize) -> Result<Names<Tag>, StoreError>;
+
+    /// Whether the repository has anything, uploads included.
+    async fn has_anything(&self, name: &Name) -> Result<bool, StoreError>;
+
+    /// The first `limit` repositories after `after`, which need not be one: those that have blobs or
+    /// manifests, in the order of their names' components. About one call for each, and one for each
+    /// folder that others lie in.
+    async fn repositories(&self, after: &str, limit: usize) -> Result<Names<Name>, StoreError>;
 
     /// Removes the tag with its history, and tells whether there was anything. As many calls as its
     /// history has entries, a listing for every thousand of them, and one for the tag, which goes last.

@@ -1,17 +1,21 @@
 //! Objects: what a bucket can do, without a thought of registries.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
+use std::rc::Rc;
 
 use bytes::Bytes;
 
 use super::fault::StoreError;
 use super::layout::Key;
+use crate::registry::media_type::MediaType;
 
 /// What reading some content gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// All of it, not yet verified.
     Whole(Bytes),
+    /// All of it, and it is what its digest says.
+    Verified(Verified),
     /// There is none under that digest.
     Absent,
     /// It is larger than this many bytes, more than the store reads into memory.
@@ -19,6 +23,46 @@ pub enum Content {
         /// The limit, in bytes.
         limit: u64,
     },
+}
+
+impl Content {
+    /// The content, if there is any that can be read, verified or not.
+    pub fn into_bytes(self) -> Option<Bytes> {
+        match self {
+            Self::Whole(bytes) => Some(bytes),
+            Self::Verified(verified) => Some(verified.content),
+            Self::Absent | Self::TooLarge { .. } => None,
+        }
+    }
+
+    /// Whether it is known to match its digest.
+    pub fn is_verified(&self) -> bool {
+        matches!(self, Self::Verified(_))
+    }
+}
+
+/// Content that matches its digest, with what has been found out about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    content: Bytes,
+    media_type: Rc<OnceCell<MediaType>>,
+}
+
+impl Verified {
+    /// Content that has been verified.
+    pub fn new(content: Bytes) -> Self {
+        Self { content, media_type: Rc::default() }
+    }
+
+    /// The content.
+    pub fn content(&self) -> &Bytes {
+        &self.content
+    }
+
+    /// The media type of a manifest; empty until someone has found out.
+    pub fn media_type(&self) -> &OnceCell<MediaType> {
+        &self.media_type
+    }
 }
 
 /// The state of an object, as the store names it (S3's `ETag`). Two states of equal content may have
@@ -53,7 +97,52 @@ pub enum Listed {
     Folders,
 }
 
-/// One page of a listing, at most a thousand entries.
+/// The most entries that a page of a listing has: S3's own limit.
+pub const PAGE_LIMIT: usize = 1000;
+
+/// A request for one page of a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListRequest<'a> {
+    /// What the keys begin with.
+    pub prefix: &'a Key,
+    /// What to list.
+    pub listed: Listed,
+    /// Where to begin.
+    pub start: Start<'a>,
+    /// The most entries that are wanted. There are never more than [`PAGE_LIMIT`].
+    pub limit: usize,
+}
+
+/// Where a page of a listing begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start<'a> {
+    /// At the first key.
+    First,
+    /// After the prefix with this text behind it, which need not be a key. A folder begins with its
+    /// first key, so one that holds a later key is listed.
+    After(&'a str),
+    /// Where an earlier page of the same listing ended.
+    At(&'a Cursor),
+}
+
+impl<'a> ListRequest<'a> {
+    /// A request for the first page.
+    pub fn new(prefix: &'a Key, listed: Listed) -> Self {
+        Self { prefix, listed, start: Start::First, limit: PAGE_LIMIT }
+    }
+
+    /// A request for a page that begins elsewhere.
+    pub fn from(self, start: Start<'a>) -> Self {
+        Self { start, ..self }
+    }
+
+    /// A request for no more than so many entries.
+    pub fn limit(self, limit: usize) -> Self {
+        Self { limit: limit.min(PAGE_LIMIT), ..self }
+    }
+}
+
+/// One page of a listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// The keys, or the folders with their closing slash, relative to the prefix of the registry.
@@ -101,11 +190,6 @@ pub trait Objects {
     /// Removes an object. One that isn't there is no error.
     async fn remove(&self, key: &Key) -> Result<(), StoreError>;
 
-    /// Lists what begins with `prefix`, in the order of its bytes.
-    async fn list(
-        &self,
-        prefix: &Key,
-        listed: Listed,
-        from: Option<&Cursor>,
-    ) -> Result<Page, StoreError>;
+    /// Lists what begins with a prefix, in the order of its bytes.
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError>;
 }

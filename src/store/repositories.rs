@@ -1,12 +1,16 @@
 //! The registry's nouns on the bucket's: [`Store`] for whatever has [`Objects`].
 
+use std::ops::Bound;
+
 use bytes::Bytes;
 use futures::future::try_join;
 
+use super::catalog;
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
-use super::objects::{Condition, Content, Cursor, Listed, Objects};
-use super::{PARALLEL_GROUPS, Store, TagCondition, TagPage, for_each_bounded};
+use super::names::{Names, is_folder, names};
+use super::objects::{Condition, Content, ListRequest, Listed, Objects, Start};
+use super::{PARALLEL_GROUPS, Store, TagCondition, for_each_bounded};
 use crate::registry::reference::{Digest, Name, Tag};
 
 impl<O: Objects> Store for O {
@@ -58,6 +62,40 @@ impl<O: Objects> Store for O {
         descriptor: Bytes,
     ) -> Result<(), StoreError> {
         self.write(&layout::referrer(name, subject, digest), descriptor).await
+    }
+
+    async fn referrers(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        after: Option<&Digest>,
+    ) -> Result<Names<Digest>, StoreError> {
+        let folder = layout::referrers(name, subject);
+        let after = after.map(layout::within_referrers);
+        let request = ListRequest::new(&folder, Listed::Objects);
+        let start = after.as_deref().map_or(Start::First, Start::After);
+        let mut page = self.list(request.from(start)).await?;
+        let digest_of =
+            |key: &Key| layout::referrer_within(key.as_str().strip_prefix(folder.as_str())?);
+        loop {
+            let digests: Vec<_> = page.keys.iter().filter_map(digest_of).collect();
+            match page.next {
+                // Objects of other names, which no registry wrote, don't make a page.
+                Some(cursor) if digests.is_empty() => {
+                    page = self.list(request.from(Start::At(&cursor))).await?;
+                }
+                next => return Ok(Names { names: digests, more: next.is_some() }),
+            }
+        }
+    }
+
+    async fn referrer(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        digest: &Digest,
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.read(&layout::referrer(name, subject, digest)).await
     }
 
     async fn record_tag(&self, name: &Name, tag: &Tag, digest: &Digest) -> Result<(), StoreError> {
@@ -121,6 +159,10 @@ impl<O: Objects> Store for O {
         self.remove(&layout::manifest_link(name, digest)).await
     }
 
+    async fn unlink_blob(&self, name: &Name, digest: &Digest) -> Result<(), StoreError> {
+        self.remove(&layout::blob_link(name, digest)).await
+    }
+
     async fn remove_referrer(
         &self,
         name: &Name,
@@ -130,21 +172,27 @@ impl<O: Objects> Store for O {
         self.remove(&layout::referrer(name, subject, digest)).await
     }
 
-    async fn tags(&self, name: &Name, from: Option<&Cursor>) -> Result<TagPage, StoreError> {
-        let prefix = layout::tags(name);
-        let page = self.list(&prefix, Listed::Folders, from).await?;
-        let tag_of =
-            |key: &Key| key.as_str().strip_prefix(prefix.as_str())?.strip_suffix('/')?.parse().ok();
-        // What is no tag by the specification was not written by any registry.
-        Ok(TagPage { tags: page.keys.iter().filter_map(tag_of).collect(), next: page.next })
+    async fn tags(&self, name: &Name, after: &str, limit: usize) -> Result<Names<Tag>, StoreError> {
+        names(self, &layout::tags(name), Bound::Excluded(after), limit).await
+    }
+
+    async fn has_anything(&self, name: &Name) -> Result<bool, StoreError> {
+        is_folder(self, &layout::own(name)).await
+    }
+
+    async fn repositories(&self, after: &str, limit: usize) -> Result<Names<Name>, StoreError> {
+        catalog::repositories(self, after, limit).await
     }
 
     async fn remove_tag(&self, name: &Name, tag: &Tag) -> Result<bool, StoreError> {
         let current = layout::tag_link(name, tag);
         let mut was_there = false;
+        let prefix = layout::tag(name, tag);
+        let request = ListRequest::new(&prefix, Listed::Objects);
         let mut from = None;
         loop {
-            let page = self.list(&layout::tag(name, tag), Listed::Objects, from.as_ref()).await?;
+            let start = from.as_ref().map_or(Start::First, Start::At);
+            let page = self.list(request.from(start)).await?;
             was_there |= !page.keys.is_empty();
             let history = page.keys.iter().filter(|key| **key != current);
             for_each_bounded(PARALLEL_GROUPS, history, async |key| self.remove(key).await).await?;

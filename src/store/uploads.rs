@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, de};
 use super::compose::{self, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
-use super::objects::{Listed, Objects};
+use super::objects::{ListRequest, Listed, Objects, Start};
 use super::{PARALLEL_CALLS, for_each_bounded};
 use crate::registry::hasher::Hasher;
 use crate::registry::reference::{Digest, Name, UploadId};
@@ -133,10 +133,12 @@ impl<O: Objects + Parts> Uploads for O {
     async fn upload_state(&self, session: &Session) -> Result<Option<SessionState>, StoreError> {
         let Session { name, id } = session;
         let mut objects = Vec::new();
+        let prefix = layout::upload(name, id);
+        let request = ListRequest::new(&prefix, Listed::Objects);
         let mut from = None;
         loop {
-            let prefix = layout::upload(name, id);
-            let page = self.list(&prefix, Listed::Objects, from.as_ref()).await?;
+            let start = from.as_ref().map_or(Start::First, Start::At);
+            let page = self.list(request.from(start)).await?;
             objects.extend(page.keys);
             match page.next {
                 Some(next) => from = Some(next),

@@ -189,7 +189,7 @@ async fn other_methods_are_answered_with_allow() {
     for (path, allow) in [
         ("/v2/", "GET, HEAD"),
         ("/v2/a/b/manifests/t", "GET, HEAD, PUT, DELETE"),
-        (&blob, "GET, HEAD"),
+        (&blob, "GET, HEAD, DELETE"),
     ] {
         for method in ["PUT", "POST", "PATCH", "DELETE", "OPTIONS"] {
             if allow.contains(method) {

@@ -15,7 +15,9 @@ use super::manifest_unknown;
 use crate::registry::error::Error;
 use crate::registry::manifest::subject_of;
 use crate::registry::reference::{Digest, Name, Reference};
-use crate::store::{Content, PARALLEL_CALLS, PARALLEL_GROUPS, Store, StoreError, for_each_bounded};
+use crate::store::{
+    Content, PAGE_LIMIT, PARALLEL_CALLS, PARALLEL_GROUPS, Store, StoreError, for_each_bounded,
+};
 
 /// `DELETE`. By tag, only the tag; by digest, the manifest with every tag on it.
 pub async fn delete(
@@ -49,7 +51,7 @@ async fn delete_manifest(
     }
     // Without a link, an earlier request may have broken off here.
     let had_tags = delete_tags_on(store, name, digest).await?;
-    if let Content::Whole(content) = content
+    if let Some(content) = content.into_bytes()
         && let Some(subject) = subject_of(&content)
     {
         store.remove_referrer(name, &subject, digest).await?;
@@ -65,11 +67,11 @@ async fn delete_tags_on(
     digest: &Digest,
 ) -> Result<bool, StoreError> {
     let mut found_any = false;
-    let mut from = None;
+    let mut after = String::new();
     loop {
-        let page = store.tags(name, from.as_ref()).await?;
+        let page = store.tags(name, &after, PAGE_LIMIT).await?;
         let on_it = RefCell::new(Vec::new());
-        for_each_bounded(PARALLEL_CALLS, &page.tags, async |tag| {
+        for_each_bounded(PARALLEL_CALLS, &page.names, async |tag| {
             if store.tag(name, tag).await?.as_ref() == Some(digest) {
                 on_it.borrow_mut().push(tag);
             }
@@ -82,9 +84,9 @@ async fn delete_tags_on(
             store.remove_tag(name, tag).await.map(drop)
         })
         .await?;
-        match page.next {
-            Some(next) => from = Some(next),
-            None => return Ok(found_any),
+        match page.names.last() {
+            Some(last) if page.more => after = last.to_string(),
+            _ => return Ok(found_any),
         }
     }
 }

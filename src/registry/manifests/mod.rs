@@ -7,7 +7,7 @@ mod crashes;
 mod delete;
 mod put;
 #[cfg(test)]
-mod scene;
+pub(super) mod scene;
 
 use bytes::Bytes;
 use futures::future::join;
@@ -20,7 +20,7 @@ use super::manifest::media_type_of;
 use super::media_type::{Accept, MediaType};
 use super::reference::{Digest, Name, Reference};
 use super::{DOCKER_CONTENT_DIGEST, Request};
-use crate::store::{Content, Store};
+use crate::store::{Content, Store, StoreError, Verified};
 pub use delete::delete;
 pub use put::put;
 
@@ -67,17 +67,12 @@ async fn fetch(
     digest: &Digest,
     reference: &Reference,
 ) -> Result<Manifest, Error> {
-    let (link, content) = join(store.manifest_link(name, digest), store.content(digest)).await;
-    // The link comes first: without it the content is none of this repository's business, whatever
-    // became of reading it.
-    let target = link?.ok_or_else(|| manifest_unknown(name, reference))?;
-    let content = if target == *digest {
-        content?
-    } else {
-        // `distribution` links content under a second digest by pointing from there to the first.
-        store.content(&target).await?
-    };
-    let content = match content {
+    let content = match content_of(store, name, digest).await? {
+        Content::Verified(verified) => {
+            let media_type = media_type_once(&verified, digest)?;
+            let content = verified.content().clone();
+            return Ok(Manifest { digest: digest.clone(), media_type, content });
+        }
         Content::Whole(content) => content,
         Content::Absent => return Err(manifest_unknown(name, reference)),
         Content::TooLarge { limit } => {
@@ -92,6 +87,37 @@ async fn fetch(
     let media_type =
         media_type_of(&content).map_err(|error| unservable(digest, &error.to_string()))?;
     Ok(Manifest { digest: digest.clone(), media_type, content })
+}
+
+/// The media type of verified content, which is found out once.
+fn media_type_once(verified: &Verified, digest: &Digest) -> Result<MediaType, Error> {
+    if let Some(media_type) = verified.media_type().get() {
+        return Ok(*media_type);
+    }
+    let media_type = media_type_of(verified.content())
+        .map_err(|error| unservable(digest, &error.to_string()))?;
+    Ok(*verified.media_type().get_or_init(|| media_type))
+}
+
+/// Reads the content of a manifest that the repository has.
+pub(super) async fn content_of(
+    store: &impl Store,
+    name: &Name,
+    digest: &Digest,
+) -> Result<Content, StoreError> {
+    let (link, content) = join(store.manifest_link(name, digest), store.content(digest)).await;
+    match link? {
+        // Without a link the content is none of this repository's business, whatever became of
+        // reading it.
+        None => Ok(Content::Absent),
+        Some(target) if target == *digest => content,
+        // `distribution` links content under a second digest by pointing from there to the first.
+        // What was verified there was verified against the other digest.
+        Some(target) => match store.content(&target).await? {
+            Content::Verified(verified) => Ok(Content::Whole(verified.content().clone())),
+            content => Ok(content),
+        },
+    }
 }
 
 /// Chooses what is answered for a tag: the stored manifest if the client accepts its type.

@@ -1,7 +1,7 @@
-//! A repository in memory, for the tests of writing.
+//! A repository in memory, for the tests of writing, and what the tests of lists share.
 
 use bytes::Bytes;
-use http::header::HeaderName;
+use http::header::{HeaderName, LINK};
 use http::{HeaderMap, Method, Response};
 use serde_json::{Value, json};
 
@@ -64,6 +64,38 @@ impl Scene {
 
     pub fn delete(&self, reference: &str) -> Response<Bytes> {
         self.send(Method::DELETE, reference, &[], Body::None).0
+    }
+}
+
+/// Sends `GET` for a path; gives the response and the number of waves.
+pub fn get(store: &MemoryStore, target: &str) -> (Response<Bytes>, usize) {
+    let request = Request {
+        method: Method::GET,
+        target: target.to_owned(),
+        headers: HeaderMap::new(),
+        body: Body::None,
+        resources: Vec::new(),
+        stamp: Stamp::default(),
+    };
+    match run(handle(request, store, &Settings::default())) {
+        (Answer::Reply(response), waves) => (response, waves),
+        (Answer::Stream(_), _) => panic!("{target} is not streamed"),
+    }
+}
+
+/// Gets all pages of a list, from one to the next by `Link`.
+pub fn pages(store: &MemoryStore, target: &str) -> Vec<Value> {
+    let mut target = target.to_owned();
+    let mut pages = Vec::new();
+    loop {
+        let (response, _) = get(store, &target);
+        assert_eq!(response.status(), 200, "{target}");
+        pages.push(serde_json::from_slice(response.body()).expect("JSON"));
+        let Some(link) = response.headers().get(LINK) else {
+            return pages;
+        };
+        let link = link.to_str().expect("text").strip_prefix('<').expect("a link");
+        target = link.strip_suffix(">; rel=\"next\"").expect("a link").to_owned();
     }
 }
 

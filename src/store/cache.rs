@@ -1,0 +1,501 @@
+//! A bucket in front of which what is known is answered from memory.
+//!
+//! Content never changes under its digest: it is verified when it enters, and stays until there is no
+//! room. Links and tags may be kept for a time. A write through this proxy takes effect at once, in all
+//! its workers: every repository has a number that each write to it raises, and what was read under
+//! another number counts no more. A write through another proxy takes effect when the time is over.
+//!
+//! Everything else goes to the bucket, writes and listings always.
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use bytes::Bytes;
+use lru::LruCache;
+
+use super::compose::{MultipartId, PartTag, Parts, Piece};
+use super::fault::StoreError;
+use super::flight::Flights;
+use super::layout::{self, Key, Kind};
+use super::objects::{Condition, Content, ListRequest, Object, Objects, Page, Verified};
+use crate::registry::reference::Digest;
+
+/// What an entry costs beside its key and value, in bytes, about.
+const ENTRY_OVERHEAD: usize = 128;
+/// Of what is cached, one entry may be this part at most.
+const LARGEST_PART: usize = 8;
+
+/// How much is cached, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// How much a worker keeps, in bytes; nothing if it is 0.
+    pub max_bytes: usize,
+    /// How long it is known that a repository has a manifest or a blob.
+    pub link_ttl: Duration,
+    /// How long it is known what a tag points at.
+    pub tag_ttl: Duration,
+    /// How long it is known that something is not there.
+    pub negative_ttl: Duration,
+}
+
+/// What a cache needs to know of the world.
+pub trait Surroundings {
+    /// The time since some moment in the past that stays the same.
+    fn now(&self) -> Duration;
+
+    /// How often repositories of this shard have been written to, through any worker of this proxy.
+    fn writes(&self, shard: u8) -> u64;
+
+    /// A repository of this shard has been written to.
+    fn count_write(&self, shard: u8);
+}
+
+/// A bucket with a cache in front.
+#[derive(Debug)]
+pub struct Cached<O, S> {
+    bucket: O,
+    surroundings: S,
+    settings: CacheSettings,
+    entries: RefCell<Entries>,
+    contents: Flights<Key, Result<Content, StoreError>>,
+    links: Flights<(Key, u64), Result<Option<Bytes>, StoreError>>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Content(Verified),
+    Link { value: Option<Bytes>, writes: u64, until: Duration },
+}
+
+impl<O: Objects, S: Surroundings> Cached<O, S> {
+    /// Puts a cache in front of `bucket`.
+    pub fn new(bucket: O, surroundings: S, settings: CacheSettings) -> Self {
+        Self {
+            bucket,
+            surroundings,
+            settings,
+            entries: RefCell::new(Entries::new(settings.max_bytes)),
+            contents: Flights::default(),
+            links: Flights::default(),
+        }
+    }
+
+    /// The bucket itself.
+    pub fn bucket(&self) -> &O {
+        &self.bucket
+    }
+
+    async fn read_link(
+        &self,
+        key: &Key,
+        shard: u8,
+        ttl: Duration,
+    ) -> Result<Option<Bytes>, StoreError> {
+        if self.settings.max_bytes == 0 || ttl.is_zero() {
+            return self.bucket.read(key).await;
+        }
+        // Before the read: what a write makes of it meanwhile must not be taken for newer.
+        let writes = self.surroundings.writes(shard);
+        let now = self.surroundings.now();
+        if let Some(Entry::Link { value, writes: under, until }) =
+            self.entries.borrow_mut().get(key)
+            && *under == writes
+            && now < *until
+        {
+            return Ok(value.clone());
+        }
+        let flight = (key.clone(), writes);
+        let value = self.links.share(&flight, async || self.bucket.read(key).await).await?;
+        let ttl = if value.is_some() { ttl } else { self.settings.negative_ttl.min(ttl) };
+        if !ttl.is_zero() {
+            let entry = Entry::Link { value: value.clone(), writes, until: now + ttl };
+            self.entries.borrow_mut().put(key, entry);
+        }
+        Ok(value)
+    }
+
+    async fn read_verified(&self, key: &Key, digest: &Digest) -> Result<Content, StoreError> {
+        if self.settings.max_bytes == 0 {
+            return self.bucket.read_content(key).await;
+        }
+        if let Some(Entry::Content(verified)) = self.entries.borrow_mut().get(key) {
+            return Ok(Content::Verified(verified.clone()));
+        }
+        self.contents
+            .share(key, async || {
+                let content = match self.bucket.read_content(key).await? {
+                    Content::Whole(bytes) if digest.matches(&bytes) => bytes,
+                    other => return Ok(other),
+                };
+                let verified = Verified::new(content);
+                self.entries.borrow_mut().put(key, Entry::Content(verified.clone()));
+                Ok(Content::Verified(verified))
+            })
+            .await
+    }
+
+    /// Counts a write to where `key` is once the result is dropped: when it is over, or given up and
+    /// done all the same.
+    fn writing(&self, key: &Key) -> Writing<'_, S> {
+        Writing { surroundings: &self.surroundings, shard: layout::kind(key).shard() }
+    }
+}
+
+/// A write under way.
+struct Writing<'a, S: Surroundings> {
+    surroundings: &'a S,
+    shard: Option<u8>,
+}
+
+impl<S: Surroundings> Drop for Writing<'_, S> {
+    fn drop(&mut self) {
+        if let Some(shard) = self.shard {
+            self.surroundings.count_write(shard);
+        }
+    }
+}
+
+impl<O: Objects, S: Surroundings> Objects for Cached<O, S> {
+    fn content_limit(&self) -> u64 {
+        self.bucket.content_limit()
+    }
+
+    fn heeds_conditions(&self) -> &Cell<Option<bool>> {
+        self.bucket.heeds_conditions()
+    }
+
+    async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
+        match layout::kind(key) {
+            Kind::Link(shard) => self.read_link(key, shard, self.settings.link_ttl).await,
+            Kind::Tag(shard) => self.read_link(key, shard, self.settings.tag_ttl).await,
+            Kind::Content(_) | Kind::Other => self.bucket.read(key).await,
+        }
+    }
+
+    async fn read_version(&self, key: &Key) -> Result<Option<Object>, StoreError> {
+        self.bucket.read_version(key).await
+    }
+
+    async fn read_content(&self, key: &Key) -> Result<Content, StoreError> {
+        match layout::kind(key) {
+            Kind::Content(digest) => self.read_verified(key, &digest).await,
+            _ => self.bucket.read_content(key).await,
+        }
+    }
+
+    async fn exists(&self, key: &Key) -> Result<bool, StoreError> {
+        self.bucket.exists(key).await
+    }
+
+    async fn write(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
+        let _writing = self.writing(key);
+        self.bucket.write(key, bytes).await
+    }
+
+    async fn write_if(
+        &self,
+        key: &Key,
+        bytes: Bytes,
+        condition: &Condition,
+    ) -> Result<bool, StoreError> {
+        let _writing = self.writing(key);
+        self.bucket.write_if(key, bytes, condition).await
+    }
+
+    async fn remove(&self, key: &Key) -> Result<(), StoreError> {
+        let _writing = self.writing(key);
+        self.bucket.remove(key).await
+    }
+
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError> {
+        self.bucket.list(request).await
+    }
+}
+
+/// Blobs in parts have nothing to do with what is cached.
+impl<O: Parts, S> Parts for Cached<O, S> {
+    fn verifies_checksums_cell(&self) -> &Cell<Option<bool>> {
+        self.bucket.verifies_checksums_cell()
+    }
+
+    async fn write_checked(
+        &self,
+        key: &Key,
+        bytes: Bytes,
+        sha256: &Digest,
+    ) -> Result<bool, StoreError> {
+        self.bucket.write_checked(key, bytes, sha256).await
+    }
+
+    async fn read_piece(&self, piece: &Piece) -> Result<Bytes, StoreError> {
+        self.bucket.read_piece(piece).await
+    }
+
+    async fn copy(&self, from: &Key, to: &Key) -> Result<(), StoreError> {
+        self.bucket.copy(from, to).await
+    }
+
+    async fn begin_parts(&self, key: &Key) -> Result<MultipartId, StoreError> {
+        self.bucket.begin_parts(key).await
+    }
+
+    async fn copy_part(
+        &self,
+        key: &Key,
+        id: &MultipartId,
+        number: usize,
+        from: &Piece,
+    ) -> Result<PartTag, StoreError> {
+        self.bucket.copy_part(key, id, number, from).await
+    }
+
+    async fn write_part(
+        &self,
+        key: &Key,
+        id: &MultipartId,
+        number: usize,
+        bytes: Bytes,
+    ) -> Result<PartTag, StoreError> {
+        self.bucket.write_part(key, id, number, bytes).await
+    }
+
+    async fn finish_parts(
+        &self,
+        key: &Key,
+        id: &MultipartId,
+        parts: &[PartTag],
+    ) -> Result<(), StoreError> {
+        self.bucket.finish_parts(key, id, parts).await
+    }
+
+    async fn abort_parts(&self, key: &Key, id: &MultipartId) -> Result<(), StoreError> {
+        self.bucket.abort_parts(key, id).await
+    }
+}
+
+/// What is kept: as much as there is room for, the least recently used out first.
+#[derive(Debug)]
+struct Entries {
+    entries: LruCache<Key, Entry>,
+    bytes: usize,
+    max_bytes: usize,
+}
+
+impl Entries {
+    fn new(max_bytes: usize) -> Self {
+        Self { entries: LruCache::unbounded(), bytes: 0, max_bytes }
+    }
+
+    fn get(&mut self, key: &Key) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    fn put(&mut self, key: &Key, entry: Entry) {
+        let size = size_of(key, &entry);
+        if size > self.max_bytes / LARGEST_PART {
+            return;
+        }
+        self.bytes += size;
+        if let Some(before) = self.entries.put(key.clone(), entry) {
+            self.bytes -= size_of(key, &before);
+        }
+        while self.bytes > self.max_bytes
+            && let Some((key, entry)) = self.entries.pop_lru()
+        {
+            self.bytes -= size_of(&key, &entry);
+        }
+    }
+}
+
+fn size_of(key: &Key, entry: &Entry) -> usize {
+    let value = match entry {
+        Entry::Content(verified) => verified.content().len(),
+        Entry::Link { value, .. } => value.as_ref().map_or(0, Bytes::len),
+    };
+    ENTRY_OVERHEAD + key.as_str().len() + value
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::registry::reference::{Algorithm, Name, Tag};
+    use crate::store::Store;
+    use crate::store::memory::{MemoryStore, run};
+
+    const SETTINGS: CacheSettings = CacheSettings {
+        max_bytes: 100_000,
+        link_ttl: Duration::from_secs(60),
+        tag_ttl: Duration::from_secs(5),
+        negative_ttl: Duration::ZERO,
+    };
+
+    /// A clock that stands still, and one proxy's count of writes.
+    #[derive(Default)]
+    struct World {
+        now: Cell<Duration>,
+        writes: Cell<u64>,
+    }
+
+    impl Surroundings for &World {
+        fn now(&self) -> Duration {
+            self.now.get()
+        }
+
+        fn writes(&self, _: u8) -> u64 {
+            self.writes.get()
+        }
+
+        fn count_write(&self, _: u8) {
+            self.writes.set(self.writes.get() + 1);
+        }
+    }
+
+    type Subject<'a> = Cached<MemoryStore, &'a World>;
+
+    fn subject(world: &World, settings: CacheSettings) -> (Subject<'_>, Digest) {
+        let store = MemoryStore::default();
+        let digest = store.put_manifest(&name(), &tag(), b"{}");
+        (Cached::new(store, world, settings), digest)
+    }
+
+    fn name() -> Name {
+        "a".parse().expect("a valid name")
+    }
+
+    fn tag() -> Tag {
+        "t".parse().expect("a valid tag")
+    }
+
+    /// How many calls the bucket gets while a manifest is read by tag.
+    fn read(subject: &Subject) -> (Option<Bytes>, usize) {
+        let before = subject.bucket().calls().len();
+        let content = run(async {
+            let digest = subject.tag(&name(), &tag()).await.expect("no fault")?;
+            subject.manifest_link(&name(), &digest).await.expect("no fault")?;
+            subject.content(&digest).await.expect("no fault").into_bytes()
+        });
+        (content.0, subject.bucket().calls().len() - before)
+    }
+
+    #[test]
+    fn what_is_known_is_not_read_again_until_its_time_is_over() {
+        let world = World::default();
+        let (subject, _) = subject(&world, SETTINGS);
+        let content = Some(Bytes::from_static(b"{}"));
+        assert_eq!(read(&subject), (content.clone(), 3));
+        assert_eq!(read(&subject), (content.clone(), 0));
+        world.now.set(Duration::from_secs(5));
+        assert_eq!(read(&subject), (content.clone(), 1), "the tag's time is over");
+        world.now.set(Duration::from_secs(60));
+        assert_eq!(read(&subject), (content, 2), "the link's too; content stays");
+    }
+
+    #[test]
+    fn by_default_every_read_of_a_tag_sees_the_store() {
+        let world = World::default();
+        let (subject, _) = subject(&world, CacheSettings { tag_ttl: Duration::ZERO, ..SETTINGS });
+        read(&subject);
+        assert_eq!(read(&subject).1, 1);
+        subject.bucket().delete(&layout::tag_link(&name(), &tag()));
+        assert_eq!(read(&subject).0, None);
+    }
+
+    #[test]
+    fn a_write_through_this_proxy_takes_effect_at_once() {
+        let world = World::default();
+        let (subject, digest) = subject(&world, SETTINGS);
+        read(&subject);
+        run(subject.unlink_manifest(&name(), &digest)).0.expect("no fault");
+        assert_eq!(read(&subject).0, None);
+        run(subject.link_manifest(&name(), &digest)).0.expect("no fault");
+        assert!(read(&subject).0.is_some());
+        // Through another worker, all that is seen here is that it was counted.
+        subject.bucket().delete(&layout::manifest_link(&name(), &digest));
+        assert!(read(&subject).0.is_some(), "another proxy's write is not seen yet");
+        (&world).count_write(0);
+        assert_eq!(read(&subject).0, None);
+    }
+
+    #[test]
+    fn what_was_read_while_it_was_written_is_not_kept() {
+        let world = World::default();
+        let (subject, digest) = subject(&world, SETTINGS);
+        let name = name();
+        let (old, _) = run(join(
+            subject.manifest_link(&name, &digest),
+            subject.unlink_manifest(&name, &digest),
+        ))
+        .0;
+        assert!(old.expect("no fault").is_some(), "it was there when it was read");
+        assert_eq!(run(subject.manifest_link(&name, &digest)).0, Ok(None));
+    }
+
+    #[test]
+    fn that_something_is_missing_is_remembered_only_if_asked_for() {
+        for (negative_ttl, calls) in [(Duration::ZERO, 2), (Duration::from_secs(1), 1)] {
+            let world = World::default();
+            let (subject, _) = subject(&world, CacheSettings { negative_ttl, ..SETTINGS });
+            let missing = Digest::of(Algorithm::Sha256, b"missing");
+            for _ in 0..2 {
+                assert_eq!(run(subject.manifest_link(&name(), &missing)).0, Ok(None));
+            }
+            assert_eq!(subject.bucket().calls().len(), calls);
+        }
+    }
+
+    #[test]
+    fn many_that_want_the_same_make_one_read() {
+        let world = World::default();
+        let (subject, digest) = subject(&world, SETTINGS);
+        let name = name();
+        let read = async || {
+            let link = subject.manifest_link(&name, &digest);
+            join(link, subject.content(&digest)).await
+        };
+        let all = futures::future::join_all((0..100).map(|_| read()));
+        for (link, content) in run(all).0 {
+            assert_eq!(link, Ok(Some(digest.clone())));
+            assert_eq!(content.expect("no fault").into_bytes().as_deref(), Some(&b"{}"[..]));
+        }
+        assert_eq!(subject.bucket().calls().len(), 2);
+    }
+
+    #[test]
+    fn corrupt_content_and_what_is_too_large_are_not_kept() {
+        let world = World::default();
+        let small = CacheSettings { max_bytes: 8 * 400, ..SETTINGS };
+        let (subject, digest) = subject(&world, small);
+        let large: &[u8] = &[b' '; 400];
+        let oversize = Digest::of(Algorithm::Sha256, large);
+        subject.bucket().put(layout::content(&oversize), large);
+        subject.bucket().put(layout::content(&digest), "corrupt");
+        for digest in [&oversize, &digest] {
+            let before = subject.bucket().calls().len();
+            let first = run(subject.content(digest)).0.expect("no fault");
+            assert_eq!(first.is_verified(), digest == &oversize);
+            run(subject.content(digest)).0.expect("no fault");
+            assert_eq!(subject.bucket().calls().len() - before, 2);
+        }
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first_and_no_more_is_kept_than_there_is_room_for() {
+        let mut entries = Entries::new(10_000);
+        let key = |number: usize| Key::listed(&format!("{number:04}"));
+        let content = || Entry::Content(Verified::new(vec![0; 868].into()));
+        for number in 0..20 {
+            entries.put(&key(number), content());
+            assert!(entries.get(&key(0)).is_some(), "it is used all the time");
+            assert!(entries.bytes <= 10_000);
+        }
+        assert_eq!(entries.entries.len(), 10);
+        assert!(entries.get(&key(11)).is_some());
+        assert!(entries.get(&key(10)).is_none());
+        entries.put(&key(0), content());
+        assert_eq!(entries.bytes, 10_000, "in place of what was there");
+    }
+}
