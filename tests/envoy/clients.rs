@@ -201,7 +201,8 @@ async fn a_signature_is_listed_at_its_image_and_found_by_its_tag() {
             assert_eq!(pulled.blobs(), signature.blobs(), "{name}");
         }
 
-        let path = format!("/v2/{name}/referrers/{}?artifactType={SIGNATURE}", image.digest());
+        let artifact_type = SIGNATURE.replace('+', "%2B");
+        let path = format!("/v2/{name}/referrers/{}?artifactType={artifact_type}", image.digest());
         let referrers = client::get(moorage, &path, &[]).await;
         let referrers: Value = serde_json::from_slice(referrers.body()).expect("JSON");
         let mut expected = signature.descriptor();
