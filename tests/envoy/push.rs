@@ -298,6 +298,21 @@ async fn a_manifest_in_a_repository_of_ten_thousand_tags_is_deleted_with_its_tag
     }
 }
 
+#[tokio::test]
+async fn a_manifest_that_arrives_faster_than_envoy_reads_is_taken() {
+    let root = root();
+    let store = BlobStore::open(root.path()).await;
+    // Envoy hands over what it has read at once, which may be more than this.
+    let listener = "    - name: registry\n      address:";
+    let small =
+        listener.replace("address:", "per_connection_buffer_limit_bytes: 32768\n      address:");
+    let envoy = Envoy::start(&Bootstrap::new(store.address).with(listener, &small)).await;
+    let manifest = image(&"x".repeat(3_900_000));
+    for _ in 0..20 {
+        assert_eq!(put(envoy.address, "large", &[], &manifest).await.status(), 201);
+    }
+}
+
 /// Sends a `PUT` of zeros until Envoy answers or closes; gives the answer.
 async fn put_zeros(envoy: &Envoy, framing: &str, chunk_head: &'static [u8]) -> String {
     let mut stream = TcpStream::connect(envoy.address).await.expect("Envoy listens");

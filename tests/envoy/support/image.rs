@@ -1,5 +1,6 @@
 //! Images to push, as OCI layouts.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
@@ -14,12 +15,20 @@ use super::process::run;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
+/// The type of a signature by cosign.
+pub const SIGNATURE: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
+
 /// An OCI layout in a temporary folder, with one image under the name `image`.
 pub struct Layout {
     folder: TempDir,
 }
 
 impl Layout {
+    /// An empty folder, for a client to pull into.
+    pub fn to_be_pulled() -> Self {
+        Self { folder: TempDir::new().expect("a temporary folder") }
+    }
+
     /// An image of two layers for one platform.
     pub async fn image() -> Self {
         let layout = Self::empty();
@@ -58,9 +67,100 @@ impl Layout {
         layout
     }
 
+    /// An artifact of one blob with this content.
+    pub fn artifact_of(content: &[u8]) -> Self {
+        let layout = Self::empty();
+        let config = layout.add("application/vnd.oci.empty.v1+json", b"{}");
+        let layer = layout.add("application/vnd.example.data", content);
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": "application/vnd.example.data",
+            "config": config,
+            "layers": [layer],
+        });
+        layout.name(MANIFEST, manifest.to_string().as_bytes());
+        layout
+    }
+
+    /// A chart as helm pushes it.
+    pub async fn chart() -> Self {
+        let layout = Self::empty();
+        let config = json!({ "name": "web", "version": "1.2.3", "apiVersion": "v2" }).to_string();
+        let config = layout.add("application/vnd.cncf.helm.config.v1+json", config.as_bytes());
+        let chart = gzip(&tar("Chart.yaml").await).await;
+        let chart = layout.add("application/vnd.cncf.helm.chart.content.v1.tar+gzip", &chart);
+        let manifest = json!({
+            "schemaVersion": 2,
+            "config": config,
+            "layers": [chart],
+            "annotations": { "org.opencontainers.image.title": "web" },
+        });
+        layout.name(MANIFEST, manifest.to_string().as_bytes());
+        layout
+    }
+
+    /// A signature of another layout's image, as cosign makes it: an artifact with a subject.
+    pub fn signature(subject: &Layout) -> Self {
+        let subject = subject.descriptor();
+        let payload =
+            json!({ "critical": { "image": { "docker-manifest-digest": subject["digest"] } } });
+        let layout = Self::empty();
+        let config = layout.add("application/vnd.oci.image.config.v1+json", b"{}");
+        let media_type = "application/vnd.dev.cosign.simplesigning.v1+json";
+        let mut layer = layout.add(media_type, payload.to_string().as_bytes());
+        layer["annotations"] = json!({ "dev.cosignproject.cosign/signature": "MEUCIQ==" });
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": SIGNATURE,
+            "config": config,
+            "layers": [layer],
+            "subject": subject,
+            "annotations": { "org.example.signed-by": "tests" },
+        });
+        layout.name(MANIFEST, manifest.to_string().as_bytes());
+        layout
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The descriptor of the image, without annotations.
+    pub fn descriptor(&self) -> Value {
+        let index = fs::read(self.path().join("index.json")).expect("a layout has an index");
+        let index: Value = serde_json::from_slice(&index).expect("JSON");
+        let image = &index["manifests"][0];
+        json!({ "mediaType": image["mediaType"], "digest": image["digest"], "size": image["size"] })
+    }
+
+    /// The digest of the image.
+    pub fn digest(&self) -> Digest {
+        let descriptor = self.descriptor();
+        descriptor["digest"].as_str().and_then(|text| text.parse().ok()).expect("a digest")
+    }
+
+    /// The digest of the image's configuration, if the image is for one platform.
+    pub fn config_digest(&self) -> Digest {
+        let path = self.path().join("blobs/sha256").join(self.digest().hex());
+        let manifest: Value =
+            serde_json::from_slice(&fs::read(path).expect("a manifest")).expect("JSON");
+        let digest = manifest["config"]["digest"].as_str();
+        digest.and_then(|text| text.parse().ok()).expect("a digest")
+    }
+
+    /// Every manifest and blob, by the name of its file: the digest's hex digits.
+    pub fn blobs(&self) -> BTreeMap<String, Vec<u8>> {
+        let entries = fs::read_dir(self.path().join("blobs/sha256")).expect("a layout has blobs");
+        entries
+            .map(|entry| {
+                let path = entry.expect("an entry").path();
+                let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+                (name, fs::read(path).expect("a file"))
+            })
+            .collect()
     }
 
     fn empty() -> Self {

@@ -5,10 +5,15 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 
+use super::image::Layout;
 use super::process::run;
+
+/// Options of [`push`]: all platforms, and not a byte changed.
+pub const AS_IT_IS: &[&str] = &["--all", "--preserve-digests"];
 
 /// Pushes an image from an OCI layout. The registry gets the very bytes, unless `options` has it
 /// convert them.
@@ -43,4 +48,28 @@ pub async fn pull(registry: SocketAddr, reference: &str) -> BTreeMap<String, Vec
             (name, fs::read(path).expect("a file"))
         })
         .collect()
+}
+
+/// Pulls an OCI image with all its platforms into a layout.
+pub async fn pull_layout(registry: SocketAddr, reference: &str) -> Layout {
+    let layout = Layout::to_be_pulled();
+    let source = format!("docker://{registry}/{reference}");
+    let destination = format!("oci:{}:image", layout.path().display());
+    let mut command = Command::new("skopeo");
+    command.args(["--insecure-policy", "copy", "--quiet", "--all", "--preserve-digests"]).args([
+        "--src-tls-verify=false",
+        &source,
+        &destination,
+    ]);
+    run(&mut command).await;
+    layout
+}
+
+/// The tags of a repository, in the registry's order.
+pub async fn list_tags(registry: SocketAddr, name: &str) -> Value {
+    let repository = format!("docker://{registry}/{name}");
+    let mut command = Command::new("skopeo");
+    command.args(["list-tags", "--tls-verify=false", &repository]);
+    let answer: Value = serde_json::from_slice(&run(&mut command).await).expect("JSON");
+    answer["Tags"].clone()
 }
