@@ -15,6 +15,10 @@ use super::layout::Key;
 use super::objects::{ListRequest, Listed, Objects, Start};
 use crate::registry::reference::{NAME_MAX_LENGTH, Name, TAG_MAX_LENGTH, Tag};
 
+/// How many entries more than names are asked for: a repository's own folders lie among those of the
+/// repositories that are nested in it.
+const SPARE_ENTRIES: usize = 4;
+
 /// What a folder may be named: letters, digits, `-`, `.` and `_`, in the order of their bytes.
 pub trait FolderName: FromStr + Ord {
     /// The longest name, in bytes.
@@ -97,7 +101,7 @@ async fn list<N: FolderName>(
         Bound::Unbounded => String::new(),
     };
     let request = ListRequest::new(folder, Listed::Folders);
-    let first = request.limit(limit + 1 + listed_before(&start));
+    let first = request.limit(limit + 1 + listed_before(&start) + SPARE_ENTRIES);
     let mut page = match start.as_str() {
         "" => objects.list(first).await?,
         start => objects.list(first.from(Start::After(start))).await?,
@@ -118,7 +122,7 @@ async fn list<N: FolderName>(
         if names.len() > limit {
             return Ok(ListedNames { names, broke_off_after: Some(last) });
         }
-        let missing = limit + 1 - names.len();
+        let missing = limit + 1 - names.len() + SPARE_ENTRIES;
         page = objects.list(request.limit(missing).from(Start::At(&cursor))).await?;
     }
 }
@@ -161,8 +165,8 @@ fn listed_before(start: &str) -> usize {
 /// sorts before the slash. Of any other two names the same characters decide with and without the
 /// slash.
 ///
-/// Where a listing breaks off after `name`, no others can be missing from between the names it has.
-/// What has `name` for a prefix and sorts before a listed name that also has it is listed already.
+/// Where a listing breaks off after `name`, only these can be missing from among the names it has: any
+/// other that sorts before one of them was listed before it, too.
 fn prefixes_listed_later(name: &str) -> impl Iterator<Item = &str> {
     name.char_indices().filter(|(_, next)| *next < '/').map(|(end, _)| &name[..end])
 }
