@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::registry::{Class, DEFAULT_MANIFEST_MAX_BYTES, Mount, Settings};
+use crate::registry::{Class, DEFAULT_MANIFEST_MAX_BYTES, Legacy, Mount, Settings};
 use crate::store::CacheSettings;
 
 /// The plugin's configuration.
@@ -39,6 +39,9 @@ pub struct Config {
     /// From where a blob may be mounted; from the repository that the client names unless set.
     #[serde(default)]
     pub mount: Mount,
+    /// What clients from before 2017 get.
+    #[serde(default)]
+    pub legacy: Legacy,
     /// What is answered from memory.
     #[serde(default)]
     pub cache: CacheConfig,
@@ -132,6 +135,7 @@ impl Config {
             verify_index_references: self.verify_index_references,
             classes: self.policy.repository.classes.clone(),
             mount: self.mount,
+            legacy: self.legacy.clone(),
         }
     }
 }
@@ -387,6 +391,12 @@ mod tests {
             ("/jwt_payload", json!(1), "jwt_payload"),
             ("/read_only", json!("yes"), "read_only"),
             ("/mount", json!("somewhere"), "mount"),
+            ("/legacy", json!({ "key": 1 }), "legacy"),
+            ("/legacy", json!({ "platform": "linux" }), "legacy.platform"),
+            ("/legacy", json!({ "absent_accept": "any" }), "legacy.absent_accept"),
+            ("/legacy", json!({ "accept_schema1": 1 }), "legacy.accept_schema1"),
+            ("/legacy", json!({ "schema1_key": { "kty": "EC" } }), "legacy.schema1_key"),
+            ("/legacy", json!({ "schema1_key": "a secret" }), "legacy.schema1_key"),
             ("/cache", json!({ "size": 1 }), "cache"),
             ("/cache", json!({ "max_bytes": -1 }), "cache.max_bytes"),
             ("/cache", json!({ "tag_ttl": "soon" }), "cache.tag_ttl"),
@@ -398,6 +408,7 @@ mod tests {
             json.pointer_mut(parent).expect("an object")[field] = value;
             let message = parse(&json).expect_err("must be refused").to_string();
             assert!(message.contains(named), "{pointer}: {message}");
+            assert!(!message.contains("secret"), "{message}");
         }
         for text in ["", "{", "[]", "null", "{} {}"] {
             assert!(Config::parse(text.as_bytes()).is_err(), "{text:?}");

@@ -49,6 +49,8 @@ pub enum ErrorCode {
     ManifestInvalid,
     /// The manifest is larger than any that is accepted.
     ManifestTooLarge,
+    /// The manifest's signatures do not vouch for it.
+    ManifestUnverified,
     /// The manifest refers to something that the repository does not have.
     ManifestBlobUnknown,
     /// A condition of the request does not hold.
@@ -86,6 +88,7 @@ impl ErrorCode {
             Self::PaginationNumberInvalid => ("PAGINATION_NUMBER_INVALID", StatusCode::BAD_REQUEST),
             Self::RangeInvalid => ("RANGE_INVALID", StatusCode::RANGE_NOT_SATISFIABLE),
             Self::ManifestInvalid => ("MANIFEST_INVALID", StatusCode::BAD_REQUEST),
+            Self::ManifestUnverified => ("MANIFEST_UNVERIFIED", StatusCode::BAD_REQUEST),
             // The specification asks for this status, and no code of the API goes with it.
             Self::ManifestTooLarge => ("MANIFEST_INVALID", StatusCode::PAYLOAD_TOO_LARGE),
             Self::ManifestBlobUnknown => ("MANIFEST_BLOB_UNKNOWN", StatusCode::BAD_REQUEST),

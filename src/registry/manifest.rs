@@ -66,7 +66,8 @@ pub struct InvalidManifest {
 }
 
 impl InvalidManifest {
-    fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+    /// Something is wrong with a field.
+    pub fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { field: field.into(), problem: problem.into() }
     }
 }
@@ -137,7 +138,8 @@ impl Manifest {
         match fields.value::<u64>("schemaVersion")? {
             Some(2) => {}
             Some(1) => {
-                return Err(InvalidManifest::new("schemaVersion", "schema 1 is not accepted"));
+                let problem = "is 1, and legacy.accept_schema1 is off";
+                return Err(InvalidManifest::new("schemaVersion", problem));
             }
             Some(_) => return Err(InvalidManifest::new("schemaVersion", "must be 2")),
             None => return Err(InvalidManifest::new("schemaVersion", "is missing")),
@@ -173,7 +175,7 @@ fn agreed_media_type(
             || InvalidManifest::new(field, format!("{text:?} is no manifest's media type"));
         match text.parse::<MediaType>().map_err(|_| unknown())? {
             MediaType::DockerSchema1 | MediaType::DockerSchema1Signed => {
-                Err(InvalidManifest::new(field, "schema 1 is not accepted"))
+                Err(InvalidManifest::new(field, "is of schema 1, but the manifest is not"))
             }
             media_type => Ok(media_type),
         }

@@ -38,7 +38,7 @@ impl MediaType {
     ];
 
     /// The registered name, in lower case.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::DockerSchema1 => "application/vnd.docker.distribution.manifest.v1+json",
             Self::DockerSchema1Signed => {
@@ -100,15 +100,32 @@ impl Accept {
         Self { ranges: Some(elements.into_iter().filter_map(MediaRange::parse).collect()) }
     }
 
+    /// Whether the client said nothing.
+    pub fn is_absent(&self) -> bool {
+        self.ranges.is_none()
+    }
+
     /// Whether the client takes `media_type`: the most specific range that matches decides, and
     /// refuses it with a `q` of 0.
     pub fn admits(&self, media_type: MediaType) -> bool {
+        self.admits_type(media_type.as_str())
+    }
+
+    /// Whether the client takes a schema 1 manifest, signed or not: clients name either type and mean
+    /// both, and the first ones said `application/json`, which was another name of the type then.
+    pub fn admits_schema1(&self) -> bool {
+        self.admits(MediaType::DockerSchema1Signed)
+            || self.admits(MediaType::DockerSchema1)
+            || self.admits_type("application/json")
+    }
+
+    fn admits_type(&self, name: &str) -> bool {
         let Some(ranges) = &self.ranges else {
             return true;
         };
         ranges
             .iter()
-            .filter_map(|range| Some((range.specificity(media_type)?, range.quality)))
+            .filter_map(|range| Some((range.specificity(name)?, range.quality)))
             .max()
             .is_some_and(|(_, quality)| quality > Quality::ZERO)
     }
@@ -168,8 +185,9 @@ impl MediaRange {
         })
     }
 
-    fn specificity(&self, media_type: MediaType) -> Option<Specificity> {
-        let (main_type, subtype) = media_type.as_str().split_once('/')?;
+    /// How the range matches the type of this name, which is in lower case.
+    fn specificity(&self, name: &str) -> Option<Specificity> {
+        let (main_type, subtype) = name.split_once('/')?;
         match (self.main_type.as_str(), self.subtype.as_str()) {
             ("*", "*") => Some(Specificity::Anything),
             (t, "*") if t == main_type => Some(Specificity::Type),

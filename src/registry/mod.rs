@@ -9,6 +9,7 @@ pub mod conditional;
 pub mod error;
 pub mod hasher;
 pub mod incoming;
+mod legacy;
 mod manifest;
 mod manifests;
 pub mod media_type;
@@ -18,6 +19,7 @@ mod range;
 pub mod reference;
 mod referrers;
 pub mod route;
+mod schema1;
 mod tags;
 mod uploads;
 
@@ -32,9 +34,11 @@ use serde::Deserialize;
 pub use blobs::{BlobStream, StreamAnswer};
 pub use error::proxy_error;
 pub use incoming::{Hashing, Incoming, NoBody, StreamedWrite, WriteAnswer, WriteTarget};
+pub use legacy::{AbsentAccept, Legacy, Platform, PlatformError};
 pub use manifest::{ManifestError, media_type_of};
 pub use policy::{Class, Resource};
 pub use range::ByteRange;
+pub use schema1::{KeyError, SigningKey};
 
 use crate::store::{Session, Store, Uploads};
 use error::Error;
@@ -111,6 +115,8 @@ pub struct Settings {
     pub classes: Vec<Class>,
     /// From where a blob may be mounted.
     pub mount: Mount,
+    /// What old clients get.
+    pub legacy: Legacy,
 }
 
 /// From where a blob may be put into a repository without uploading it.
@@ -136,6 +142,7 @@ impl Default for Settings {
             verify_index_references: true,
             classes: Vec::new(),
             mount: Mount::default(),
+            legacy: Legacy::default(),
         }
     }
 }
@@ -220,7 +227,7 @@ async fn dispatch(
         Endpoint::Manifest { name, reference } => match request.method {
             Method::PUT => manifests::put(request, store, settings, &name, &reference).await?,
             Method::DELETE => manifests::delete(store, &name, &reference).await?,
-            _ => manifests::get(request, store, &name, &reference).await?,
+            _ => manifests::get(request, store, settings, &name, &reference).await?,
         },
         Endpoint::Uploads { name } => {
             uploads::start(request, incoming, store, settings, &name).await?

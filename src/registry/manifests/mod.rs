@@ -2,26 +2,31 @@
 //!
 //! Source: OCI distribution specification, "Pulling manifests", "Pushing manifests", "Content management".
 
+mod convert;
 #[cfg(test)]
 mod crashes;
 mod delete;
+#[cfg(test)]
+mod legacy;
+mod negotiate;
 mod put;
 #[cfg(test)]
 pub(super) mod scene;
 
 use bytes::Bytes;
 use futures::future::join;
-use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, VARY};
+use http::header::{CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, Response, StatusCode};
 
 use super::conditional::{IfNoneMatch, entity_tag};
 use super::error::{Error, ErrorCode};
 use super::manifest::media_type_of;
-use super::media_type::{Accept, MediaType};
-use super::reference::{Digest, Name, Reference};
-use super::{DOCKER_CONTENT_DIGEST, Request};
-use crate::store::{Content, Store, StoreError, Verified};
+use super::media_type::MediaType;
+use super::reference::{Digest, Name, Reference, Tag};
+use super::{DOCKER_CONTENT_DIGEST, Request, Settings};
+use crate::store::{Content, Store, StoreError, Uploads, Verified};
 pub use delete::delete;
+use negotiate::negotiate;
 pub use put::put;
 
 /// A manifest as it is answered: verified content and what it is.
@@ -31,33 +36,51 @@ struct Manifest {
     content: Bytes,
 }
 
-/// `GET` and `HEAD`. Two waves of storage calls by tag, one by digest.
+/// `GET` and `HEAD`. Two waves of storage calls by tag, one by digest; more for old clients.
 pub async fn get(
     request: &Request,
-    store: &impl Store,
+    store: &(impl Store + Uploads),
+    settings: &Settings,
     name: &Name,
     reference: &Reference,
 ) -> Result<Response<Bytes>, Error> {
-    let manifest = match reference {
-        Reference::Digest(digest) => fetch(store, name, digest, reference).await?,
-        Reference::Tag(tag) => {
-            let digest = store.tag(name, tag).await?;
-            let digest = digest.ok_or_else(|| manifest_unknown(name, reference))?;
-            let manifest = fetch(store, name, &digest, reference).await?;
-            negotiate(request, manifest, name, reference)?
+    match reference {
+        Reference::Digest(digest) => {
+            Ok(answer(request, fetch(store, name, digest, reference).await?))
         }
-    };
-    let condition = IfNoneMatch::parse(request.header_values(IF_NONE_MATCH));
-    let mut response = if condition.matches(&manifest.digest) {
-        not_modified(&manifest.digest)
-    } else {
-        ok(manifest)
-    };
-    if matches!(reference, Reference::Tag(_)) {
-        let accept = HeaderValue::from_static("Accept");
-        response.headers_mut().insert(VARY, accept);
+        Reference::Tag(tag) => {
+            let vary = HeaderValue::from_static("Accept");
+            match tagged(request, store, settings, name, tag).await {
+                Ok(manifest) => {
+                    let mut response = answer(request, manifest);
+                    response.headers_mut().insert(VARY, vary);
+                    Ok(response)
+                }
+                Err(error) => Err(error.with_header(VARY, vary)),
+            }
+        }
     }
-    Ok(response)
+}
+
+/// What the client gets for a tag.
+async fn tagged(
+    request: &Request,
+    store: &(impl Store + Uploads),
+    settings: &Settings,
+    name: &Name,
+    tag: &Tag,
+) -> Result<Manifest, Error> {
+    let reference = Reference::Tag(tag.clone());
+    let digest = store.tag(name, tag).await?;
+    let digest = digest.ok_or_else(|| manifest_unknown(name, &reference))?;
+    let stored = fetch(store, name, &digest, &reference).await?;
+    negotiate(request, store, settings, name, tag, stored).await
+}
+
+/// 200, or 304 for a client that has the manifest.
+fn answer(request: &Request, manifest: Manifest) -> Response<Bytes> {
+    let condition = IfNoneMatch::parse(request.header_values(IF_NONE_MATCH));
+    if condition.matches(&manifest.digest) { not_modified(&manifest.digest) } else { ok(manifest) }
 }
 
 /// Reads a manifest of the repository and verifies it.
@@ -105,7 +128,16 @@ pub(super) async fn content_of(
     name: &Name,
     digest: &Digest,
 ) -> Result<Content, StoreError> {
-    let (link, content) = join(store.manifest_link(name, digest), store.content(digest)).await;
+    linked_content(store, store.manifest_link(name, digest), digest).await
+}
+
+/// Reads content that a repository has if there is a link to it.
+async fn linked_content(
+    store: &impl Store,
+    link: impl Future<Output = Result<Option<Digest>, StoreError>>,
+    digest: &Digest,
+) -> Result<Content, StoreError> {
+    let (link, content) = join(link, store.content(digest)).await;
     match link? {
         // Without a link the content is none of this repository's business, whatever became of
         // reading it.
@@ -118,29 +150,6 @@ pub(super) async fn content_of(
             content => Ok(content),
         },
     }
-}
-
-/// Chooses what is answered for a tag: the stored manifest if the client accepts its type.
-///
-/// A client that takes another type only would be served a manifest derived from the stored one
-/// here, if one could be derived.
-fn negotiate(
-    request: &Request,
-    stored: Manifest,
-    name: &Name,
-    reference: &Reference,
-) -> Result<Manifest, Error> {
-    let accept = Accept::parse(request.header_values(ACCEPT));
-    if accept.admits(stored.media_type) {
-        return Ok(stored);
-    }
-    let header: Vec<_> = request.header_values(ACCEPT).collect();
-    let message = format!(
-        "the manifest is stored as {}, which the request's Accept header does not admit: {}",
-        stored.media_type,
-        header.join(", ")
-    );
-    Err(Error::new(ErrorCode::ManifestUnknown, message).with_detail(detail(name, reference)))
 }
 
 fn ok(manifest: Manifest) -> Response<Bytes> {
@@ -185,6 +194,7 @@ fn unservable(digest: &Digest, why: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use http::header::ACCEPT;
     use http::{HeaderMap, Method};
     #[cfg(target_family = "wasm")]
     use wasm_bindgen_test::wasm_bindgen_test as test;

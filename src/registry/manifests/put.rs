@@ -16,9 +16,10 @@ use serde_json::json;
 use super::identity;
 use crate::registry::conditional::TagPrecondition;
 use crate::registry::error::{Error, ErrorCode};
-use crate::registry::manifest::{InvalidManifest, Manifest, Reference as Required};
+use crate::registry::manifest::{InvalidManifest, Manifest, Reference as Required, media_type_of};
 use crate::registry::media_type::MediaType;
 use crate::registry::reference::{Algorithm, Digest, Name, Reference, Tag};
+use crate::registry::schema1::{Pushed, PushedError};
 use crate::registry::{Body, Request, Settings, policy};
 use crate::store::{PARALLEL_CALLS, Store, StoreError, TagCondition};
 
@@ -36,12 +37,12 @@ pub async fn put(
     name: &Name,
     reference: &Reference,
 ) -> Result<Response<Bytes>, Error> {
-    let content = whole_body(&request.body, settings)?;
+    let body = whole_body(&request.body, settings)?;
     let content_type = request.headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
-    let manifest = Manifest::parse(content, content_type).map_err(manifest_invalid)?;
-    let digest = digest_of(content, reference)?;
-    policy::check(&manifest, name, &request.resources, &settings.classes)?;
     let tags = tags_to_set(request, reference)?;
+    let (manifest, content) = read(body, content_type, settings, name, &tags)?;
+    let digest = digest_of(&content, reference)?;
+    policy::check(&manifest, name, &request.resources, &settings.classes)?;
     let precondition = precondition(request, reference)?;
 
     let (missing, stored, condition) = join3(
@@ -79,6 +80,40 @@ fn whole_body<'a>(body: &'a Body, settings: &Settings) -> Result<&'a Bytes, Erro
             Err(Error::new(ErrorCode::ManifestTooLarge, message))
         }
     }
+}
+
+/// Reads the manifest that the body is, and gives what is stored of it: the body, but of a signed
+/// schema 1 manifest what was signed.
+fn read(
+    body: &Bytes,
+    content_type: Option<&str>,
+    settings: &Settings,
+    name: &Name,
+    tags: &[Tag],
+) -> Result<(Manifest, Bytes), Error> {
+    let is_schema1 = matches!(
+        media_type_of(body),
+        Ok(MediaType::DockerSchema1 | MediaType::DockerSchema1Signed)
+    );
+    if !is_schema1 || !settings.legacy.accept_schema1 {
+        let manifest = Manifest::parse(body, content_type).map_err(manifest_invalid)?;
+        return Ok((manifest, body.clone()));
+    }
+    let pushed = Pushed::parse(body, content_type).map_err(|refused| match refused {
+        PushedError::Invalid(invalid) => manifest_invalid(invalid),
+        PushedError::Unverified(_) => {
+            Error::new(ErrorCode::ManifestUnverified, refused.to_string())
+        }
+    })?;
+    if pushed.name != name.as_str() {
+        let message = format!("the manifest is signed for another name than {name}");
+        return Err(Error::new(ErrorCode::NameInvalid, message).with_detail(pushed.name));
+    }
+    if let Some(other) = tags.iter().find(|tag| tag.as_str() != pushed.tag) {
+        let message = format!("the manifest is signed for another tag than {other}");
+        return Err(Error::new(ErrorCode::TagInvalid, message).with_detail(pushed.tag));
+    }
+    Ok((pushed.manifest, pushed.payload.into()))
 }
 
 fn manifest_invalid(invalid: InvalidManifest) -> Error {
