@@ -26,6 +26,8 @@ Environment:
   MOORAGE_STORE_PORT      port of the local blob store (5002)
   MOORAGE_DATA            folder of the local blob store (./data); the bucket is its
                           subfolder registry/
+  MOORAGE_SCHEMA1_KEY     file with the P-256 key, as a JWK or PEM, by which 'run' signs schema 1
+                          manifests for clients from before 2017 (none: such clients get no image)
   MOORAGE_WASM_TOOLCHAIN  'rustup' or 'debian': how to build for wasm (whichever works)
 END
 }
@@ -201,6 +203,9 @@ read_settings() {
   data=${MOORAGE_DATA:-data}
   mkdir -p -- "$data" || die "MOORAGE_DATA must be a folder that can be written, not '$data'"
   data=$(realpath -- "$data")
+  schema1_key=${MOORAGE_SCHEMA1_KEY:-}
+  [[ -z $schema1_key || -r $schema1_key ]] ||
+    die "MOORAGE_SCHEMA1_KEY must be a file that can be read, not '$schema1_key'"
   run_dir=$TOOLS/run/$port
   mkdir -p -- "$run_dir"
 }
@@ -249,7 +254,24 @@ write_bootstrap() {
   text=${text//'${MOORAGE_ADMIN_PORT}'/"$admin_port"}
   text=${text//'${MOORAGE_STORE_PORT}'/"$store_port"}
   text=${text//'${MOORAGE_WASM}'/"$(yaml_escape "$PWD/moorage.wasm")"}
-  printf '%s\n' "$text" >"$1"
+  text=${text//'${MOORAGE_SCHEMA1_KEY}'/"$(schema1_key_field)"}
+  # It may hold a key.
+  rm -f -- "$1"
+  (umask 077 && printf '%s\n' "$text" >"$1")
+}
+
+# The field of the plugin's configuration that has the key: a JWK is JSON already, PEM becomes a text.
+schema1_key_field() {
+  [[ -n $schema1_key ]] || return 0
+  local key
+  key=$(<"$schema1_key")
+  key=${key//$'\r'/}
+  if [[ $key =~ ^[[:space:]]*\{ ]]; then
+    key=${key//$'\n'/ }
+  else
+    key="\"${key//$'\n'/\\n}\""
+  fi
+  printf '"schema1_key": %s' "$key"
 }
 
 # Escapes a text for a double-quoted YAML string.

@@ -47,10 +47,13 @@ async fn a_wrong_field_stops_envoy_and_is_named() {
         (bootstrap().with(r#""cluster": "blob_store","#, ""), "cluster"),
         (bootstrap().with(r#""cluster": "blob_store""#, r#""cluster": """#), "store.cluster"),
         (bootstrap().with(r#""store": {"#, "store: {"), "google.protobuf.StringValue"),
+        (bootstrap().with_legacy(r#""schema1_key": "a secret""#), "legacy.schema1_key"),
+        (bootstrap().with_legacy(r#""schema1_key": ["a secret"]"#), "legacy.schema1_key"),
     ] {
         let output = bootstrap.validate().await;
         let log = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{named:?} must be refused");
         assert!(log.contains(named), "{log}");
+        assert!(!log.contains("a secret"), "{log}");
     }
 }

@@ -9,6 +9,7 @@ mod configuration;
 mod conformance;
 mod discovery;
 mod faults;
+mod legacy;
 mod peer;
 mod policy;
 mod protocol;

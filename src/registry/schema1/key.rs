@@ -202,6 +202,8 @@ pub mod tests {
             let told = serde_json::from_value::<SigningKey>(value).expect_err("no key").to_string();
             assert!(!told.contains(&D[..8]) && !told.contains("BEGIN"), "{told}");
         }
+        // As `libtrust` calls this key.
+        assert_eq!(key().id(), "LJ5H:RTFE:UD2C:BWN4:MK5W:NHB4:E5M6:HH3S:HU5O:CDOL:4DYI:CWQH");
         let shown = format!("{:?}", key());
         assert_eq!(shown, format!("SigningKey({:?})", key().id()));
     }

@@ -20,6 +20,19 @@ pub struct DockerRegistry {
 impl DockerRegistry {
     /// Serves the registry that lies in the folder `bucket`.
     pub async fn start(bucket: &Path) -> Self {
+        Self::start_with(bucket, "").await
+    }
+
+    /// The same, and takes signed schema 1 manifests. What it signs itself it signs with the key in the
+    /// file `key`, a JWK.
+    pub async fn with_schema1(bucket: &Path, key: &Path) -> Self {
+        let key = key.display();
+        let compatibility =
+            format!("compatibility: {{ schema1: {{ enabled: true, signingkeyfile: {key} }} }}\n");
+        Self::start_with(bucket, &compatibility).await
+    }
+
+    async fn start_with(bucket: &Path, more: &str) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let config = folder.path().join("config.yml");
         let log = folder.path().join("log");
@@ -28,7 +41,8 @@ impl DockerRegistry {
             "version: 0.1\n\
              log: {{ formatter: json }}\n\
              storage: {{ filesystem: {{ rootdirectory: {root} }}, delete: {{ enabled: true }} }}\n\
-             http: {{ addr: '127.0.0.1:0' }}\n"
+             http: {{ addr: '127.0.0.1:0' }}\n\
+             {more}"
         );
         fs::write(&config, text).expect("the configuration is written");
         let process = Command::new("docker-registry")

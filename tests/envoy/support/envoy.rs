@@ -34,7 +34,8 @@ impl Bootstrap {
             .replace("${MOORAGE_PORT}", "0")
             .replace("${MOORAGE_ADMIN_PORT}", "0")
             .replace("${MOORAGE_STORE_PORT}", &store.port().to_string())
-            .replace("${MOORAGE_WASM}", wasm.to_str().expect("the path is text"));
+            .replace("${MOORAGE_WASM}", wasm.to_str().expect("the path is text"))
+            .replace("${MOORAGE_SCHEMA1_KEY}", "");
         Self { text }
     }
 
@@ -61,6 +62,12 @@ impl Bootstrap {
     pub fn with_fields(self, fields: &str) -> Self {
         let store = r#""store": {"#;
         self.with(store, &format!("{fields}, {store}"))
+    }
+
+    /// Sets fields of the `legacy` object of the plugin's configuration.
+    pub fn with_legacy(self, fields: &str) -> Self {
+        let legacy = r#""legacy": {"#;
+        self.with(legacy, &format!("{legacy} {fields}"))
     }
 
     /// Signs what goes to the store.

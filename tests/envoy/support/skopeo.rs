@@ -65,6 +65,14 @@ pub async fn pull_layout(registry: SocketAddr, reference: &str) -> Layout {
     layout
 }
 
+/// A manifest as `skopeo` gets it.
+pub async fn inspect_raw(registry: SocketAddr, reference: &str) -> Vec<u8> {
+    let image = format!("docker://{registry}/{reference}");
+    let mut command = Command::new("skopeo");
+    command.args(["inspect", "--raw", "--no-tags", "--tls-verify=false", &image]);
+    run(&mut command).await
+}
+
 /// The tags of a repository, in the registry's order.
 pub async fn list_tags(registry: SocketAddr, name: &str) -> Value {
     let repository = format!("docker://{registry}/{name}");
