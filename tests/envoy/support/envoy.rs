@@ -21,6 +21,7 @@ const SIGNING: &str = include_str!("signing.yaml");
 /// A bootstrap: one of those in `envoy/`, with changes.
 pub struct Bootstrap {
     text: String,
+    workers: usize,
 }
 
 impl Bootstrap {
@@ -35,13 +36,13 @@ impl Bootstrap {
             .replace("${MOORAGE_ADMIN_PORT}", "0")
             .replace("${MOORAGE_STORE_PORT}", &store.port().to_string())
             .replace("${MOORAGE_WASM}", wasm.to_str().expect("the path is text"));
-        Self { text }
+        Self { text, workers: 1 }
     }
 
     /// The bootstrap that users start from.
     pub fn production() -> Self {
         let text = PRODUCTION.to_owned();
-        Self { text }
+        Self { text, workers: 1 }
     }
 
     /// Replaces a piece of the bootstrap, which must be there.
@@ -61,6 +62,11 @@ impl Bootstrap {
     pub fn with_fields(self, fields: &str) -> Self {
         let store = r#""store": {"#;
         self.with(store, &format!("{fields}, {store}"))
+    }
+
+    /// Has Envoy serve with so many threads.
+    pub fn workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
     }
 
     /// Signs what goes to the store.
@@ -106,7 +112,8 @@ impl Bootstrap {
         command
             .arg("--config-path")
             .arg(config)
-            .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"])
+            .args(["--disable-hot-restart", "--log-level", "warning", "--concurrency"])
+            .arg(self.workers.to_string())
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
             .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
             .kill_on_drop(true);
