@@ -66,26 +66,29 @@ async fn what_is_known_costs_no_storage_call() {
 }
 
 #[tokio::test]
-async fn many_requests_for_one_cold_manifest_make_one_read() {
-    // Its link and content are answered once something else is asked for.
-    let (store, manifest, _) = store(|key, _| match key.contains("/tags/") {
-        true => Behaviour::Serve,
-        false => Behaviour::ServeAfterArrivals(3),
-    })
-    .await;
-    let envoy = Envoy::start(&Bootstrap::new(store.address)).await;
-    let path = format!("/v2/a/manifests/{manifest}");
-    let requests = (0..100).map(|_| client::get(envoy.address, &path, &[]));
-    let release = async {
-        wait_for_requests(&envoy, 100).await;
-        client::get(envoy.address, "/v2/a/manifests/none", &[]).await
-    };
-    let (responses, _) = futures::future::join(join_all(requests), release).await;
-    for response in responses {
-        assert_eq!((response.status().as_u16(), &response.body()[..]), (200, MANIFEST));
+async fn many_requests_for_one_cold_manifest_make_one_read_in_each_worker() {
+    for workers in [1, 4] {
+        // Its link and content are answered once something else is asked for.
+        let (store, manifest, _) = store(|key, _| match key.contains("/tags/") {
+            true => Behaviour::Serve,
+            false => Behaviour::ServeAfter("/tags/"),
+        })
+        .await;
+        let envoy = Envoy::start(&Bootstrap::new(store.address).workers(workers)).await;
+        let path = format!("/v2/a/manifests/{manifest}");
+        let requests = (0..100).map(|_| client::get(envoy.address, &path, &[]));
+        let release = async {
+            wait_for_requests(&envoy, 100).await;
+            client::get(envoy.address, "/v2/a/manifests/none", &[]).await
+        };
+        let (responses, _) = futures::future::join(join_all(requests), release).await;
+        for response in responses {
+            assert_eq!((response.status().as_u16(), &response.body()[..]), (200, MANIFEST));
+        }
+        let calls = store.requests().len();
+        assert!((3..=2 * workers + 1).contains(&calls), "{:?}", store.requests());
+        assert_eq!(envoy.stat("wasm.moorage.vm_reload").await, 0, "{}", envoy.log());
     }
-    assert_eq!(store.requests().len(), 3, "{:?}", store.requests());
-    assert_eq!(envoy.stat("wasm.moorage.vm_reload").await, 0, "{}", envoy.log());
 }
 
 #[tokio::test]
