@@ -11,11 +11,13 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use moorage::config::Config;
+use moorage::registry::hasher::Hasher;
 use moorage::registry::media_type::{Accept, MediaType};
-use moorage::registry::reference::{Digest, Name, Reference, Tag};
+use moorage::registry::reference::{Digest, Name, Reference, Tag, UploadId};
 use moorage::registry::route::Endpoint;
 use moorage::registry::{
-    Answer, Body, ByteRange, Request, Stamp, conditional, handle, media_type_of,
+    Answer, Body, ByteRange, Hashing, Incoming, Request, Settings, Stamp, StreamedWrite,
+    WriteAnswer, WriteTarget, conditional, handle, handle_streamed, media_type_of,
 };
 use moorage::store::{Bucket, Http, HttpError, HttpRequest, HttpResponse};
 use proptest::prelude::*;
@@ -42,11 +44,14 @@ impl Http for Recorder {
 fn listing(query: &str) -> Bytes {
     let parameters: HashMap<_, _> = form_urlencoded::parse(query.as_bytes()).collect();
     let prefix = parameters.get("prefix").map_or("", |prefix| prefix);
-    let folder =
-        |name| format!("<CommonPrefixes><Prefix>{prefix}{name}/</Prefix></CommonPrefixes>");
-    let names = ["..", ".", "", "%2e%2e", "A", "\u{e9}", "a b", "a?x", "_manifests", "a"];
-    let folders: String = names.into_iter().map(folder).collect();
-    format!("<ListBucketResult>{folders}</ListBucketResult>").into()
+    let names =
+        ["..", ".", "", "%2e%2e", "A", "\u{e9}", "a b", "a?x", "_manifests", "a", "startedat"];
+    let entry = |name| match parameters.contains_key("delimiter") {
+        true => format!("<CommonPrefixes><Prefix>{prefix}{name}/</Prefix></CommonPrefixes>"),
+        false => format!("<Contents><Key>{prefix}{name}</Key></Contents>"),
+    };
+    let entries: String = names.into_iter().map(entry).collect();
+    format!("<ListBucketResult>{entries}</ListBucketResult>").into()
 }
 
 /// Runs a future that never waits.
@@ -57,21 +62,67 @@ fn run<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Answers a request and gives the paths that the store was asked for.
-fn paths_asked_for(target: String, headers: HeaderMap) -> (Answer, Vec<String>) {
+/// A body that goes wherever it is sent, and remembers where that was.
+#[derive(Default)]
+struct RecordedBody {
+    writes: RefCell<Vec<StreamedWrite>>,
+}
+
+impl Incoming for RecordedBody {
+    fn is_empty(&self) -> bool {
+        false
+    }
+
+    fn announced(&self) -> Option<u64> {
+        None
+    }
+
+    fn forward(&self, target: WriteTarget, sha256: Option<Digest>, _: Hashing) {
+        self.writes.borrow_mut().push(StreamedWrite { target, length: None, sha256 });
+    }
+
+    fn hash_with(&self, _: Option<Hasher>) {}
+
+    async fn arrived(&self) -> Result<u64, WriteAnswer> {
+        Ok(1)
+    }
+
+    fn take_hasher(&self) -> Option<Hasher> {
+        None
+    }
+
+    async fn complete(&self) -> WriteAnswer {
+        WriteAnswer { status: StatusCode::OK, document: Bytes::new() }
+    }
+}
+
+fn bucket() -> (Bucket<Recorder>, Settings) {
     let json =
         br#"{"store":{"cluster":"c","authority":"s3","bucket":"bucket","prefix":"pre/fix"}}"#;
     let config = Config::parse(json).expect("a valid configuration");
     let bucket = Bucket::new(Recorder::default(), &config.store, config.manifest_max_bytes);
-    let request = Request {
-        method: Method::GET,
-        target,
-        headers,
-        body: Body::None,
-        resources: Vec::new(),
-        stamp: Stamp::default(),
-    };
-    let answer = run(handle(request, &bucket, &config.settings()));
+    (bucket, config.settings())
+}
+
+fn request(method: Method, target: String, headers: HeaderMap) -> Request {
+    let (body, resources, stamp) = (Body::None, Vec::new(), Stamp::default());
+    Request { method, target, headers, body, resources, stamp }
+}
+
+/// Sends a body and gives the paths that anything was asked of or written to.
+fn paths_written_to(method: Method, target: String, headers: HeaderMap) -> Vec<String> {
+    let (bucket, settings) = bucket();
+    let body = RecordedBody::default();
+    run(handle_streamed(request(method, target, headers), &body, &bucket, &settings));
+    let mut paths = bucket.http().paths.take();
+    paths.extend(body.writes.take().iter().map(|write| bucket.write_request(write).path));
+    paths
+}
+
+/// Answers a request and gives the paths that the store was asked for.
+fn paths_asked_for(target: String, headers: HeaderMap) -> (Answer, Vec<String>) {
+    let (bucket, settings) = bucket();
+    let answer = run(handle(request(Method::GET, target, headers), &bucket, &settings));
     let mut paths = bucket.http().paths.take();
     if let Answer::Stream(stream) = &answer {
         paths.push(bucket.stream_request(stream).path);
@@ -83,6 +134,9 @@ fn paths_asked_for(target: String, headers: HeaderMap) -> (Answer, Vec<String>) 
 fn is_in_layout(path: &str) -> bool {
     if let Some(query) = path.strip_prefix("/bucket/?") {
         return lists_the_layout(query);
+    }
+    if path == "/bucket/pre/fix/moorage/probes/checksums" {
+        return true;
     }
     let Some(key) = path.strip_prefix("/bucket/pre/fix/docker/registry/v2/") else {
         return false;
@@ -102,10 +156,23 @@ fn is_in_layout(path: &str) -> bool {
             && (1..=128).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
     };
+    let is_uuid =
+        |text: &str| text.len() == 36 && text.bytes().all(|b| b"0123456789abcdef-".contains(&b));
     let segments: Vec<&str> = key.split('/').collect();
     match segments.as_slice() {
         ["blobs", algorithm, shard, hex, "data"] => {
             is_algorithm(algorithm) && is_hex(hex) && hex.starts_with(shard) && shard.len() == 2
+        }
+        // A session ends with all that its folder has, whatever that is.
+        ["repositories", rest @ ..] if rest.contains(&"_uploads") => {
+            let place = rest.iter().position(|segment| *segment == "_uploads").unwrap_or(0);
+            let (name, session) = rest.split_at(place);
+            !name.is_empty()
+                && name.iter().all(|n| is_plain(n))
+                && session.len() >= 3
+                && is_uuid(session[1])
+                // Some stores have an object that stands for the folder itself.
+                && (session[2..] == [""] || session[2..].iter().all(|n| is_tag(n)))
         }
         ["repositories", rest @ ..] => match rest {
             [name @ .., "_layers", algorithm, hex, "link"]
@@ -138,6 +205,10 @@ fn lists_the_layout(query: &str) -> bool {
     let is_folder = match rest {
         "" if folder.is_empty() => true,
         "" | "layers/" | "manifests/" | "manifests/tags/" => name.parse::<Name>().is_ok(),
+        _ if rest.starts_with("uploads/") => {
+            let id = rest.strip_prefix("uploads/").and_then(|rest| rest.strip_suffix('/'));
+            name.parse::<Name>().is_ok() && id.is_some_and(|id| id.parse::<UploadId>().is_ok())
+        }
         _ => {
             let subject = rest.strip_prefix("manifests/referrers/").unwrap_or_default();
             let subject = subject.strip_suffix('/').unwrap_or_default().replacen('/', ":", 1);
@@ -200,8 +271,41 @@ fn plausible_path() -> impl Strategy<Value = String> {
     })
 }
 
+/// Paths of uploads with parts that are mostly valid.
+fn upload_path() -> impl Strategy<Value = String> {
+    let name = string_regex("[a-z0-9._/-]{1,30}|a").expect("a regex");
+    let id = prop_oneof![
+        3 => Just("01234567-89ab-cdef-0123-456789abcdef".to_owned()),
+        1 => string_regex("[0-9a-f-]{36}|[.%/a-f]{0,40}").expect("a regex"),
+        1 => Just(String::new()),
+    ];
+    let parameter = prop_oneof![
+        string_regex("offset=(0|[0-9]{1,25}|-1)").expect("a regex"),
+        string_regex("algorithm=(sha256|sha512|[a-z./]{0,5})").expect("a regex"),
+        Just(format!("digest={DIGEST}")),
+        string_regex("(digest|mount|from)=[ -~]{0,80}").expect("a regex"),
+        Just(format!("mount={DIGEST}&from=b")),
+    ];
+    let query = prop::collection::vec(parameter, 0..4).prop_map(|query| query.join("&"));
+    (name, id, query).prop_map(|(n, i, q)| format!("/v2/{n}/blobs/uploads/{i}?{q}"))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(4_000) })]
+
+    #[test]
+    fn no_upload_leaves_the_layout(
+        path in prop_oneof![upload_path(), hostile_path()],
+        method in prop_oneof![Just("POST"), Just("PATCH"), Just("PUT"), Just("DELETE"), Just("GET")],
+        range in "[0-9]{0,25}-[0-9]{0,25}|[ -~]{0,20}",
+    ) {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-range", HeaderValue::try_from(range).expect("visible ASCII"));
+        let method = method.parse().expect("a method");
+        for written in paths_written_to(method, path.clone(), headers) {
+            prop_assert!(is_in_layout(&written), "{path:?} led to {written:?}");
+        }
+    }
 
     #[test]
     fn no_path_reaches_a_key_outside_the_layout(

@@ -261,7 +261,7 @@ impl<H: Http> Objects for Bucket<H> {
             || fault(&request, StoreErrorKind::Failed, "the blob store's listing is none");
         let listing = s3::parse_listing(&response.body).ok_or_else(nonsense)?;
         let keys = listing.keys.iter().filter_map(|key| key.strip_prefix(&self.prefix));
-        Ok(Page { keys: keys.map(Key::listed).collect(), next: listing.next.map(Cursor) })
+        Ok(Page { keys: keys.filter_map(Key::listed).collect(), next: listing.next.map(Cursor) })
     }
 }
 

@@ -485,7 +485,7 @@ mod tests {
     #[test]
     fn the_least_recently_used_goes_first_and_no_more_is_kept_than_there_is_room_for() {
         let mut entries = Entries::new(10_000);
-        let key = |number: usize| Key::listed(&format!("{number:04}"));
+        let key = |number: usize| Key::of(&format!("{number:04}"));
         let content = || Entry::Content(Verified::new(vec![0; 868].into()));
         for number in 0..20 {
             entries.put(&key(number), content());

@@ -181,7 +181,7 @@ mod tests {
         store.page_limit = Some(page_limit);
         let root = layout::all_repositories();
         for place in places {
-            store.put(Key::listed(&format!("{}{place}/x", root.as_str())), "");
+            store.put(Key::of(&format!("{}{place}/x", root.as_str())), "");
         }
         store
     }

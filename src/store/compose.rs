@@ -235,11 +235,7 @@ mod tests {
     fn pieces(lengths: &[u64]) -> Vec<Piece> {
         let numbered = lengths.iter().enumerate();
         numbered
-            .map(|(number, &length)| Piece {
-                key: Key::listed(&number.to_string()),
-                start: 0,
-                length,
-            })
+            .map(|(number, &length)| Piece { key: Key::of(&number.to_string()), start: 0, length })
             .collect()
     }
 

@@ -30,8 +30,20 @@ use crate::registry::reference::{Digest, Name, Tag, UploadId};
 pub struct Key(String);
 
 impl Key {
-    /// The key that a listing named.
-    pub(super) fn listed(text: &str) -> Self {
+    /// The key that a listing named; `None` for one that no registry wrote. An empty segment stands only
+    /// at the end, where a folder has it.
+    pub(super) fn listed(text: &str) -> Option<Self> {
+        let is_unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+        let folder = text.strip_suffix('/').unwrap_or(text);
+        let mut segments = folder.split('/');
+        let is_key =
+            segments.all(|s| !matches!(s, "" | "." | "..") && s.bytes().all(is_unreserved));
+        is_key.then(|| Self(text.to_owned()))
+    }
+
+    /// A key as it is given.
+    #[cfg(test)]
+    pub(super) fn of(text: &str) -> Self {
         Self(text.to_owned())
     }
 

@@ -221,7 +221,7 @@ impl Objects for MemoryStore {
             keys.dedup();
             let next = (keys.len() > limit).then(|| Cursor(keys[limit - 1].clone()));
             keys.truncate(limit);
-            Page { keys: keys.iter().map(|key| Key::listed(key)).collect(), next }
+            Page { keys: keys.iter().filter_map(|key| Key::listed(key)).collect(), next }
         })
         .await
     }

@@ -206,7 +206,7 @@ mod tests {
         let folders = tags.iter().map(String::as_str).chain(["1 a", "1-\u{e9}", "a~"]);
         let keys = folders.map(|name| format!("{name}/current/link"));
         for key in keys.chain(["1-", "1-1", "a", "aa."].map(str::to_owned)) {
-            store.put(Key::listed(&format!("{}{key}", folder.as_str())), "");
+            store.put(Key::of(&format!("{}{key}", folder.as_str())), "");
         }
         store
     }

@@ -8,6 +8,7 @@
 
 use bytes::Bytes;
 use futures::future::try_join;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize, de};
 
 use super::compose::{self, Parts, Piece};
@@ -20,6 +21,8 @@ use crate::registry::reference::{Digest, Name, UploadId};
 
 /// How much of a blob is read at a time when it has to be hashed once more, in bytes.
 const READ_SIZE: u64 = 4 * 1024 * 1024;
+/// How many of such reads are under way at a time.
+const PARALLEL_READS: usize = 4;
 
 /// An upload session of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,10 +199,12 @@ impl<O: Objects + Parts> Uploads for O {
         chunks: &[Chunk],
         mut hasher: Hasher,
     ) -> Result<Digest, StoreError> {
-        for piece in pieces(session, chunks) {
-            for part in piece.split(READ_SIZE) {
-                hasher.update(&self.read_piece(&part).await?);
-            }
+        let pieces = pieces(session, chunks);
+        let parts = pieces.iter().flat_map(|piece| piece.split(READ_SIZE));
+        let reads = stream::iter(parts).map(async |part| self.read_piece(&part).await);
+        let mut reads = std::pin::pin!(reads.buffered(PARALLEL_READS));
+        while let Some(bytes) = reads.try_next().await? {
+            hasher.update(&bytes);
         }
         Ok(hasher.finish())
     }

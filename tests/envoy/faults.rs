@@ -23,9 +23,10 @@ fn tree() -> (Tree, Digest, Digest) {
     (tree, manifest, blob)
 }
 
-/// Envoy, which gives up on a silent store after a second.
+/// Envoy, which gives up on a silent store after a second, and keeps nothing in memory.
 pub async fn envoy(store: &StandIn) -> Envoy {
     let bootstrap = Bootstrap::new(store.address)
+        .with_fields(r#""cache": { "max_bytes": 0 }"#)
         .with_store_fields(r#""timeout_ms": 1000"#)
         .with("per_try_idle_timeout: 15s", "per_try_idle_timeout: 1s");
     Envoy::start(&bootstrap).await

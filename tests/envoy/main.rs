@@ -4,6 +4,7 @@
 
 #![cfg(not(target_family = "wasm"))]
 
+mod cache;
 mod clients;
 mod configuration;
 mod conformance;

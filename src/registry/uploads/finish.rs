@@ -6,14 +6,14 @@ use http::Response;
 
 use super::append::{check_place, take_chunk};
 use super::{
-    Place, Verification, check_length, content_range, created, digest, digest_invalid, elsewhere,
-    end, fresh_id, learn_about_checksums, progress_at, session_state,
+    Place, check_length, complete_content, content_range, created, digest, digest_invalid,
+    elsewhere, end, forward_content, fresh_id, learn_about_checksums, progress_at, session_state,
 };
 use crate::registry::Request;
 use crate::registry::error::{Error, ErrorCode};
 use crate::registry::hasher::Hasher;
-use crate::registry::incoming::{Hashing, Incoming, WriteTarget, whole_length};
-use crate::registry::reference::Digest;
+use crate::registry::incoming::{Incoming, whole_length};
+use crate::registry::reference::{Digest, UploadId};
 use crate::store::{Progress, Session, Store, Uploads};
 
 /// `PUT`. The whole blob: the stream, with the session looked up beside it, and one wave. Chunks: what
@@ -24,22 +24,37 @@ pub async fn finish(
     store: &(impl Store + Uploads),
     session: &Session,
 ) -> Result<Response<Bytes>, Error> {
-    let missing = || Error::new(ErrorCode::DigestInvalid, "the digest parameter is missing");
-    let digest = digest(request)?.ok_or_else(missing)?;
-    let place = Place::of(request)?;
-    let range = content_range(request)?;
+    let claim = Claim::of(request)?;
     if incoming.is_empty() {
-        let progress = progress_at(store, session, place).await?;
-        return close(store, session, progress, &digest).await;
+        let progress = progress_at(store, session, claim.place).await?;
+        return close(store, session, progress, &claim.digest).await;
     }
-    check_place(store, session, place, range).await?;
+    check_place(store, session, claim.place, claim.range).await?;
     if let Some(length) = incoming.announced() {
-        check_length(range, length)?;
+        check_length(claim.range, length)?;
     }
-    if place.offset == Some(0) {
-        return whole(incoming, store, session, place, range, &digest).await;
+    if claim.place.offset == Some(0) {
+        whole(incoming, store, session, &claim).await
+    } else {
+        last_chunk(incoming, store, session, &claim, fresh_id(request, "chunk")).await
     }
-    last_chunk(request, incoming, store, session, place, range, &digest).await
+}
+
+/// What the client says of the body and of the blob.
+struct Claim {
+    place: Place,
+    range: Option<(u64, u64)>,
+    digest: Digest,
+}
+
+impl Claim {
+    fn of(request: &Request) -> Result<Self, Error> {
+        let missing = || Error::new(ErrorCode::DigestInvalid, "the digest parameter is missing");
+        let digest = digest(request)?.ok_or_else(missing)?;
+        // What is hashed from here on is hashed for that digest.
+        let place = Place { algorithm: digest.algorithm(), ..Place::of(request)? };
+        Ok(Self { place, range: content_range(request)?, digest })
+    }
 }
 
 /// The body is the whole blob: it goes to where it belongs at once.
@@ -47,27 +62,21 @@ async fn whole(
     incoming: &impl Incoming,
     store: &(impl Store + Uploads),
     session: &Session,
-    place: Place,
-    range: Option<(u64, u64)>,
-    digest: &Digest,
+    claim: &Claim,
 ) -> Result<Response<Bytes>, Error> {
-    let Verification { sha256, hasher } = Verification::of(digest, store);
-    let hashing = hasher.map_or(Hashing::Off, |hasher| Hashing::With(Box::new(hasher)));
-    incoming.forward(WriteTarget::Content(digest.clone()), sha256, hashing);
+    let Claim { place, range, digest } = claim;
+    forward_content(incoming, store, digest);
     let look_up = async {
         let state = session_state(store, session).await?;
         match state.offset {
             0 => Ok(state),
-            offset => Err(elsewhere(session, place, offset)),
+            offset => Err(elsewhere(session, *place, offset)),
         }
     };
     let (length, state, ()) =
         try_join3(whole_length(incoming), look_up, learn_about_checksums(store)).await?;
-    check_length(range, length)?;
-    if incoming.take_hasher().is_some_and(|hasher| hasher.finish() != *digest) {
-        return Err(digest_invalid(digest));
-    }
-    incoming.complete().await.judge()?;
+    check_length(*range, length)?;
+    complete_content(incoming, digest).await?;
     let name = &session.name;
     try_join(store.link_blob(name, digest), store.end_upload(session, &state)).await?;
     Ok(created(name, digest))
@@ -75,18 +84,15 @@ async fn whole(
 
 /// The body is the last of several chunks.
 async fn last_chunk(
-    request: &Request,
     incoming: &impl Incoming,
     store: &(impl Store + Uploads),
     session: &Session,
-    place: Place,
-    range: Option<(u64, u64)>,
-    digest: &Digest,
+    claim: &Claim,
+    id: UploadId,
 ) -> Result<Response<Bytes>, Error> {
-    let place = Place { algorithm: digest.algorithm(), ..place };
-    let id = fresh_id(request, "chunk");
-    let taken = take_chunk(incoming, store, session, place, &id).await?;
-    check_length(range, taken.length)?;
+    let Claim { place, range, digest } = claim;
+    let taken = take_chunk(incoming, store, session, *place, &id).await?;
+    check_length(*range, taken.length)?;
     // Known to be wrong already: then the chunk is not taken in, and the session stays where it was.
     if taken.hasher.clone().is_some_and(|hasher| hasher.finish() != *digest) {
         return Err(digest_invalid(digest));

@@ -27,6 +27,7 @@ pub use status::{cancel, status};
 
 use super::error::{Error, ErrorCode};
 use super::hasher::Hasher;
+use super::incoming::{Hashing, Incoming, WriteTarget};
 use super::reference::{Algorithm, Digest, Name, UploadId};
 use super::{DOCKER_CONTENT_DIGEST, Request};
 use crate::store::{Progress, Session, SessionState, Store, StoreError, Uploads};
@@ -232,21 +233,26 @@ fn digest_invalid(digest: &Digest) -> Error {
     Error::new(ErrorCode::DigestInvalid, message).with_detail(digest.as_str())
 }
 
-/// How content that streams to where it is stored is verified.
-struct Verification {
-    /// What the store is to verify.
-    sha256: Option<Digest>,
-    /// What it is hashed with here; nothing if the store is known to verify.
-    hasher: Option<Hasher>,
+/// Streams a body to where content of the digest is stored. The store verifies it by its SHA-256 if it
+/// is known to do that; otherwise it is hashed as it passes, and not even the checksum is sent: a store
+/// that knows no such header may refuse it.
+fn forward_content(incoming: &impl Incoming, store: &impl Uploads, digest: &Digest) {
+    let algorithm = digest.algorithm();
+    let store_verifies = store.known_to_verify_checksums() == Some(true);
+    let (sha256, hashing) = if algorithm == Algorithm::Sha256 && store_verifies {
+        (Some(digest.clone()), Hashing::Off)
+    } else {
+        (None, Hashing::With(Box::new(Hasher::new(algorithm))))
+    };
+    incoming.forward(WriteTarget::Content(digest.clone()), sha256, hashing);
 }
 
-impl Verification {
-    fn of(digest: &Digest, store: &impl Uploads) -> Self {
-        let sha256 = (digest.algorithm() == Algorithm::Sha256).then(|| digest.clone());
-        let is_verified = sha256.is_some() && store.known_to_verify_checksums() == Some(true);
-        let hasher = (!is_verified).then(|| Hasher::new(digest.algorithm()));
-        Self { sha256, hasher }
+/// Lets the end of a body go whose whole is content of the digest, unless it is known not to be.
+async fn complete_content(incoming: &impl Incoming, digest: &Digest) -> Result<(), Error> {
+    if incoming.take_hasher().is_some_and(|hasher| hasher.finish() != *digest) {
+        return Err(digest_invalid(digest));
     }
+    incoming.complete().await.judge()
 }
 
 /// Finds out, if that is not known, whether the store verifies checksums. Nothing depends on it but

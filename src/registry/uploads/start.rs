@@ -5,11 +5,11 @@ use futures::future::try_join;
 use http::{Response, StatusCode};
 
 use super::{
-    Place, Verification, algorithm, created, digest, digest_invalid, fresh_id,
+    Place, algorithm, complete_content, created, digest, forward_content, fresh_id,
     learn_about_checksums, progress_reply,
 };
 use crate::registry::error::Error;
-use crate::registry::incoming::{Hashing, Incoming, WriteTarget, whole_length};
+use crate::registry::incoming::{Incoming, whole_length};
 use crate::registry::reference::{Algorithm, Digest, Name};
 use crate::registry::{Mount, Request, Settings};
 use crate::store::{Session, Store, Uploads};
@@ -50,14 +50,9 @@ async fn whole(
     name: &Name,
     digest: &Digest,
 ) -> Result<Response<Bytes>, Error> {
-    let Verification { sha256, hasher } = Verification::of(digest, store);
-    let hashing = hasher.map_or(Hashing::Off, |hasher| Hashing::With(Box::new(hasher)));
-    incoming.forward(WriteTarget::Content(digest.clone()), sha256, hashing);
+    forward_content(incoming, store, digest);
     try_join(whole_length(incoming), learn_about_checksums(store)).await?;
-    if incoming.take_hasher().is_some_and(|hasher| hasher.finish() != *digest) {
-        return Err(digest_invalid(digest));
-    }
-    incoming.complete().await.judge()?;
+    complete_content(incoming, digest).await?;
     store.link_blob(name, digest).await?;
     Ok(created(name, digest))
 }

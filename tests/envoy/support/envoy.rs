@@ -21,6 +21,7 @@ const SIGNING: &str = include_str!("signing.yaml");
 /// A bootstrap: one of those in `envoy/`, with changes.
 pub struct Bootstrap {
     text: String,
+    workers: usize,
 }
 
 impl Bootstrap {
@@ -36,13 +37,13 @@ impl Bootstrap {
             .replace("${MOORAGE_STORE_PORT}", &store.port().to_string())
             .replace("${MOORAGE_WASM}", wasm.to_str().expect("the path is text"))
             .replace("${MOORAGE_SCHEMA1_KEY}", "");
-        Self { text }
+        Self { text, workers: 1 }
     }
 
     /// The bootstrap that users start from.
     pub fn production() -> Self {
         let text = PRODUCTION.to_owned();
-        Self { text }
+        Self { text, workers: 1 }
     }
 
     /// Replaces a piece of the bootstrap, which must be there.
@@ -68,6 +69,11 @@ impl Bootstrap {
     pub fn with_legacy(self, fields: &str) -> Self {
         let legacy = r#""legacy": {"#;
         self.with(legacy, &format!("{legacy} {fields}"))
+    }
+
+    /// Has Envoy serve with so many threads.
+    pub fn workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
     }
 
     /// Signs what goes to the store.
@@ -113,7 +119,8 @@ impl Bootstrap {
         command
             .arg("--config-path")
             .arg(config)
-            .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"])
+            .args(["--disable-hot-restart", "--log-level", "warning", "--concurrency"])
+            .arg(self.workers.to_string())
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
             .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
             .kill_on_drop(true);

@@ -20,6 +20,8 @@ pub enum Behaviour {
     Serve,
     /// The same, once so many requests have arrived in all.
     ServeAfterArrivals(usize),
+    /// The same, once something was asked for whose key has this in it.
+    ServeAfter(&'static str),
     /// This status and body.
     Answer(u16, &'static str),
     /// The connection is reset before an answer.
@@ -99,6 +101,11 @@ impl Shared {
             // The sender lives as long as `self`.
             let _ = arrivals.wait_for(|&arrived| arrived >= count).await;
         }
+        if let Behaviour::ServeAfter(part) = behaviour {
+            let mut arrivals = self.arrivals.subscribe();
+            let is_there = |_: &usize| self.requests().iter().any(|key| key.contains(part));
+            let _ = arrivals.wait_for(is_there).await;
+        }
         let mut stream = stream.into_inner();
         let objects = &self.tree.objects;
         let object = match key.strip_prefix('?') {
@@ -108,12 +115,15 @@ impl Shared {
         let found = |object: Bytes| (200, object);
         let missing = || (404, Bytes::from_static(b"<Error><Code>NoSuchKey</Code></Error>"));
         let (status, body) = match behaviour {
-            Behaviour::Serve | Behaviour::ServeAfterArrivals(_) if method == "PUT" => {
+            Behaviour::Serve | Behaviour::ServeAfterArrivals(_) | Behaviour::ServeAfter(_)
+                if method == "PUT" =>
+            {
                 (200, Bytes::new())
             }
-            Behaviour::Serve | Behaviour::ServeAfterArrivals(_) | Behaviour::Truncate => {
-                object.map_or_else(missing, found)
-            }
+            Behaviour::Serve
+            | Behaviour::ServeAfterArrivals(_)
+            | Behaviour::ServeAfter(_)
+            | Behaviour::Truncate => object.map_or_else(missing, found),
             Behaviour::Corrupt => found(garbage(object.map_or(0, |object| object.len()))),
             Behaviour::Answer(status, body) => (status, Bytes::from_static(body.as_bytes())),
             Behaviour::Reset => return stream.set_zero_linger(),
@@ -132,6 +142,10 @@ impl Shared {
         };
         stream.write_all(&body[..sent]).await?;
         stream.shutdown().await
+    }
+
+    fn requests(&self) -> Vec<String> {
+        self.requests.lock().expect("no test thread panicked").clone()
     }
 
     fn record(&self, key: &str) -> Behaviour {
