@@ -8,6 +8,8 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use moorage::config::Config;
@@ -22,6 +24,7 @@ use moorage::registry::{
 use moorage::store::{Bucket, Http, HttpError, HttpRequest, HttpResponse};
 use proptest::prelude::*;
 use proptest::string::string_regex;
+use serde_json::json;
 
 /// A store that has whatever it is asked for and remembers what that was. In every folder it lists
 /// some others, mostly of names that no registry gives.
@@ -290,6 +293,40 @@ fn upload_path() -> impl Strategy<Value = String> {
     (name, id, query).prop_map(|(n, i, q)| format!("/v2/{n}/blobs/uploads/{i}?{q}"))
 }
 
+/// Base64 of JWS, mostly as long as one of the numbers that belong there.
+fn number() -> impl Strategy<Value = String> {
+    let length = prop_oneof![Just(32), Just(64), Just(128), Just(256), 0..300usize];
+    let bytes = length.prop_flat_map(|length| prop::collection::vec(any::<u8>(), length));
+    bytes.prop_map(|bytes| URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// A schema 1 manifest with a signature that has what a signature has, and is nobody's.
+fn forged_manifest() -> impl Strategy<Value = String> {
+    let key =
+        (prop_oneof![Just("EC"), Just("RSA")], number(), number(), "(AQAB|Aw|[A-Za-z0-9_-]{0,12})");
+    let key = key.prop_map(
+        |(kty, x, y, e)| json!({ "kty": kty, "crv": "P-256", "x": x, "y": y, "n": x, "e": e }),
+    );
+    let protected = (0..400usize, prop_oneof![Just("Cn0".to_owned()), number()]);
+    let algorithm = prop_oneof![Just("ES256"), Just("RS256"), Just("none")];
+    (key, algorithm, number(), protected).prop_map(|(key, algorithm, signature, (length, tail))| {
+        let protected = json!({ "formatLength": length, "formatTail": tail }).to_string();
+        let manifest = json!({
+            "schemaVersion": 1,
+            "name": "a",
+            "tag": "t",
+            "fsLayers": [],
+            "history": [],
+            "signatures": [{
+                "header": { "jwk": key, "alg": algorithm },
+                "signature": signature,
+                "protected": URL_SAFE_NO_PAD.encode(protected),
+            }],
+        });
+        manifest.to_string()
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(4_000) })]
 
@@ -353,6 +390,19 @@ proptest! {
         for path in ["/v2/a/manifests/t".to_owned(), format!("/v2/a/blobs/{DIGEST}")] {
             paths_asked_for(path, headers.clone());
         }
+    }
+
+    #[test]
+    fn no_forged_signature_is_taken(manifest in forged_manifest()) {
+        let (bucket, mut settings) = bucket();
+        settings.legacy.accept_schema1 = true;
+        let mut put = request(Method::PUT, "/v2/a/manifests/t".to_owned(), HeaderMap::new());
+        put.body = Body::Whole(manifest.into());
+        let Answer::Reply(response) = run(handle(put, &bucket, &settings)) else {
+            panic!("manifests are not streamed");
+        };
+        prop_assert_eq!(response.status(), 400);
+        prop_assert_eq!(bucket.http().paths.take(), Vec::<String>::new());
     }
 
     #[test]

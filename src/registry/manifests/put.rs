@@ -107,11 +107,11 @@ fn read(
     })?;
     if pushed.name != name.as_str() {
         let message = format!("the manifest is signed for another name than {name}");
-        return Err(Error::new(ErrorCode::NameInvalid, message).with_detail(pushed.name));
+        return Err(Error::new(ErrorCode::NameInvalid, message).with_detail(name.as_str()));
     }
     if let Some(other) = tags.iter().find(|tag| tag.as_str() != pushed.tag) {
         let message = format!("the manifest is signed for another tag than {other}");
-        return Err(Error::new(ErrorCode::TagInvalid, message).with_detail(pushed.tag));
+        return Err(Error::new(ErrorCode::TagInvalid, message).with_detail(other.as_str()));
     }
     Ok((pushed.manifest, pushed.payload.into()))
 }
