@@ -38,7 +38,8 @@ pub struct Upload {
     task: Task<Answer>,
     /// The handler's answer, while it can't be given yet.
     reply: Option<Response<Bytes>>,
-    /// Whether the body goes to the store. Otherwise it is thrown away.
+    /// Whether the body goes to the store, until there is an answer that does not wait for its end.
+    /// What comes then, or otherwise, is thrown away.
     is_routed: bool,
     /// Whether Envoy holds the end of the body.
     is_held: bool,
@@ -84,8 +85,7 @@ impl Upload {
             headers::rewrite_request(&self.registry.bucket.bucket().write_request(&write));
             self.is_routed = true;
         }
-        let may_reply =
-            self.is_routed || self.inbox.is_whole() || self.drained > DRAINED_BEFORE_REFUSING;
+        let may_reply = self.inbox.is_whole() || self.drained > DRAINED_BEFORE_REFUSING;
         match self.reply.take() {
             Some(reply) if may_reply => Step::Reply(reply),
             Some(reply) => {
@@ -101,7 +101,7 @@ impl Upload {
 
     /// The next `size` bytes of the body are there.
     pub fn take(&mut self, size: usize, end_of_stream: bool) -> Step {
-        if !self.is_routed {
+        if !self.is_routed || self.reply.is_some() {
             replace_buffer(BufferType::HttpRequestBody, size, b"");
             self.drained += size as u64;
             self.inbox.push(size, None, end_of_stream);
