@@ -61,7 +61,7 @@ def _number(name, default):
 
 def main():
     settings = Settings.read()
-    machine = describe_machine()
+    machine = f"{describe_machine()} {settings.rounds} rounds of {settings.seconds} s each."
     OUTPUT.mkdir(parents=True, exist_ok=True)
     # In memory if possible: it is not disks that are compared, and half a million files are written.
     place = next((place for place in MEMORY if os.access(place, os.W_OK)), OUTPUT)

@@ -47,7 +47,9 @@ def measure(bucket, port, admin, seconds, rounds, tell):
             _sample(growth, admin, act, seconds)
         for growth in deletions:
             _sample(growth, admin, _deletion(tree, port, growth.size, number), 0)
-    return [growth for growth, _ in repeated] + deletions
+    growths = [growth for growth, _ in repeated] + deletions
+    works = [growth.work for growth in growths]
+    return sorted(growths, key=lambda growth: works.index(growth.work))
 
 
 def _among_tags(tree, port, count):
@@ -70,7 +72,7 @@ def _among_tags(tree, port, count):
 def _put_of_layers(tree, port, count):
     name = f"layers-{count}"
     layers = [tree.blob(name, b"layer %d" % number) for number in range(count)]
-    return Growth("put", count, "layers"), _puts(port, name, layers, layers[0])
+    return Growth("put of an image", count, "layers"), _puts(port, name, layers, layers[0])
 
 
 def _puts(port, name, layers, config):

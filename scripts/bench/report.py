@@ -42,7 +42,8 @@ def bars(contests, growths):
         if contest is None or peer not in contest.cells:
             return
         found = median(contest.cells[MOORAGE]) / median(contest.cells[peer])
-        text = f"{work}, {connections} connections: at least {least:g} × {peer}"
+        plural = "s" if connections > 1 else ""
+        text = f"{work}, {connections} connection{plural}: at least {least:g} × {peer}"
         yield Bar(text, f"{found:.2f}", found >= least)
 
     yield from ratio("manifest by digest, local store", 16, DOCKER_REGISTRY, 10)
