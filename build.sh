@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The one entry point: builds Moorage's filter, runs it in a local Envoy, tests it, and purges a
-# bucket of abandoned uploads.
+# The one entry point: builds Moorage's filter, runs it in a local Envoy, tests it, measures it, and
+# purges a bucket of abandoned uploads.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/tools.sh
@@ -17,6 +17,7 @@ usage: ./build.sh [command]
                 [--region NAME] [--addressing path|virtual-host]
           remove uploads that were never finished and that nobody wrote to for so long ('24h'):
           from the local blob store, or from the bucket at URL with the AWS_... variables' keys
+  bench   measure the filter beside other registries; what it finds is kept in target/bench/
   setup   get all the tools that the other commands get when they need them
   help    show this
 
@@ -28,6 +29,8 @@ Environment:
                           subfolder registry/
   MOORAGE_SCHEMA1_KEY     file with the P-256 key, as a JWK or PEM, by which 'run' signs schema 1
                           manifests for clients from before 2017 (none: such clients get no image)
+  MOORAGE_BENCH_SECONDS   how long one measurement of the benchmark takes (3)
+  MOORAGE_BENCH_ROUNDS    how often each is made (3)
   MOORAGE_WASM_TOOLCHAIN  'rustup' or 'debian': how to build for wasm (whichever works)
 END
 }
@@ -41,6 +44,7 @@ main() {
     run) run_registry ;;
     test) run_tests ;;
     purge-uploads) purge_uploads "$@" ;;
+    bench) run_bench ;;
     setup) ensure_all_tools ;;
     help | -h | --help) usage ;;
     *) bad_usage "unknown command '$command'" ;;
@@ -127,6 +131,35 @@ export_optional() {
   if [[ -x $2 ]]; then
     export "$1=$2"
   fi
+}
+
+build_fixed_reply() {
+  ensure_wasm_target
+  step "Building the filter with a fixed reply"
+  wasm_cargo build --release --example fixed-reply
+}
+
+run_bench() {
+  have python3 || die "python3 is missing: the benchmark is written in it; install Python 3.10 or later"
+  ensure_envoy
+  ensure_debian_packages curl docker-registry wrk
+  ensure_distribution
+  ensure_garage
+  build_filter
+  build_fixed_reply
+  # As fast as it gets: the less the store takes, the more there is to see of what is before it.
+  step "Building the local blob store, optimised"
+  cargo build --release --example blob-store
+
+  MOORAGE_WASM=$PWD/moorage.wasm
+  MOORAGE_FIXED_REPLY=$(wasm_target_dir)/$WASM_TARGET/release/examples/fixed_reply.wasm
+  MOORAGE_ENVOY=$(envoy_binary)
+  MOORAGE_BLOB_STORE=$(cargo_target_dir)/release/examples/blob-store
+  export MOORAGE_WASM MOORAGE_FIXED_REPLY MOORAGE_ENVOY MOORAGE_BLOB_STORE
+  export_optional MOORAGE_DISTRIBUTION "$(go_tool "$DISTRIBUTION")"
+  export_optional MOORAGE_GARAGE "$(garage_binary)"
+  step "Measuring"
+  python3 scripts/bench
 }
 
 run_registry() {

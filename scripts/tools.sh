@@ -8,6 +8,7 @@ readonly GARAGE_VERSION=2.5.0
 readonly CONFORMANCE=github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111
 readonly CRANE=github.com/google/go-containerregistry/cmd/crane@v0.22.1
 readonly ORAS=oras.land/oras/cmd/oras@v1.3.6
+readonly DISTRIBUTION=github.com/distribution/distribution/v3/cmd/registry@v3.1.1
 readonly TOOLS=$PWD/.tools
 readonly WASM_TARGET=wasm32-unknown-unknown
 
@@ -56,7 +57,7 @@ ensure_debian_packages() {
   ((${#missing[@]})) || return 0
   step "Installing ${missing[*]} with apt-get"
   install_debian_packages "${missing[@]}" ||
-    die "the tests need ${missing[*]}: install them (Debian: apt-get install ${missing[*]})"
+    die "${missing[*]} must be there: install them (Debian: apt-get install ${missing[*]})"
   # Debian starts a service when it installs one. The tests start their own, on ports of their own.
   if [[ " ${missing[*]} " == *" docker-registry "* && -d /run/systemd/system ]]; then
     step "Switching off the docker-registry service that came with the package"
@@ -257,6 +258,14 @@ install_go_tool() {
   step "Installing ${command##*/} ${1##*@} with go (once, about half a minute)"
   GOBIN=${command%/*} CGO_ENABLED=0 go install "$1" ||
     die "$1 could not be installed (see above): check the network and 'go env GOPROXY', and run this again"
+}
+
+# CNCF Distribution's own registry, for the benchmark, which goes on without it.
+ensure_distribution() {
+  [[ -x $(go_tool "$DISTRIBUTION") ]] && return
+  if ! have_go || ! (install_go_tool "$DISTRIBUTION"); then
+    step "Skipped: distribution ${DISTRIBUTION##*@}, which needs Go 1.21 or later to build"
+  fi
 }
 
 # Podman's library of pushing and pulling. It needs the right to make namespaces.

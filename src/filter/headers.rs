@@ -2,6 +2,8 @@
 //!
 //! Each map crosses in one host call, and always as bytes: a header's value may be anything.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use proxy_wasm::hostcalls;
@@ -19,8 +21,9 @@ const KEPT: [&str; 3] = [":scheme", "x-forwarded-proto", "x-request-id"];
 pub fn read_request() -> Option<Request> {
     let mut method = None;
     let mut target = None;
-    let mut headers = HeaderMap::new();
-    for (name, value) in pairs(MapType::HttpRequestHeaders) {
+    let pairs = pairs(MapType::HttpRequestHeaders);
+    let mut headers = HeaderMap::with_capacity(pairs.len());
+    for (name, value) in pairs {
         match name.as_str() {
             ":method" => method = Method::from_bytes(&value).ok(),
             ":path" => target = String::from_utf8(value).ok(),
@@ -73,10 +76,10 @@ pub fn rewrite_response(status: StatusCode, headers: &HeaderMap) {
 
 /// Sends a response in place of whatever Envoy would have done.
 pub fn send_response(response: &Response<Bytes>) {
-    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let headers: Vec<(&str, String)> =
+    let text = |value| String::from_utf8_lossy(HeaderValue::as_bytes(value));
+    let headers: Vec<(&str, Cow<str>)> =
         response.headers().iter().map(|(name, value)| (name.as_str(), text(value))).collect();
-    let headers = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let headers = headers.iter().map(|(name, value)| (*name, value.as_ref())).collect();
     let body = Some(&response.body()[..]).filter(|body| !body.is_empty());
     let status = u32::from(response.status().as_u16());
     if let Err(error) = hostcalls::send_http_response(status, headers, body) {
@@ -96,9 +99,10 @@ fn set(map: MapType, pairs: Vec<(&str, &[u8])>) {
 
 /// Pseudo-headers, and whatever is no header of HTTP, have no place in a [`HeaderMap`].
 fn append(headers: &mut HeaderMap, name: &str, value: Vec<u8>) {
-    if let (Ok(name), Ok(value)) =
-        (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(&value))
-    {
+    if let (Ok(name), Ok(value)) = (
+        HeaderName::from_bytes(name.as_bytes()),
+        HeaderValue::from_maybe_shared(Bytes::from(value)),
+    ) {
         headers.append(name, value);
     }
 }

@@ -10,7 +10,8 @@ use super::reference::Digest;
 /// The entity tag of the content with this digest.
 pub fn entity_tag(digest: &Digest) -> HeaderValue {
     // Digests are ASCII letters, digits and a colon.
-    HeaderValue::try_from(format!("\"{digest}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+    HeaderValue::try_from(["\"", digest.as_str(), "\""].concat())
+        .unwrap_or(HeaderValue::from_static("\"\""))
 }
 
 /// The condition of a request's `If-None-Match` headers.

@@ -114,7 +114,7 @@ impl<O: Objects, S: Surroundings> Cached<O, S> {
         Ok(value)
     }
 
-    async fn read_verified(&self, key: &Key, digest: &Digest) -> Result<Content, StoreError> {
+    async fn read_verified(&self, key: &Key) -> Result<Content, StoreError> {
         if self.settings.max_bytes == 0 {
             return self.bucket.read_content(key).await;
         }
@@ -123,8 +123,11 @@ impl<O: Objects, S: Surroundings> Cached<O, S> {
         }
         self.contents
             .share(key, async || {
+                let matches = |bytes: &Bytes| {
+                    layout::digest_of_content(key).is_some_and(|digest| digest.matches(bytes))
+                };
                 let content = match self.bucket.read_content(key).await? {
-                    Content::Whole(bytes) if digest.matches(&bytes) => bytes,
+                    Content::Whole(bytes) if matches(&bytes) => bytes,
                     other => return Ok(other),
                 };
                 let verified = Verified::new(content);
@@ -168,7 +171,7 @@ impl<O: Objects, S: Surroundings> Objects for Cached<O, S> {
         match layout::kind(key) {
             Kind::Link(shard) => self.read_link(key, shard, self.settings.link_ttl).await,
             Kind::Tag(shard) => self.read_link(key, shard, self.settings.tag_ttl).await,
-            Kind::Content(_) | Kind::Other => self.bucket.read(key).await,
+            Kind::Content | Kind::Other => self.bucket.read(key).await,
         }
     }
 
@@ -178,7 +181,7 @@ impl<O: Objects, S: Surroundings> Objects for Cached<O, S> {
 
     async fn read_content(&self, key: &Key) -> Result<Content, StoreError> {
         match layout::kind(key) {
-            Kind::Content(digest) => self.read_verified(key, &digest).await,
+            Kind::Content => self.read_verified(key).await,
             _ => self.bucket.read_content(key).await,
         }
     }

@@ -63,30 +63,33 @@ impl Key {
 pub fn content(digest: &Digest) -> Key {
     let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
     let shard = &hex[..2];
-    Key(format!("docker/registry/v2/blobs/{algorithm}/{shard}/{hex}/data"))
+    Key(["docker/registry/v2/blobs/", algorithm, "/", shard, "/", hex, "/data"].concat())
 }
 
 /// `docker/registry/v2/repositories/<name>/_layers/<algorithm>/<hex>/link`
 pub fn blob_link(name: &Name, digest: &Digest) -> Key {
     let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
-    in_repository(name, &format!("_layers/{algorithm}/{hex}/link"))
+    in_repository(name, &["_layers/", algorithm, "/", hex, "/link"])
 }
 
 /// `docker/registry/v2/repositories/<name>/_manifests/revisions/<algorithm>/<hex>/link`
 pub fn manifest_link(name: &Name, digest: &Digest) -> Key {
     let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
-    in_repository(name, &format!("_manifests/revisions/{algorithm}/{hex}/link"))
+    in_repository(name, &["_manifests/revisions/", algorithm, "/", hex, "/link"])
 }
 
 /// `docker/registry/v2/repositories/<name>/_manifests/tags/<tag>/current/link`
 pub fn tag_link(name: &Name, tag: &Tag) -> Key {
-    in_repository(name, &format!("_manifests/tags/{tag}/current/link"))
+    in_repository(name, &["_manifests/tags/", tag.as_str(), "/current/link"])
 }
 
 /// `docker/registry/v2/repositories/<name>/_manifests/tags/<tag>/index/<algorithm>/<hex>/link`
 pub fn tag_history(name: &Name, tag: &Tag, digest: &Digest) -> Key {
     let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
-    in_repository(name, &format!("_manifests/tags/{tag}/index/{algorithm}/{hex}/link"))
+    in_repository(
+        name,
+        &["_manifests/tags/", tag.as_str(), "/index/", algorithm, "/", hex, "/link"],
+    )
 }
 
 /// `docker/registry/v2/repositories/<name>/_manifests/referrers/<algorithm>/<subject's
@@ -97,7 +100,7 @@ pub fn referrer(name: &Name, subject: &Digest, digest: &Digest) -> Key {
 
 /// What the keys of all tags of a repository begin with; the tag and a slash come next.
 pub fn tags(name: &Name) -> Key {
-    in_repository(name, "_manifests/tags/")
+    in_repository(name, &["_manifests/tags/"])
 }
 
 /// The folder of all repositories; a name's first component and a slash come next.
@@ -108,28 +111,28 @@ pub fn all_repositories() -> Key {
 /// The folder of a repository, with what is nested in it: the next component of a longer name and a
 /// slash come next, or [`own`].
 pub fn repository(name: &Name) -> Key {
-    in_repository(name, "")
+    in_repository(name, &[""])
 }
 
 /// What all keys of a repository itself begin with, and none of a repository that is nested in it.
 pub fn own(name: &Name) -> Key {
-    in_repository(name, "_")
+    in_repository(name, &["_"])
 }
 
 /// What the keys of all of a repository's links to blobs begin with.
 pub fn blob_links(name: &Name) -> Key {
-    in_repository(name, "_layers/")
+    in_repository(name, &["_layers/"])
 }
 
 /// What the keys of all of a repository's manifests, tags and referrers begin with.
 pub fn manifests(name: &Name) -> Key {
-    in_repository(name, "_manifests/")
+    in_repository(name, &["_manifests/"])
 }
 
 /// What the keys of all referrers of a subject begin with; what [`within_referrers`] gives comes next.
 pub fn referrers(name: &Name, subject: &Digest) -> Key {
     let (algorithm, hex) = (subject.algorithm().as_str(), subject.hex());
-    in_repository(name, &format!("_manifests/referrers/{algorithm}/{hex}/"))
+    in_repository(name, &[&format!("_manifests/referrers/{algorithm}/{hex}/")])
 }
 
 /// `<algorithm>/<hex>/link`: where a referrer lies among those of its subject. Sorted by that,
@@ -145,28 +148,28 @@ pub fn referrer_within(place: &str) -> Option<Digest> {
 
 /// What all keys of a tag begin with.
 pub fn tag(name: &Name, tag: &Tag) -> Key {
-    in_repository(name, &format!("_manifests/tags/{tag}/"))
+    in_repository(name, &[&format!("_manifests/tags/{tag}/")])
 }
 
 /// What all keys of an upload session begin with.
 pub fn upload(name: &Name, id: &UploadId) -> Key {
-    in_repository(name, &format!("_uploads/{id}/"))
+    in_repository(name, &[&format!("_uploads/{id}/")])
 }
 
 /// `docker/registry/v2/repositories/<name>/_uploads/<id>/startedat`, the one object of a session that
 /// `distribution` writes as well, and looks for when it purges old sessions.
 pub fn upload_start(name: &Name, id: &UploadId) -> Key {
-    in_repository(name, &format!("_uploads/{id}/startedat"))
+    in_repository(name, &[&format!("_uploads/{id}/startedat")])
 }
 
 /// `docker/registry/v2/repositories/<name>/_uploads/<id>/chunks/<chunk's id>`
 pub fn upload_chunk(name: &Name, id: &UploadId, chunk: &UploadId) -> Key {
-    in_repository(name, &format!("_uploads/{id}/chunks/{chunk}"))
+    in_repository(name, &[&format!("_uploads/{id}/chunks/{chunk}")])
 }
 
 /// `docker/registry/v2/repositories/<name>/_uploads/<id>/progress/<offset, 20 digits>`
 pub fn upload_progress(name: &Name, id: &UploadId, offset: u64) -> Key {
-    in_repository(name, &format!("_uploads/{id}/progress/{offset:020}"))
+    in_repository(name, &[&format!("_uploads/{id}/progress/{offset:020}")])
 }
 
 /// The offset of an [`upload_progress`], if `key` is one of that session.
@@ -179,7 +182,7 @@ pub fn offset_of_progress(name: &Name, id: &UploadId, key: &Key) -> Option<u64> 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// Content under its digest, which never changes.
-    Content(Digest),
+    Content,
     /// That a repository of this shard has a manifest or a blob.
     Link(u8),
     /// What a tag of a repository of this shard points at.
@@ -193,7 +196,7 @@ impl Kind {
     pub fn shard(&self) -> Option<u8> {
         match self {
             Self::Link(shard) | Self::Tag(shard) => Some(*shard),
-            Self::Content(_) | Self::Other => None,
+            Self::Content | Self::Other => None,
         }
     }
 }
@@ -203,11 +206,8 @@ pub fn kind(key: &Key) -> Kind {
     let Some(rest) = key.as_str().strip_prefix("docker/registry/v2/") else {
         return Kind::Other;
     };
-    if let Some(blob) = rest.strip_prefix("blobs/") {
-        let mut parts = blob.split('/');
-        let (algorithm, hex) = (parts.next(), parts.nth(1));
-        let digest = algorithm.zip(hex).map(|(algorithm, hex)| format!("{algorithm}:{hex}"));
-        return digest.and_then(|text| text.parse().ok()).map_or(Kind::Other, Kind::Content);
+    if rest.starts_with("blobs/") {
+        return Kind::Content;
     }
     // No part of a repository's name begins with an underscore.
     let repository = rest.strip_prefix("repositories/").and_then(|rest| rest.split_once("/_"));
@@ -221,6 +221,13 @@ pub fn kind(key: &Key) -> Kind {
         }
         _ => Kind::Other,
     }
+}
+
+/// The digest of the content that lies there: the reverse of [`content`].
+pub fn digest_of_content(key: &Key) -> Option<Digest> {
+    let mut parts = key.as_str().strip_prefix("docker/registry/v2/blobs/")?.split('/');
+    let (algorithm, hex) = (parts.next()?, parts.nth(1)?);
+    [algorithm, ":", hex].concat().parse().ok()
 }
 
 /// FNV-1a, folded: all that is wanted is that names are spread out.
@@ -240,8 +247,10 @@ pub fn condition_probe() -> Key {
     Key("moorage/probes/conditions".to_owned())
 }
 
-fn in_repository(name: &Name, rest: &str) -> Key {
-    Key(format!("docker/registry/v2/repositories/{name}/{rest}"))
+fn in_repository(name: &Name, rest: &[&str]) -> Key {
+    let mut key = ["docker/registry/v2/repositories/", name.as_str(), "/"].concat();
+    key.extend(rest.iter().copied());
+    Key(key)
 }
 
 #[cfg(test)]
@@ -263,7 +272,7 @@ mod tests {
             assert!(shard.is_some());
             assert_ne!(shard, kind(&blob_link(&other, &digest)).shard());
             for (key, expected) in [
-                (content(&digest), Kind::Content(digest.clone())),
+                (content(&digest), Kind::Content),
                 (blob_link(&name, &digest), Kind::Link(shard.unwrap_or_default())),
                 (manifest_link(&name, &digest), Kind::Link(shard.unwrap_or_default())),
                 (tag_link(&name, &tag), Kind::Tag(shard.unwrap_or_default())),
@@ -273,6 +282,8 @@ mod tests {
                 (checksum_probe(), Kind::Other),
             ] {
                 assert_eq!(kind(&key), expected, "{key:?}");
+                let content = (expected == Kind::Content).then_some(&digest);
+                assert_eq!(digest_of_content(&key).as_ref(), content, "{key:?}");
             }
         }
     }

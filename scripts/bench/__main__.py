@@ -1,0 +1,185 @@
+"""The benchmark, `./build.sh bench`: starts all it compares, measures in turn, writes what it found.
+
+It takes the programs from the environment, as the tests do, and the standard library alone. Nothing
+here fails because something is slow: what was reached is part of the report.
+"""
+
+import datetime
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import blobs
+import bootstraps
+import chart
+import contests
+import growth
+import report
+from load import ask
+from servers import Servers, s3_storage
+from tree import Tree, image, into_folder
+
+NAME, TAG = "library/bench", "latest"
+OUTPUT = bootstraps.TOP / "target/bench"
+MEMORY = (Path("/dev/shm"),)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user may choose, and what is there."""
+
+    seconds: int
+    rounds: int
+    wasm: str
+    fixed_reply: str
+    distribution: str | None
+    garage: str | None
+
+    @classmethod
+    def read(cls):
+        return cls(
+            seconds=_number("MOORAGE_BENCH_SECONDS", 3),
+            rounds=_number("MOORAGE_BENCH_ROUNDS", 3),
+            wasm=os.environ["MOORAGE_WASM"],
+            fixed_reply=os.environ["MOORAGE_FIXED_REPLY"],
+            distribution=os.environ.get("MOORAGE_DISTRIBUTION"),
+            garage=os.environ.get("MOORAGE_GARAGE"),
+        )
+
+
+def _number(name, default):
+    text = os.environ.get(name, str(default))
+    if not re.fullmatch("[1-9][0-9]{0,3}", text):
+        sys.exit(f"build.sh: {name} must be a whole number from 1 to 9999, not '{text}'")
+    return int(text)
+
+
+def main():
+    settings = Settings.read()
+    machine = f"{describe_machine()} {settings.rounds} rounds of {settings.seconds} s each."
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    # In memory if possible: it is not disks that are compared, and half a million files are written.
+    place = next((place for place in MEMORY if os.access(place, os.W_OK)), OUTPUT)
+    with tempfile.TemporaryDirectory(prefix="moorage-bench-", dir=place) as folder:
+        try:
+            with Servers(folder) as servers:
+                found, growths = run(settings, servers, Path(folder))
+        except BaseException:
+            keep_logs(Path(folder))
+            raise
+    text = report.markdown(machine, found, growths)
+    (OUTPUT / "README.md").write_text(text + "\n")
+    (OUTPUT / "results.csv").write_text(report.as_csv(found, growths))
+    (OUTPUT / "chart.svg").write_text(chart.svg(found, machine))
+    print(text)
+    print(f"==> Kept in {OUTPUT}: README.md, results.csv, chart.svg")
+
+
+def run(settings, servers, folder):
+    """Measures everything. Gives the contests, and how costs grow."""
+    bucket = folder / "store/registry"
+    bucket.mkdir(parents=True)
+    tell("starting the servers")
+    found, moorage, admin = on_the_local_store(settings, servers, bucket)
+    if settings.garage:
+        found += on_garage(settings, servers)
+    contests.measure(found, settings.rounds, tell)
+    return found, growth.measure(bucket, moorage, admin, 0.3, settings.rounds, tell)
+
+
+def on_the_local_store(settings, servers, bucket):
+    tree = Tree(into_folder(bucket))
+    digest, manifest = put_image(tree)
+    sizes = {"1 KiB": 1024, "1 MiB": 1024 * 1024, "256 MiB": blobs.LARGE}
+    pulled = {text: tree.blob(NAME, os.urandom(size)) for text, size in sizes.items()}
+
+    store = servers.blob_store(bucket.parent)
+
+    def start(name, cache=""):
+        return servers.envoy(name, bootstraps.moorage(store, settings.wasm, cache))
+
+    moorage, admin = start("moorage")
+    fixed = bootstraps.fixed_reply(settings.fixed_reply, manifest.decode())
+    storage = f"filesystem: {{ rootdirectory: '{bucket}' }}"
+    peer = servers.distribution("docker-registry", "docker-registry", storage)
+    ports = contests.Ports(
+        store="local store",
+        moorage=moorage,
+        hasty=start("moorage-tag-ttl", '{ "tag_ttl": "5s" }')[0],
+        cold=start("moorage-cold", '{ "max_bytes": 0 }')[0],
+        plain=servers.envoy("plain", bootstraps.plain(store))[0],
+        registries={contests.DOCKER_REGISTRY: peer},
+        fixed=servers.envoy("fixed-reply", fixed)[0],
+    )
+    found = [
+        *contests.manifest_contests(ports, NAME, TAG, digest, settings.seconds),
+        *blobs.pull_contests(ports, store, NAME, pulled, settings.seconds),
+        *blobs.push_contests(ports, store, NAME, bucket.parent.parent),
+    ]
+    return found, moorage, admin
+
+
+def on_garage(settings, servers):
+    store = servers.garage(settings.garage)
+    plain, _ = servers.envoy("plain-garage", bootstraps.plain(store, signed=True))
+
+    def start(name, cache=""):
+        bootstrap = bootstraps.moorage(store, settings.wasm, cache, signed=True)
+        return servers.envoy(name, bootstrap)[0]
+
+    def put(key, content):
+        ask(plain, "PUT", f"/registry/{key}", body=content)
+
+    digest, _ = put_image(Tree(put))
+    registries = {}
+    if settings.distribution:
+        port = servers.distribution(settings.distribution, "distribution", s3_storage(store))
+        registries[contests.DISTRIBUTION] = port
+    moorage = start("moorage-garage")
+    ports = contests.Ports(
+        store="Garage",
+        moorage=moorage,
+        hasty=moorage,
+        cold=start("moorage-garage-cold", '{ "max_bytes": 0 }'),
+        plain=plain,
+        registries=registries,
+    )
+    return contests.manifest_contests(ports, NAME, TAG, digest, settings.seconds)
+
+
+def put_image(tree):
+    """An image of the usual size. Gives its digest and the manifest itself."""
+    layers = [tree.blob(NAME, b"layer %d" % number) for number in range(5)]
+    manifest = image(layers, layers[0])
+    digest = tree.manifest(NAME, manifest)["digest"]
+    tree.tags(NAME, [TAG], digest)
+    return digest, manifest
+
+
+def describe_machine():
+    """When and where, in one sentence."""
+    cpu = platform.processor() or platform.machine()
+    if models := re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()):
+        cpu = models[0]
+    date = datetime.date.today().isoformat()
+    load = os.getloadavg()[0]
+    return f"{date}, {cpu}, {os.cpu_count()} cores, load {load:.1f} before the run, one Envoy worker."
+
+
+def keep_logs(folder):
+    """What the servers said, for whoever looks for the fault."""
+    for log in folder.glob("*.log"):
+        shutil.copy(log, OUTPUT)
+    tell(f"failed; the servers' logs are in {OUTPUT}")
+
+
+def tell(text):
+    print(f"==> {text}", file=sys.stderr, flush=True)
+
+
+main()

@@ -1,0 +1,115 @@
+"""What becomes of a request's cost as the repository grows: its time, and its calls to the store."""
+
+import statistics
+import time
+from dataclasses import dataclass, field
+from functools import partial
+
+from contests import ACCEPT
+from load import ask, milliseconds
+from servers import storage_calls
+from tree import MANIFEST_TYPE, Tree, image, into_folder
+
+TYPE = f"Content-Type: {MANIFEST_TYPE}"
+TAGS = (10, 1_000, 100_000)
+TAGS_OF_ONE = (10, 1_000, 10_000)
+LAYERS = (1, 10, 200)
+REFERRERS = (1, 100, 10_000)
+
+
+@dataclass
+class Growth:
+    """One request in a repository of one size."""
+
+    work: str
+    size: int
+    of: str
+    milliseconds: list[float] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)
+
+
+def measure(bucket, port, admin, seconds, rounds, tell):
+    """All of it, round by round, on the folder `bucket` behind an Envoy."""
+    tree = Tree(into_folder(bucket))
+    repeated, deletions = [], []
+    for count in TAGS:
+        tell(f"writing {count:,} tags")
+        repeated += _among_tags(tree, port, count)
+    for count in LAYERS:
+        repeated.append(_put_of_layers(tree, port, count))
+    for count in REFERRERS:
+        repeated.append(_referrers(tree, port, count))
+    for count in TAGS_OF_ONE:
+        deletions.append(Growth("delete a digest", count, "tags on it"))
+    for number in range(rounds):
+        tell(f"round {number + 1} of {rounds}: growth")
+        for growth, act in repeated:
+            _sample(growth, admin, act, seconds)
+        for growth in deletions:
+            _sample(growth, admin, _deletion(tree, port, growth.size, number), 0)
+    growths = [growth for growth, _ in repeated] + deletions
+    works = [growth.work for growth in growths]
+    return sorted(growths, key=lambda growth: works.index(growth.work))
+
+
+def _among_tags(tree, port, count):
+    """A page, a pull and a put beside so many tags."""
+    name = f"tags-{count}"
+    blob = tree.blob(name, b"a blob")
+    digest = tree.manifest(name, image([blob], blob))["digest"]
+    tree.tags(name, (f"v{number:06}" for number in range(count)), digest)
+    rows = [
+        ("page of 100 tags", f"/v2/{name}/tags/list?n=100"),
+        ("pull by tag", f"/v2/{name}/manifests/v000001"),
+    ]
+    reads = [
+        (Growth(work, count, "tags"), partial(ask, port, "GET", path, (ACCEPT,)))
+        for work, path in rows
+    ]
+    return [*reads, (Growth("put by tag", count, "tags"), _puts(port, name, [blob], blob))]
+
+
+def _put_of_layers(tree, port, count):
+    name = f"layers-{count}"
+    layers = [tree.blob(name, b"layer %d" % number) for number in range(count)]
+    return Growth("put of an image", count, "layers"), _puts(port, name, layers, layers[0])
+
+
+def _puts(port, name, layers, config):
+    """Puts a manifest that was never there before, each time it is called."""
+    path = f"/v2/{name}/manifests/put"
+
+    def put():
+        body = image(layers, config, note=str(time.monotonic_ns()))
+        ask(port, "PUT", path, (TYPE,), 201, body)
+
+    return put
+
+
+def _referrers(tree, port, count):
+    name = f"referrers-{count}"
+    blob = tree.blob(name, b"a blob")
+    subject = tree.manifest(name, image([blob], blob))["digest"]
+    tree.referrers(name, subject, count)
+    path = f"/v2/{name}/referrers/{subject}?n=100"
+    return Growth("page of 100 referrers", count, "referrers"), partial(ask, port, "GET", path)
+
+
+def _deletion(tree, port, count, number):
+    name = f"delete-{count}"
+    blob = tree.blob(name, b"a blob")
+    digest = tree.manifest(name, image([blob], blob, note=str(number)))["digest"]
+    tree.tags(name, (f"v{index:06}" for index in range(count)), digest)
+    return partial(ask, port, "DELETE", f"/v2/{name}/manifests/{digest}", (), 202)
+
+
+def _sample(growth, admin, act, seconds):
+    """Repeats `act` for so long; a sample is the median."""
+    if seconds:
+        # The first one fills the cache.
+        act()
+    before, times, end = storage_calls(admin), [], time.monotonic() + seconds
+    while not times or time.monotonic() < end:
+        times.append(milliseconds(act))
+    growth.milliseconds.append(statistics.median(times))
+    growth.calls.append(round((storage_calls(admin) - before) / len(times)))

@@ -1,0 +1,136 @@
+"""What the run found, as Markdown and CSV, and which bars it clears."""
+
+import csv
+import io
+import statistics
+from dataclasses import dataclass
+
+from contests import (
+    DISTRIBUTION,
+    DOCKER_REGISTRY,
+    FIXED,
+    MOORAGE,
+    PLAIN,
+    SUBJECTS,
+)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What Moorage wants to reach, and what it did."""
+
+    text: str
+    found: str
+    is_reached: bool
+
+
+def median(cell):
+    return statistics.median(sample.value for sample in cell.samples)
+
+
+def p99(cell):
+    figures = [sample.p99_ms for sample in cell.samples if sample.p99_ms is not None]
+    return statistics.median(figures) if figures else None
+
+
+def bars(contests, growths):
+    """The bars that this run can tell about."""
+    by_title = {(contest.work, contest.connections): contest for contest in contests}
+
+    def ratio(work, connections, peer, least):
+        contest = by_title.get((work, connections))
+        if contest is None or peer not in contest.cells:
+            return
+        found = median(contest.cells[MOORAGE]) / median(contest.cells[peer])
+        plural = "s" if connections > 1 else ""
+        text = f"{work}, {connections} connection{plural}: at least {least:g} × {peer}"
+        yield Bar(text, f"{found:.2f}", found >= least)
+
+    yield from ratio("manifest by digest, local store", 16, DOCKER_REGISTRY, 10)
+    yield from ratio("manifest by digest, local store", 16, FIXED, 0.85)
+    yield from ratio("manifest by tag, Garage", 16, DISTRIBUTION, 2)
+    yield from ratio("blob of 1 MiB, pull", 16, PLAIN, 0.95)
+    yield from ratio("blob of 256 MiB, pull", 1, PLAIN, 0.95)
+    cached = by_title["manifest by digest, local store", 16].cells[MOORAGE]
+    text = "manifest by digest, 16 connections: 99th percentile below 3 ms"
+    yield Bar(text, f"{p99(cached):.2f} ms", p99(cached) < 3)
+    for work in ("page of 100 tags", "pull by tag", "put by tag"):
+        # A page of ten tags is no whole page.
+        found = {g.size: max(g.calls) for g in growths if g.work == work and g.size > 100}
+        text = f"{work}: as many calls to the store among {max(found):,} tags as among {min(found):,}"
+        is_same = found[max(found)] <= found[min(found)]
+        yield Bar(text, f"{found[max(found)]} and {found[min(found)]}", is_same)
+
+
+def contest_table(contests):
+    """One row a contest, one column a server; in brackets how many times as fast Moorage is."""
+    subjects = [who for who in SUBJECTS if any(who in contest.cells for contest in contests)]
+    lines = [
+        f"| | connections | {' | '.join(subjects)} | p99 of Moorage |",
+        f"| --- | --: |{' --: |' * len(subjects)} --: |",
+    ]
+    for contest in contests:
+        own = median(contest.cells[MOORAGE])
+        cells = [_cell(contest.cells.get(who), own, who) for who in subjects]
+        high = p99(contest.cells[MOORAGE])
+        tail = f"{high:.2f} ms" if high is not None else ""
+        work = f"{contest.work}, {contest.unit}"
+        lines.append(f"| {work} | {contest.connections} | {' | '.join(cells)} | {tail} |")
+    return "\n".join(lines)
+
+
+def _cell(cell, own, who):
+    if cell is None:
+        return ""
+    value = median(cell)
+    return f"{value:,.0f}" if who == MOORAGE else f"{value:,.0f} ({own / value:.2f})"
+
+
+def growth_table(growths):
+    lines = ["| | size | time | calls to the store |", "| --- | --: | --: | --: |"]
+    for growth in growths:
+        time = statistics.median(growth.milliseconds)
+        calls = statistics.median(growth.calls)
+        lines.append(
+            f"| {growth.work} | {growth.size:,} {growth.of} | {time:,.2f} ms | {calls:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def bar_table(found):
+    lines = ["| bar | found | |", "| --- | --: | --- |"]
+    for bar in found:
+        lines.append(f"| {bar.text} | {bar.found} | {'✓' if bar.is_reached else '✗ missed'} |")
+    return "\n".join(lines)
+
+
+def markdown(machine, contests, growths):
+    """Everything, ready for the README."""
+    return "\n\n".join(
+        [
+            f"{machine} Medians; in brackets how many times as fast Moorage is.",
+            contest_table(contests),
+            "As a repository grows:",
+            growth_table(growths),
+            "What Moorage wants to reach, and did:",
+            bar_table(bars(contests, growths)),
+        ]
+    )
+
+
+def as_csv(contests, growths):
+    """Every single sample."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["work", "connections", "subject", "unit", "round", "value", "p99_ms"])
+    for contest in contests:
+        for who, cell in contest.cells.items():
+            for number, sample in enumerate(cell.samples, 1):
+                title = [contest.work, contest.connections, who, contest.unit]
+                rows.writerow([*title, number, f"{sample.value:.1f}", sample.p99_ms or ""])
+    for growth in growths:
+        title = [f"{growth.work}, {growth.size} {growth.of}", 1, MOORAGE]
+        for number, (time, calls) in enumerate(zip(growth.milliseconds, growth.calls), 1):
+            rows.writerow([*title, "ms", number, f"{time:.2f}", ""])
+            rows.writerow([*title, "calls", number, calls, ""])
+    return text.getvalue()

@@ -1,0 +1,148 @@
+"""The processes that are measured, each on ports of its own: started, waited for, ended."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ACCESS_KEY = "moorage-bench"
+SECRET_KEY = "not-a-secret-at-all"
+
+
+class Servers:
+    """Starts processes, with their files in `folder`, and ends all of them at the end of a `with`."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.processes = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait()
+
+    def envoy(self, name, bootstrap):
+        """Envoy with one worker. Gives the ports of its listener and of its admin page."""
+        config, admin_file = self.folder / f"{name}.yaml", self.folder / f"{name}.admin"
+        config.write_text(bootstrap)
+        options = "--disable-hot-restart --log-level error --concurrency 1".split()
+        envoy = [os.environ["MOORAGE_ENVOY"], "--config-path", config, *options]
+        keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+        self._start(name, [*envoy, "--admin-address-path", admin_file], keys)
+        admin = int(_wait(name, lambda: admin_file.read_text().rpartition(":")[2]))
+        _wait(name, lambda: get(admin, "/ready"))
+        listeners = json.loads(get(admin, "/listeners?format=json"))["listener_statuses"]
+        return listeners[0]["local_address"]["socket_address"]["port_value"], admin
+
+    def blob_store(self, root):
+        """The local blob store, on the folder `root`. Gives its port."""
+        port = _free_port()
+        self._start(
+            "blob-store",
+            [os.environ["MOORAGE_BLOB_STORE"], "--listen", f"127.0.0.1:{port}", "--root", root],
+        )
+        _wait("blob-store", lambda: socket.create_connection(("127.0.0.1", port)).close() or True)
+        return port
+
+    def garage(self, program):
+        """The store Garage with the empty bucket `registry`. Gives its port."""
+        port, rpc_port, folder = _free_port(), _free_port(), self.folder / "garage"
+        config = self.folder / "garage.toml"
+        config.write_text(
+            f'metadata_dir = "{folder}/meta"\n'
+            f'data_dir = "{folder}/data"\n'
+            'db_engine = "lmdb"\n'
+            "replication_factor = 1\n"
+            f'rpc_bind_addr = "127.0.0.1:{rpc_port}"\n'
+            f'rpc_secret = "{"0" * 64}"\n'
+            "[s3_api]\n"
+            's3_region = "us-east-1"\n'
+            f'api_bind_addr = "127.0.0.1:{port}"\n'
+        )
+        environment = {
+            "GARAGE_DEFAULT_ACCESS_KEY": ACCESS_KEY,
+            "GARAGE_DEFAULT_SECRET_KEY": SECRET_KEY,
+            "GARAGE_DEFAULT_BUCKET": "registry",
+            "RUST_LOG": "error",
+        }
+        options = ["server", "--single-node", "--default-bucket"]
+        self._start("garage", [program, "-c", config, *options], environment)
+        _wait("garage", lambda: get(port, "/", any_status=True))
+        return port
+
+    def distribution(self, program, name, storage):
+        """A registry of CNCF Distribution, with its usual cache. `storage` is the driver, as YAML."""
+        port, config = _free_port(), self.folder / f"{name}.yaml"
+        config.write_text(
+            "version: 0.1\n"
+            "log: { level: error, accesslog: { disabled: true } }\n"
+            f"storage: {{ {storage}, cache: {{ blobdescriptor: inmemory }},"
+            " delete: { enabled: true }, redirect: { disable: true } }\n"
+            f"http: {{ addr: '127.0.0.1:{port}' }}\n"
+        )
+        self._start(name, [program, "serve", config], {"OTEL_TRACES_EXPORTER": "none"})
+        _wait(name, lambda: get(port, "/v2/"))
+        return port
+
+    def _start(self, name, command, environment=None):
+        with open(self.folder / f"{name}.log", "wb") as log:
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self.processes.append(process)
+
+
+def s3_storage(port):
+    """Distribution's driver for the bucket `registry` of a store on this machine."""
+    return (
+        f"s3: {{ accesskey: {ACCESS_KEY}, secretkey: {SECRET_KEY}, region: us-east-1,"
+        f" regionendpoint: 'http://127.0.0.1:{port}', bucket: registry, secure: false,"
+        " forcepathstyle: true }"
+    )
+
+
+def get(port, path, any_status=False):
+    """The body of a `GET`."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as response:
+            return response.read()
+    except urllib.error.HTTPError as error:
+        if any_status:
+            return b"answered"
+        raise error
+
+
+def storage_calls(admin):
+    """How many requests an Envoy has sent to its store so far."""
+    stats = get(admin, "/stats?filter=^cluster.blob_store.upstream_rq_total$").decode()
+    return int(stats.rpartition(":")[2] or 0)
+
+
+def _wait(name, condition):
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if result := condition():
+                return result
+        except (OSError, ValueError) as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{name} does not serve; see its log") from error
+        time.sleep(0.05)
+
+
+def _free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
