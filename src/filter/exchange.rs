@@ -2,7 +2,7 @@
 //! reply.
 
 use std::cell::RefCell;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -27,26 +27,30 @@ pub struct Handle(Rc<RefCell<Exchange>>);
 impl Handle {
     /// An exchange of which nothing is known yet.
     pub fn new(registry: Rc<Registry>, context_id: u32) -> Self {
-        let exchange = Exchange { registry, context_id, state: State::Unseen };
+        let state = State::Unseen;
+        let exchange = Exchange { registry, context_id, state, is_known: false };
         Self(Rc::new(RefCell::new(exchange)))
     }
 
-    /// The exchange, for as long as Envoy has it.
-    pub fn downgrade(&self) -> Weak<RefCell<Exchange>> {
-        Rc::downgrade(&self.0)
-    }
-
-    /// Calls the exchange back, as itself.
+    /// Calls the exchange back, as itself. If it waits for something then, the plugin gets to know it.
     fn call<T>(&self, act: impl FnOnce(&mut Exchange) -> T) -> T {
-        let context_id = self.0.borrow().context_id;
-        run_as(context_id, || act(&mut self.0.borrow_mut()))
+        let mut exchange = self.0.borrow_mut();
+        let result = run_as(exchange.context_id, || act(&mut exchange));
+        let waits = matches!(exchange.state, State::Handling(_) | State::Uploading(_));
+        if waits && !exchange.is_known {
+            exchange.is_known = true;
+            exchange.registry.remember(exchange.context_id, Rc::downgrade(&self.0));
+        }
+        result
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         let exchange = self.0.borrow();
-        exchange.registry.forget(exchange.context_id);
+        if exchange.is_known {
+            exchange.registry.forget(exchange.context_id);
+        }
     }
 }
 
@@ -55,6 +59,8 @@ pub struct Exchange {
     registry: Rc<Registry>,
     context_id: u32,
     state: State,
+    /// Whether the plugin knows of it.
+    is_known: bool,
 }
 
 enum State {

@@ -9,13 +9,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MapType;
 
-use crate::registry::{Body, Request, Stamp};
+use crate::registry::{Body, Request, Stamp, reads_header};
 use crate::store::HttpRequest;
 
 /// Envoy's headers for the request to the store that remain when it is rewritten: what the client
 /// sent is not for the store, least of all its credentials. Without `x-forwarded-proto` Envoy finds no
 /// route.
-const KEPT: [&str; 3] = [":scheme", "x-forwarded-proto", "x-request-id"];
+const KEPT: [&str; 3] = [":scheme", "x-forwarded-proto", REQUEST_ID];
+
+/// Envoy's id of a request.
+pub const REQUEST_ID: &str = "x-request-id";
 
 /// Reads the client's request, without its body. `None` if its method or path is not even text.
 pub fn read_request() -> Option<Request> {
@@ -27,7 +30,9 @@ pub fn read_request() -> Option<Request> {
         match name.as_str() {
             ":method" => method = Method::from_bytes(&value).ok(),
             ":path" => target = String::from_utf8(value).ok(),
-            _ => append(&mut headers, &name, value),
+            // To take over the rest would cost as much as all else of an answer from memory.
+            name if name == REQUEST_ID || reads_header(name) => append(&mut headers, name, value),
+            _ => {}
         }
     }
     Some(Request {

@@ -26,7 +26,7 @@ use crate::config::Config;
 use crate::registry::Settings;
 use crate::store::{Bucket, Cached};
 use exchange::{Exchange, Handle};
-use surroundings::Proxy;
+use surroundings::{Proxy, TICK};
 use task::{run_as, take_woken, wake_through};
 use upstream::Upstream;
 
@@ -56,7 +56,7 @@ struct Registry {
     bucket: Cached<Bucket<Upstream>, Proxy>,
     settings: Settings,
     jwt_payload: Option<String>,
-    /// The exchanges there are, by their context ids.
+    /// The exchanges that wait for something, or have, by their context ids.
     exchanges: RefCell<HashMap<u32, Weak<RefCell<Exchange>>>>,
 }
 
@@ -88,6 +88,10 @@ impl Registry {
         }
     }
 
+    fn remember(&self, context_id: u32, exchange: Weak<RefCell<Exchange>>) {
+        self.exchanges.borrow_mut().insert(context_id, exchange);
+    }
+
     fn forget(&self, context_id: u32) {
         self.exchanges.borrow_mut().remove(&context_id);
     }
@@ -110,12 +114,19 @@ impl RootContext for Plugin {
             Ok(config) => {
                 self.registry = Some(Rc::new(Registry::new(config)));
                 register_queue();
+                self.set_tick_period(TICK);
                 true
             }
             Err(error) => {
                 log::error!("the plugin's configuration is refused: {error}");
                 false
             }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        if let Some(registry) = &self.registry {
+            registry.bucket.surroundings().tick();
         }
     }
 
@@ -132,9 +143,7 @@ impl RootContext for Plugin {
 
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
         let registry = self.registry.as_ref()?;
-        let handle = Handle::new(Rc::clone(registry), context_id);
-        registry.exchanges.borrow_mut().insert(context_id, handle.downgrade());
-        Some(Box::new(handle))
+        Some(Box::new(Handle::new(Rc::clone(registry), context_id)))
     }
 }
 

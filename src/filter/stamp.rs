@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use proxy_wasm::hostcalls;
 use sha2::{Digest as _, Sha256};
 
+use super::headers::REQUEST_ID;
 use crate::registry::{Request, Stamp};
 
 thread_local! {
@@ -22,7 +23,7 @@ pub fn stamp(request: &Request) -> Stamp {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let number = GIVEN.replace(GIVEN.get().wrapping_add(1));
     let mut hasher = Sha256::new();
-    for value in request.headers.get_all("x-request-id") {
+    for value in request.headers.get_all(REQUEST_ID) {
         hasher.update(value.as_bytes());
     }
     hasher.update(since.as_nanos().to_be_bytes());

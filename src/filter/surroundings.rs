@@ -1,6 +1,7 @@
 //! What the cache needs to know of the world, from Envoy: the time, and how often repositories have
 //! been written to through any worker. The latter is kept in Envoy's shared data.
 
+use std::cell::Cell;
 use std::time::{Duration, SystemTime};
 
 use proxy_wasm::hostcalls;
@@ -11,18 +12,32 @@ use crate::store::Surroundings;
 /// How often a count is tried that other workers raise at the same time.
 const ATTEMPTS: usize = 1000;
 
+/// How old the time may be that the cache goes by.
+pub const TICK: Duration = Duration::from_millis(100);
+
 /// Envoy and its workers.
 #[derive(Debug)]
 pub struct Proxy {
     /// The key of each shard's count of writes.
     keys: Vec<String>,
+    /// The time, as it was when last asked for.
+    now: Cell<Duration>,
 }
 
 impl Proxy {
     /// The workers that serve the bucket of that name.
     pub fn new(bucket: &str) -> Self {
         let key = |shard| format!("moorage/{bucket}/writes/{shard}");
-        Self { keys: (0..=u8::MAX).map(key).collect() }
+        let proxy = Self { keys: (0..=u8::MAX).map(key).collect(), now: Cell::default() };
+        proxy.tick();
+        proxy
+    }
+
+    /// Asks Envoy for the time. To be called every [`TICK`]: to ask for every request would cost more
+    /// than the answer's precision is worth.
+    pub fn tick(&self) {
+        let now = hostcalls::get_current_time().unwrap_or(SystemTime::UNIX_EPOCH);
+        self.now.set(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
     }
 
     fn key(&self, shard: u8) -> &str {
@@ -32,8 +47,7 @@ impl Proxy {
 
 impl Surroundings for Proxy {
     fn now(&self) -> Duration {
-        let now = hostcalls::get_current_time().unwrap_or(SystemTime::UNIX_EPOCH);
-        now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+        self.now.get()
     }
 
     fn writes(&self, shard: u8) -> u64 {

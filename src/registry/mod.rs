@@ -53,6 +53,21 @@ const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-conten
 /// specification wants registries to take this much.
 pub const DEFAULT_MANIFEST_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
+/// Whether a handler reads this header of a request, of lower-case name. Others need not be handed over.
+pub fn reads_header(name: &str) -> bool {
+    matches!(
+        name,
+        "accept"
+            | "content-length"
+            | "content-range"
+            | "content-type"
+            | "if-match"
+            | "if-none-match"
+            | "if-range"
+            | "range"
+    )
+}
+
 /// A client's request.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -60,7 +75,7 @@ pub struct Request {
     pub method: Method,
     /// The path and query, as sent.
     pub target: String,
-    /// The header fields, repeated ones included.
+    /// The header fields, repeated ones included; at least those that [`reads_header`].
     pub headers: HeaderMap,
     /// The body.
     pub body: Body,
@@ -218,36 +233,55 @@ async fn dispatch(
     if !allowed.split(", ").any(|method| method == request.method.as_str()) {
         return Err(Error::method_not_allowed(allowed));
     }
-    let response = match endpoint {
-        Endpoint::Base => base(),
-        Endpoint::Blob { name, digest } => match request.method {
-            Method::DELETE => blobs::delete(store, &name, &digest).await?,
-            _ => return blobs::get(request, store, &name, digest).await,
-        },
+    let answer = match (endpoint, &request.method) {
+        (Endpoint::Base, _) => Ok(base()),
+        (Endpoint::Blob { name, digest }, &Method::GET | &Method::HEAD) => {
+            return blobs::get(request, store, &name, digest).await;
+        }
+        (Endpoint::Manifest { name, reference }, &Method::GET | &Method::HEAD) => {
+            manifests::get(request, store, settings, &name, &reference).await
+        }
+        // On the heap: a pull, which is what most requests are, need not make room for all of this.
+        (endpoint, _) => {
+            Box::pin(change_or_list(request, incoming, store, settings, endpoint)).await
+        }
+    };
+    answer.map(Answer::Reply)
+}
+
+/// Answers what is no pull.
+async fn change_or_list(
+    request: &Request,
+    incoming: &impl Incoming,
+    store: &(impl Store + Uploads),
+    settings: &Settings,
+    endpoint: Endpoint,
+) -> Result<Response<Bytes>, Error> {
+    match endpoint {
+        Endpoint::Base => Ok(base()),
+        Endpoint::Blob { name, digest } => blobs::delete(store, &name, &digest).await,
         Endpoint::Manifest { name, reference } => match request.method {
-            Method::PUT => manifests::put(request, store, settings, &name, &reference).await?,
-            Method::DELETE => manifests::delete(store, &name, &reference).await?,
-            _ => manifests::get(request, store, settings, &name, &reference).await?,
+            Method::DELETE => manifests::delete(store, &name, &reference).await,
+            _ => manifests::put(request, store, settings, &name, &reference).await,
         },
         Endpoint::Uploads { name } => {
-            uploads::start(request, incoming, store, settings, &name).await?
+            uploads::start(request, incoming, store, settings, &name).await
         }
         Endpoint::Upload { name, id } => {
             let session = Session { name, id };
             match request.method {
-                Method::PATCH => uploads::append(request, incoming, store, &session).await?,
-                Method::PUT => uploads::finish(request, incoming, store, &session).await?,
-                Method::DELETE => uploads::cancel(store, &session).await?,
-                _ => uploads::status(request, store, &session).await?,
+                Method::PATCH => uploads::append(request, incoming, store, &session).await,
+                Method::PUT => uploads::finish(request, incoming, store, &session).await,
+                Method::DELETE => uploads::cancel(store, &session).await,
+                _ => uploads::status(request, store, &session).await,
             }
         }
-        Endpoint::Tags { name } => tags::list(request, store, &name).await?,
-        Endpoint::Catalog => catalog::list(request, store).await?,
+        Endpoint::Tags { name } => tags::list(request, store, &name).await,
+        Endpoint::Catalog => catalog::list(request, store).await,
         Endpoint::Referrers { name, subject } => {
-            referrers::list(request, store, &name, &subject).await?
+            referrers::list(request, store, &name, &subject).await
         }
-    };
-    Ok(Answer::Reply(response))
+    }
 }
 
 /// The methods that an endpoint has, as the header `Allow` lists them.

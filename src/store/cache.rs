@@ -85,6 +85,11 @@ impl<O: Objects, S: Surroundings> Cached<O, S> {
         &self.bucket
     }
 
+    /// What the cache knows of the world by.
+    pub fn surroundings(&self) -> &S {
+        &self.surroundings
+    }
+
     async fn read_link(
         &self,
         key: &Key,
