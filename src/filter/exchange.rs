@@ -121,7 +121,7 @@ impl Exchange {
         }
         let answer =
             async move { registry::handle(request, &registry.bucket, &registry.settings).await };
-        self.state = State::Handling(Task::new(self.context_id, answer));
+        self.state = State::Handling(Task::new(self.context_id, self.registry.queue, answer));
         self.advance()
     }
 

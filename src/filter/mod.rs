@@ -16,7 +16,6 @@ mod upstream;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
-use std::time::SystemTime;
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -26,8 +25,8 @@ use crate::config::Config;
 use crate::registry::Settings;
 use crate::store::{Bucket, Cached};
 use exchange::{Exchange, Handle};
-use surroundings::{Proxy, TICK};
-use task::{run_as, take_woken, wake_through};
+use surroundings::{Proxy, TICK, count};
+use task::{Queue, run_as, take_woken};
 use upstream::Upstream;
 
 /// How much of the store's error document is read, in bytes. They are a few hundred.
@@ -56,12 +55,14 @@ struct Registry {
     bucket: Cached<Bucket<Upstream>, Proxy>,
     settings: Settings,
     jwt_payload: Option<String>,
+    /// By which Envoy calls the plugin back when exchanges are woken.
+    queue: Queue,
     /// The exchanges that wait for something, or have, by their context ids.
     exchanges: RefCell<HashMap<u32, Weak<RefCell<Exchange>>>>,
 }
 
 impl Registry {
-    fn new(config: Config) -> Self {
+    fn new(config: Config, queue: Queue) -> Self {
         let upstream = Upstream::new(&config.store);
         let bucket = Bucket::new(upstream, &config.store, config.manifest_max_bytes);
         let proxy = Proxy::new(&config.store.bucket);
@@ -69,13 +70,14 @@ impl Registry {
             bucket: Cached::new(bucket, proxy, config.cache.settings()),
             settings: config.settings(),
             jwt_payload: config.jwt_payload,
+            queue,
             exchanges: RefCell::default(),
         }
     }
 
     /// Goes on with every exchange that has been woken. To be called as the plugin only.
     fn wake_exchanges(&self) {
-        for context_id in take_woken() {
+        for context_id in take_woken(self.queue) {
             let exchange = self.exchanges.borrow().get(&context_id).and_then(Weak::upgrade);
             let Some(exchange) = exchange else {
                 continue;
@@ -110,18 +112,19 @@ impl Context for Plugin {
 impl RootContext for Plugin {
     fn on_configure(&mut self, _size: usize) -> bool {
         let json = self.get_plugin_configuration().unwrap_or_default();
-        match Config::parse(&json) {
-            Ok(config) => {
-                self.registry = Some(Rc::new(Registry::new(config)));
-                register_queue();
-                self.set_tick_period(TICK);
-                true
-            }
+        let config = match Config::parse(&json) {
+            Ok(config) => config,
             Err(error) => {
                 log::error!("the plugin's configuration is refused: {error}");
-                false
+                return false;
             }
-        }
+        };
+        let Some(queue) = register_queue() else {
+            return false;
+        };
+        self.registry = Some(Rc::new(Registry::new(config, queue)));
+        self.set_tick_period(TICK);
+        true
     }
 
     fn on_tick(&mut self) {
@@ -147,15 +150,16 @@ impl RootContext for Plugin {
     }
 }
 
-/// Has Envoy call this worker's plugin back when exchanges are woken. Queues of the same name would be
-/// shared by all workers, so each has a name of its own.
-fn register_queue() {
-    let now = hostcalls::get_current_time().ok();
-    let now = now.and_then(|now| now.duration_since(SystemTime::UNIX_EPOCH).ok());
-    let nanoseconds = now.unwrap_or_default().as_nanos();
-    match hostcalls::register_shared_queue(&format!("moorage/{nanoseconds}")) {
-        Ok(queue) => wake_through(queue),
-        Err(error) => log::error!("Envoy gives no queue: {error:?}"),
+/// Has Envoy call this plugin back, in this worker, when exchanges are woken. Queues of the same name
+/// would be shared with other workers and plugins, so each has a number of its own.
+fn register_queue() -> Option<Queue> {
+    let name = format!("moorage/queue/{}", count("moorage/queues"));
+    match hostcalls::register_shared_queue(&name) {
+        Ok(queue) => Some(Queue(queue)),
+        Err(error) => {
+            log::error!("Envoy gives no queue: {error:?}");
+            None
+        }
     }
 }
 

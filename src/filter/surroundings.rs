@@ -8,6 +8,7 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::Status;
 
 use crate::store::Surroundings;
+use crate::store::layout::SHARDS;
 
 /// How often a count is tried that other workers raise at the same time.
 const ATTEMPTS: usize = 1000;
@@ -28,7 +29,7 @@ impl Proxy {
     /// The workers that serve the bucket of that name.
     pub fn new(bucket: &str) -> Self {
         let key = |shard| format!("moorage/{bucket}/writes/{shard}");
-        let proxy = Self { keys: (0..=u8::MAX).map(key).collect(), now: Cell::default() };
+        let proxy = Self { keys: (0..SHARDS).map(key).collect(), now: Cell::default() };
         proxy.tick();
         proxy
     }
@@ -55,21 +56,26 @@ impl Surroundings for Proxy {
     }
 
     fn count_write(&self, shard: u8) {
-        let key = self.key(shard);
-        for _ in 0..ATTEMPTS {
-            let (writes, version) = read(key);
-            let next = writes.wrapping_add(1).to_le_bytes();
-            match hostcalls::set_shared_data(key, Some(&next), version) {
-                Ok(()) => return,
-                Err(Status::CasMismatch) => {}
-                Err(error) => {
-                    log::error!("Envoy does not count a write: {error:?}");
-                    return;
-                }
+        count(self.key(shard));
+    }
+}
+
+/// Raises a number that all workers share, and gives what it is then.
+pub fn count(key: &str) -> u64 {
+    for _ in 0..ATTEMPTS {
+        let (before, version) = read(key);
+        let number = before.wrapping_add(1);
+        match hostcalls::set_shared_data(key, Some(&number.to_le_bytes()), version) {
+            Ok(()) => return number,
+            Err(Status::CasMismatch) => {}
+            Err(error) => {
+                log::error!("Envoy does not count: {error:?}");
+                return number;
             }
         }
-        log::error!("a write could not be counted: other workers were faster every time");
     }
+    log::error!("nothing could be counted: other workers were faster every time");
+    0
 }
 
 /// A count, with the version by which it can be changed.

@@ -7,6 +7,7 @@
 //! would be reported to that other one, and be lost with it.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,27 +16,23 @@ use std::task::{Context, Poll, Wake, Waker};
 use proxy_wasm::hostcalls;
 
 thread_local! {
-    static WORKER: Worker = const {
-        Worker {
-            running: Cell::new(None),
-            is_woken_again: Cell::new(false),
-            woken: RefCell::new(Vec::new()),
-            queue: Cell::new(None),
-        }
-    };
+    static WORKER: Worker = Worker::default();
 }
 
-/// What is going on in this worker.
+/// What is going on in this worker's VM, which all plugins of the same code share.
+#[derive(Default)]
 struct Worker {
     /// The exchange that is being called back.
     running: Cell<Option<u32>>,
     /// Whether that one has been woken meanwhile.
     is_woken_again: Cell<bool>,
-    /// The exchanges that are to be polled from the queue.
-    woken: RefCell<Vec<u32>>,
-    /// The queue by which Envoy calls the plugin back.
-    queue: Cell<Option<u32>>,
+    /// The exchanges that are to be polled from each plugin's queue.
+    woken: RefCell<HashMap<Queue, Vec<u32>>>,
 }
+
+/// The queue by which Envoy calls a plugin back when exchanges of its have been woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Queue(pub u32);
 
 /// A future that is polled by hand.
 pub struct Task<T> {
@@ -44,9 +41,10 @@ pub struct Task<T> {
 }
 
 impl<T> Task<T> {
-    /// A task of the exchange with this context id. It has not run yet.
-    pub fn new(context_id: u32, future: impl Future<Output = T> + 'static) -> Self {
-        Self { future: Box::pin(future), waker: Arc::new(Owner(context_id)).into() }
+    /// A task of the exchange with this context id, whose plugin has this queue. It has not run yet.
+    pub fn new(context_id: u32, queue: Queue, future: impl Future<Output = T> + 'static) -> Self {
+        let owner = Owner { context_id, queue };
+        Self { future: Box::pin(future), waker: Arc::new(owner).into() }
     }
 
     /// Runs the future until it waits or ends. Not to be called again after it has ended.
@@ -62,7 +60,10 @@ impl<T> Task<T> {
 }
 
 /// The exchange that owns a task.
-struct Owner(u32);
+struct Owner {
+    context_id: u32,
+    queue: Queue,
+}
 
 impl Wake for Owner {
     fn wake(self: Arc<Self>) {
@@ -71,35 +72,25 @@ impl Wake for Owner {
 
     fn wake_by_ref(self: &Arc<Self>) {
         WORKER.with(|worker| {
-            if worker.running.get() == Some(self.0) {
+            if worker.running.get() == Some(self.context_id) {
                 worker.is_woken_again.set(true);
                 return;
             }
             let mut woken = worker.woken.borrow_mut();
-            if woken.contains(&self.0) {
-                return;
-            }
-            woken.push(self.0);
-            if woken.len() == 1 {
-                ask_for_a_call(worker.queue.get());
+            let woken = woken.entry(self.queue).or_default();
+            if !woken.contains(&self.context_id) {
+                woken.push(self.context_id);
+                // Every time, not only for the first: should Envoy refuse one, the next gets through.
+                ask_for_a_call(self.queue);
             }
         });
     }
 }
 
-fn ask_for_a_call(queue: Option<u32>) {
-    let Some(queue) = queue else {
-        return;
-    };
-    if let Err(error) = hostcalls::enqueue_shared_queue(queue, Some(b"wake")) {
+fn ask_for_a_call(queue: Queue) {
+    if let Err(error) = hostcalls::enqueue_shared_queue(queue.0, Some(b"wake")) {
         log::error!("Envoy does not queue: {error:?}");
     }
-}
-
-/// Names the queue by which exchanges are woken. Without one they are woken by nothing but their own
-/// storage calls.
-pub fn wake_through(queue: u32) {
-    WORKER.with(|worker| worker.queue.set(Some(queue)));
 }
 
 /// Does something as the exchange with this context id: what wakes it meanwhile needs no queue.
@@ -110,7 +101,7 @@ pub fn run_as<T>(context_id: u32, act: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The exchanges that have been woken.
-pub fn take_woken() -> Vec<u32> {
-    WORKER.with(|worker| worker.woken.take())
+/// The exchanges that have been woken of the plugin with this queue.
+pub fn take_woken(queue: Queue) -> Vec<u32> {
+    WORKER.with(|worker| worker.woken.borrow_mut().remove(&queue)).unwrap_or_default()
 }

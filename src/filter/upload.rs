@@ -60,7 +60,7 @@ impl Upload {
         Self {
             registry: Rc::clone(registry),
             inbox,
-            task: Task::new(context_id, answer),
+            task: Task::new(context_id, registry.queue, answer),
             reply: None,
             is_routed: false,
             is_held: false,

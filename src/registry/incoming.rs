@@ -9,7 +9,7 @@ use http::StatusCode;
 use super::error::{Error, ErrorCode};
 use super::hasher::Hasher;
 use super::reference::{Digest, UploadId};
-use crate::store::{Fault, Session, StoreError, StoreErrorKind, error_code};
+use crate::store::{Fault, Session, StoreError, StoreErrorKind, error_code, is_checksum_mismatch};
 
 /// Where a body goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,15 +134,12 @@ impl WriteAnswer {
         if self.status == StatusCode::OK {
             return Ok(());
         }
+        if is_checksum_mismatch(self.status, &self.document) {
+            let message = "the blob does not have the digest of the request";
+            return Err(Error::new(ErrorCode::DigestInvalid, message));
+        }
         let code = error_code(&self.document);
         match (self.status, code.as_deref()) {
-            (
-                StatusCode::BAD_REQUEST,
-                Some("BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch"),
-            ) => {
-                let message = "the blob does not have the digest of the request";
-                Err(Error::new(ErrorCode::DigestInvalid, message))
-            }
             (StatusCode::LENGTH_REQUIRED, _) | (_, Some("MissingContentLength")) => {
                 let message = "the blob store wants to know a body's length first: \
                                give Envoy's route for bodies of unknown length a file_system_buffer";

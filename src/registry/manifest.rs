@@ -225,7 +225,7 @@ fn index_references(fields: &Fields) -> Result<Vec<Reference>, InvalidManifest> 
     Ok(each_once(references.collect::<Result<_, _>>()?))
 }
 
-fn each_once(mut references: Vec<Reference>) -> Vec<Reference> {
+pub(super) fn each_once(mut references: Vec<Reference>) -> Vec<Reference> {
     let mut seen = HashSet::with_capacity(references.len());
     references.retain(|reference| seen.insert(reference.clone()));
     references

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::error::{Error, ErrorCode};
 use super::manifest::Manifest;
+use super::media_type::MediaType;
 use super::reference::Name;
 
 /// A class of manifest. An index has none, and is never denied for it.
@@ -64,14 +65,20 @@ pub fn check(
     resources: &[Resource],
     classes: &[Class],
 ) -> Result<(), Error> {
-    let Some(config_type) = manifest.config_type.as_deref() else {
-        return Ok(());
-    };
     if classes.is_empty() {
         return Ok(());
     }
     let denied = |message| Err(Error::new(ErrorCode::Denied, message));
-    let Some(class) = Class::of_config(config_type) else {
+    let class = match manifest.media_type {
+        // An index has no class; its manifests have.
+        MediaType::OciIndex | MediaType::DockerManifestList => return Ok(()),
+        MediaType::DockerSchema1 | MediaType::DockerSchema1Signed => Some(Class::Image),
+        MediaType::OciManifest | MediaType::DockerManifest => {
+            Class::of_config(manifest.config_type.as_deref().unwrap_or_default())
+        }
+    };
+    let Some(class) = class else {
+        let config_type = manifest.config_type.as_deref().unwrap_or("no type");
         return denied(format!("unknown manifest class for {config_type}"));
     };
     if !classes.contains(&class) {
@@ -95,7 +102,6 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::registry::media_type::MediaType;
 
     const IMAGE: Option<&str> = Some("application/vnd.oci.image.config.v1+json");
     const PLUGIN: Option<&str> = Some("application/vnd.docker.plugin.v1+json");
@@ -105,8 +111,17 @@ mod tests {
         resources: &[(&str, &str, &str)],
         classes: &[Class],
     ) -> Option<String> {
+        message_for(MediaType::OciManifest, config_type, resources, classes)
+    }
+
+    fn message_for(
+        media_type: MediaType,
+        config_type: Option<&str>,
+        resources: &[(&str, &str, &str)],
+        classes: &[Class],
+    ) -> Option<String> {
         let manifest = Manifest {
-            media_type: MediaType::OciManifest,
+            media_type,
             references: Vec::new(),
             config_type: config_type.map(str::to_owned),
             subject: None,
@@ -133,12 +148,12 @@ mod tests {
         let here = |class| ("repository", "a/b", class);
         let elsewhere = ("repository", "a", "plugin");
         for (config_type, resources, classes, expected) in [
-            // No policy; an index; an allowed class with no token.
+            // No policy; an allowed class with no token.
             (Some("x"), vec![], &[][..], None),
-            (None, vec![], &[Class::Plugin], None),
             (IMAGE, vec![], &[Class::Image], None),
             // What the registry does not know or allow.
             (Some("x"), vec![], both, Some("unknown manifest class for x")),
+            (None, vec![], both, Some("unknown manifest class for no type")),
             (PLUGIN, vec![], &[Class::Image], Some("registry does not allow plugin manifest")),
             // What the token authorises.
             (IMAGE, vec![here("")], both, None),
@@ -159,6 +174,18 @@ mod tests {
                 None => assert_eq!(found, None, "{config_type:?} {resources:?}"),
                 Some(text) => assert!(found.is_some_and(|found| found.contains(text)), "{text}"),
             }
+        }
+    }
+
+    #[test]
+    fn an_index_has_no_class_and_schema_1_is_an_image() {
+        let plugin = &[Class::Plugin];
+        for index in [MediaType::OciIndex, MediaType::DockerManifestList] {
+            assert_eq!(message_for(index, None, &[], plugin), None);
+        }
+        for schema1 in [MediaType::DockerSchema1, MediaType::DockerSchema1Signed] {
+            assert!(message_for(schema1, None, &[], plugin).is_some());
+            assert_eq!(message_for(schema1, None, &[], &[Class::Image]), None);
         }
     }
 }

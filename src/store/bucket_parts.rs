@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use percent_encoding::utf8_percent_encode;
 
 use super::bucket::{Bucket, QUERY, absent_or_fault, checksum, fault, refused};
-use super::compose::{MultipartId, PartTag, Parts, Piece};
+use super::compose::{Checked, MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::Key;
 use super::s3::{self, Http, HttpRequest, HttpResponse, Patience};
@@ -28,16 +28,16 @@ impl<H: Http> Parts for Bucket<H> {
         key: &Key,
         bytes: Bytes,
         sha256: &Digest,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Checked, StoreError> {
         let mut request = self.request(Method::PUT, key);
         request.body = bytes;
         request.headers.push(checksum(sha256));
         let response = self.send(&request).await?;
         match response.status {
-            StatusCode::OK => Ok(true),
-            // Refused for its content, or because the store knows no such header.
-            StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED => Ok(false),
-            _ => refused(&request, &response).map(|()| false),
+            StatusCode::OK => Ok(Checked::Stored),
+            status if s3::is_checksum_mismatch(status, &response.body) => Ok(Checked::Mismatch),
+            StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED => Ok(Checked::Refused),
+            _ => refused(&request, &response).map(|()| Checked::Refused),
         }
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lru::LruCache;
 
-use super::compose::{MultipartId, PartTag, Parts, Piece};
+use super::compose::{Checked, MultipartId, PartTag, Parts, Piece};
 use super::fault::StoreError;
 use super::flight::Flights;
 use super::layout::{self, Key, Kind};
@@ -231,7 +231,7 @@ impl<O: Parts, S> Parts for Cached<O, S> {
         key: &Key,
         bytes: Bytes,
         sha256: &Digest,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Checked, StoreError> {
         self.bucket.write_checked(key, bytes, sha256).await
     }
 

@@ -79,6 +79,18 @@ pub struct MultipartId(pub String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartTag(pub String);
 
+/// What became of a write with a checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checked {
+    /// The object is stored.
+    Stored,
+    /// The store says that the checksum is wrong.
+    Mismatch,
+    /// It is not stored, and the store does not say that the checksum is wrong: perhaps it knows no such
+    /// header.
+    Refused,
+}
+
 /// What a bucket can do with objects in parts. Every method is one call, repeated at most once where
 /// it may be.
 #[expect(async_fn_in_trait, reason = "the filter runs in one thread; no future is ever sent")]
@@ -86,13 +98,13 @@ pub trait Parts {
     /// Whether the store verifies checksums, once that is known.
     fn verifies_checksums_cell(&self) -> &Cell<Option<bool>>;
 
-    /// Writes an object with its SHA-256; `false` if the store refuses it.
+    /// Writes an object with its SHA-256.
     async fn write_checked(
         &self,
         key: &Key,
         bytes: Bytes,
         sha256: &Digest,
-    ) -> Result<bool, StoreError>;
+    ) -> Result<Checked, StoreError>;
 
     /// Reads a piece of an object, all of which has to be there.
     async fn read_piece(&self, piece: &Piece) -> Result<Bytes, StoreError>;

@@ -178,6 +178,9 @@ pub fn offset_of_progress(name: &Name, id: &UploadId, key: &Key) -> Option<u64> 
     rest.strip_prefix("progress/")?.parse().ok()
 }
 
+/// How many shards repositories are spread over.
+pub const SHARDS: u8 = 64;
+
 /// What an object is, as far as that matters to whoever keeps a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
@@ -192,7 +195,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The shard of the repository. Repositories are spread evenly over 64 of them.
+    /// The shard of the repository. Repositories are spread evenly over [`SHARDS`] of them.
     pub fn shard(&self) -> Option<u8> {
         match self {
             Self::Link(shard) | Self::Tag(shard) => Some(*shard),
@@ -234,7 +237,7 @@ pub fn digest_of_content(key: &Key) -> Option<Digest> {
 fn shard(name: &str) -> u8 {
     let mix = |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
     let hash = name.bytes().fold(0x811c_9dc5, mix);
-    ((hash ^ hash >> 16) & 63) as u8
+    ((hash ^ hash >> 16) % u32::from(SHARDS)) as u8
 }
 
 /// The object on which it is tried whether the store verifies checksums.

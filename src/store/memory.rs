@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 
-use super::compose::{MultipartId, PartTag, Parts, Piece};
+use super::compose::{Checked, MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{
@@ -237,7 +237,7 @@ impl Parts for MemoryStore {
         key: &Key,
         bytes: Bytes,
         sha256: &Digest,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Checked, StoreError> {
         let is_taken = self.ignores_checksums || sha256.matches(&bytes);
         self.call(key, |objects| {
             if is_taken {
@@ -245,7 +245,7 @@ impl Parts for MemoryStore {
             }
         })
         .await?;
-        Ok(is_taken)
+        Ok(if is_taken { Checked::Stored } else { Checked::Mismatch })
     }
 
     async fn read_piece(&self, piece: &Piece) -> Result<Bytes, StoreError> {

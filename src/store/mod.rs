@@ -33,7 +33,9 @@ pub use objects::{
     Condition, Content, Cursor, ListRequest, Listed, Object, Objects, PAGE_LIMIT, Page, Start,
     Verified, Version,
 };
-pub use s3::{Http, HttpError, HttpRequest, HttpResponse, Patience, error_code};
+pub use s3::{
+    Http, HttpError, HttpRequest, HttpResponse, Patience, error_code, is_checksum_mismatch,
+};
 pub use uploads::{Chunk, Progress, Session, SessionState, Uploads};
 
 /// How many storage calls one request makes at a time, at most, where their number depends on what

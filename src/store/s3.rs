@@ -73,6 +73,15 @@ pub fn error_code(body: &[u8]) -> Option<String> {
     text_at(body, &["Error", "Code"])
 }
 
+/// Whether an answer says that the checksum sent with an object is not the object's.
+pub fn is_checksum_mismatch(status: StatusCode, body: &[u8]) -> bool {
+    status == StatusCode::BAD_REQUEST
+        && matches!(
+            error_code(body).as_deref(),
+            Some("BadDigest" | "InvalidDigest" | "XAmzContentChecksumMismatch")
+        )
+}
+
 /// The text of the first element with this path in an XML document, if `body` is one.
 pub fn text_at(body: &[u8], wanted: &[&str]) -> Option<String> {
     let mut reader = Reader::from_str(std::str::from_utf8(body).ok()?);

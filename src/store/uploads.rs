@@ -11,7 +11,7 @@ use futures::future::try_join;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize, de};
 
-use super::compose::{self, Parts, Piece};
+use super::compose::{self, Checked, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{ListRequest, Listed, Objects, Start};
@@ -247,13 +247,18 @@ impl<O: Objects + Parts> Uploads for O {
             Bytes::from_static(b"Moorage tries here whether the store verifies checksums.\n");
         let right = Digest::of(crate::registry::reference::Algorithm::Sha256, &probe);
         let wrong = Digest::of(crate::registry::reference::Algorithm::Sha256, b"");
-        // A store that refuses the right one as well does not verify: it can't take the header.
         let (right, wrong) = try_join(
             self.write_checked(&key, probe.clone(), &right),
             self.write_checked(&key, probe, &wrong),
         )
         .await?;
-        let verifies = right && !wrong;
+        let verifies = match (right, wrong) {
+            (Checked::Stored, Checked::Mismatch) => true,
+            // Refused for something else, it may be for the moment only: that proves nothing.
+            (Checked::Stored, Checked::Refused) => return Ok(false),
+            // It ignores the header, or can't take it.
+            _ => false,
+        };
         self.verifies_checksums_cell().set(Some(verifies));
         Ok(verifies)
     }

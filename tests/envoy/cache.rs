@@ -92,6 +92,30 @@ async fn many_requests_for_one_cold_manifest_make_one_read_in_each_worker() {
 }
 
 #[tokio::test]
+async fn registries_in_one_envoy_do_not_take_each_others_wake_ups() {
+    for place in [0, 1] {
+        let (store, manifest, _) = store(|key, _| match key.contains("/tags/") {
+            true => Behaviour::Serve,
+            false => Behaviour::ServeAfter("/tags/"),
+        })
+        .await;
+        let bootstrap = Bootstrap::new(store.address).with_another_registry(r#""read_only": true"#);
+        let envoy = Envoy::start(&bootstrap).await;
+        let server = envoy.addresses[place];
+        let path = format!("/v2/a/manifests/{manifest}");
+        let requests = (0..10).map(|_| client::get(server, &path, &[]));
+        let release = async {
+            wait_for_requests(&envoy, 10).await;
+            client::get(server, "/v2/a/manifests/none", &[]).await
+        };
+        let (responses, _) = futures::future::join(join_all(requests), release).await;
+        for response in responses {
+            assert_eq!((response.status().as_u16(), &response.body()[..]), (200, MANIFEST));
+        }
+    }
+}
+
+#[tokio::test]
 async fn when_the_client_that_made_the_read_leaves_the_others_are_answered() {
     // What is asked for first is never answered.
     let (store, manifest, _) = store(|_, before| match before {

@@ -44,12 +44,12 @@ async fn delete_manifest(
 ) -> Result<bool, StoreError> {
     let (link, content) = join(store.manifest_link(name, digest), store.content(digest)).await;
     let (was_linked, content) = (link?.is_some(), content?);
-    if was_linked {
-        store.unlink_manifest(name, digest).await?;
-    } else if content == Content::Absent {
+    if !was_linked && content == Content::Absent {
         return Ok(false);
     }
-    // Without a link, an earlier request may have broken off here.
+    // Without a link too: an earlier request may have broken off here, or what is remembered of the
+    // link may be old. To remove it has every tag read anew.
+    store.unlink_manifest(name, digest).await?;
     let had_tags = delete_tags_on(store, name, digest).await?;
     if let Some(content) = content.into_bytes()
         && let Some(subject) = subject_of(&content)

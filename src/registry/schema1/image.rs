@@ -16,6 +16,10 @@ use super::json;
 use crate::registry::manifest::InvalidManifest;
 use crate::registry::reference::{Algorithm, Digest, Name, Tag};
 
+/// The longest history that is converted. A few bytes of a configuration become hundreds of a manifest,
+/// each time someone asks; images that anyone builds have some hundred entries at most.
+const STEPS_MAX: usize = 1000;
+
 /// What a schema 2 manifest says of its image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
@@ -128,6 +132,10 @@ impl Image {
         let steps = config.history.as_deref().unwrap_or_default();
         if steps.is_empty() {
             return Err(InvalidManifest::new("history", "is empty"));
+        }
+        if steps.len() > STEPS_MAX {
+            let problem = format!("has more than {STEPS_MAX} entries");
+            return Err(InvalidManifest::new("history", problem));
         }
         let Some(root) = &config.rootfs else {
             return Err(InvalidManifest::new("rootfs", "is missing"));

@@ -10,8 +10,9 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::jws::{Unverified, verify};
-use crate::registry::manifest::{InvalidManifest, Manifest, Reference, media_type_of};
+use crate::registry::manifest::{InvalidManifest, Manifest, Reference, each_once, media_type_of};
 use crate::registry::media_type::MediaType;
+use crate::registry::reference::DigestError;
 
 /// A verified manifest.
 #[derive(Debug, Clone, PartialEq)]
@@ -108,18 +109,14 @@ fn check_content_type(content_type: Option<&str>) -> Result<(), InvalidManifest>
 
 /// The layers, each once: empty ones usually stand many times.
 fn layers(fs_layers: &[FsLayer]) -> Result<Vec<Reference>, InvalidManifest> {
-    let mut references = Vec::new();
-    for (position, layer) in fs_layers.iter().enumerate() {
-        let digest =
-            layer.blob_sum.parse().map_err(|error: crate::registry::reference::DigestError| {
-                InvalidManifest::new(format!("fsLayers[{position}].blobSum"), error.to_string())
-            })?;
-        let reference = Reference::Blob(digest);
-        if !references.contains(&reference) {
-            references.push(reference);
-        }
-    }
-    Ok(references)
+    let reference = |(position, layer): (usize, &FsLayer)| {
+        let invalid = |error: DigestError| {
+            InvalidManifest::new(format!("fsLayers[{position}].blobSum"), error.to_string())
+        };
+        layer.blob_sum.parse().map(Reference::Blob).map_err(invalid)
+    };
+    let references = fs_layers.iter().enumerate().map(reference);
+    Ok(each_once(references.collect::<Result<_, _>>()?))
 }
 
 #[cfg(test)]

@@ -71,6 +71,18 @@ impl Bootstrap {
         self.with(legacy, &format!("{legacy} {fields}"))
     }
 
+    /// Has Envoy serve a second registry, on the same store, with these fields in its configuration.
+    pub fn with_another_registry(mut self, fields: &str) -> Self {
+        let start = self.text.find("    - name: registry\n      address").expect("a listener");
+        let end = self.text.find("\n  clusters:").expect("clusters");
+        let store = r#""store": {"#;
+        let other = self.text[start..end]
+            .replacen("- name: registry", "- name: other", 1)
+            .replace(store, &format!("{fields}, {store}"));
+        self.text.insert_str(end, &format!("\n{other}"));
+        self
+    }
+
     /// Has Envoy serve with so many threads.
     pub fn workers(self, workers: usize) -> Self {
         Self { workers, ..self }
@@ -137,7 +149,10 @@ fn production(from: &str, to: &str) -> &'static str {
 
 /// A running Envoy. It ends when this is dropped.
 pub struct Envoy {
+    /// The registry's address; where there are several, the first one.
     pub address: SocketAddr,
+    /// The addresses of all registries in this Envoy.
+    pub addresses: Vec<SocketAddr>,
     admin: SocketAddr,
     process: Child,
     folder: TempDir,
@@ -165,8 +180,8 @@ impl Envoy {
             fs::read_to_string(&admin_file).ok()?.trim().parse().ok()
         });
         let admin = admin.await;
-        let address = wait_for("Envoy's listener", async || listener(admin).await);
-        Self { address: address.await, admin, process, folder }
+        let addresses = wait_for("Envoy's listeners", async || listeners(admin).await).await;
+        Self { address: addresses[0], addresses, admin, process, folder }
     }
 
     /// One of Envoy's own figures, by the name that its admin page has; 0 until it first counts.
@@ -197,14 +212,18 @@ impl Envoy {
     }
 }
 
-/// The registry's address, once Envoy is ready.
-async fn listener(admin: SocketAddr) -> Option<SocketAddr> {
+/// The registries' addresses, once Envoy is ready.
+async fn listeners(admin: SocketAddr) -> Option<Vec<SocketAddr>> {
     if client::try_get(admin, "/ready").await?.status() != 200 {
         return None;
     }
     let listeners = client::try_get(admin, "/listeners?format=json").await?;
     let json: Value = serde_json::from_slice(listeners.body()).ok()?;
-    let socket = &json["listener_statuses"][0]["local_address"]["socket_address"];
-    let port = u16::try_from(socket["port_value"].as_u64()?).ok()?;
-    Some(SocketAddr::from(([127, 0, 0, 1], port)))
+    let port = |status: &Value| {
+        let socket = &status["local_address"]["socket_address"];
+        u16::try_from(socket["port_value"].as_u64()?).ok()
+    };
+    let ports: Option<Vec<u16>> = json["listener_statuses"].as_array()?.iter().map(port).collect();
+    let addresses = ports?.into_iter().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    Some(addresses.collect())
 }
