@@ -3,7 +3,7 @@
 //! The handler and the exchange share it. The exchange tells it what Envoy calls back with, then polls
 //! the handler, then does what the handler has asked for.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::task::Poll;
 
@@ -15,6 +15,40 @@ use crate::registry::{Hashing, Incoming, Request, StreamedWrite, WriteAnswer, Wr
 
 /// How much of a body is kept while the hasher for it is still being read from the store, in bytes.
 const WAITING_LIMIT: usize = 32 * 1024 * 1024;
+/// How much a worker keeps so of all bodies together, in bytes.
+const WAITING_LIMIT_OF_ALL: usize = 128 * 1024 * 1024;
+
+thread_local! {
+    /// How much this worker keeps.
+    static WAITING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// What of a body waits for its hasher.
+#[derive(Default)]
+struct Waiting {
+    pieces: Vec<Vec<u8>>,
+    length: usize,
+}
+
+impl Waiting {
+    /// Keeps a piece, unless it is too much.
+    fn push(&mut self, piece: Vec<u8>) -> bool {
+        let of_all = WAITING.get() + piece.len();
+        if self.length + piece.len() > WAITING_LIMIT || of_all > WAITING_LIMIT_OF_ALL {
+            return false;
+        }
+        WAITING.set(of_all);
+        self.length += piece.len();
+        self.pieces.push(piece);
+        true
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.set(WAITING.get().saturating_sub(self.length));
+    }
+}
 
 /// A body on its way.
 pub struct Inbox {
@@ -27,7 +61,7 @@ struct State {
     write: Option<StreamedWrite>,
     hashing: Hashing,
     /// What came while the hasher was not there.
-    waiting: Vec<Vec<u8>>,
+    waiting: Waiting,
     length: u64,
     is_whole: bool,
     is_released: bool,
@@ -42,7 +76,7 @@ impl Inbox {
         let state = State {
             write: None,
             hashing: Hashing::Off,
-            waiting: Vec::new(),
+            waiting: Waiting::default(),
             length: 0,
             is_whole: false,
             is_released: false,
@@ -74,10 +108,8 @@ impl Inbox {
             Hashing::Off => {}
             Hashing::With(hasher) => hasher.update(&bytes),
             Hashing::Later => {
-                state.waiting.push(bytes);
-                let kept: usize = state.waiting.iter().map(Vec::len).sum();
-                if kept > WAITING_LIMIT {
-                    state.waiting.clear();
+                if !state.waiting.push(bytes) {
+                    state.waiting = Waiting::default();
                     state.hashing = Hashing::Off;
                 }
             }
@@ -129,7 +161,7 @@ impl Incoming for Inbox {
         state.hashing = match hasher {
             None => Hashing::Off,
             Some(mut hasher) => {
-                waiting.iter().for_each(|bytes| hasher.update(bytes));
+                waiting.pieces.iter().for_each(|bytes| hasher.update(bytes));
                 Hashing::With(Box::new(hasher))
             }
         };

@@ -9,7 +9,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use http::{Response, StatusCode};
 use proxy_wasm::hostcalls;
-use proxy_wasm::types::BufferType;
+use proxy_wasm::types::{BufferType, MapType};
 
 use super::inbox::Inbox;
 use super::task::Task;
@@ -118,8 +118,11 @@ impl Upload {
         step
     }
 
-    /// The body has ended, with trailers.
+    /// The body has ended, with trailers. What the client sent beside its body is not for the store.
     pub fn end(&mut self) -> Step {
+        if let Err(error) = hostcalls::set_map_bytes(MapType::HttpRequestTrailers, Vec::new()) {
+            log::error!("Envoy does not take trailers: {error:?}");
+        }
         self.inbox.end();
         let step = self.advance();
         self.is_held |= self.is_routed && matches!(step, Step::Wait);

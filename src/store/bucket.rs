@@ -260,6 +260,15 @@ impl<H: Http> Objects for Bucket<H> {
         let nonsense =
             || fault(&request, StoreErrorKind::Failed, "the blob store's listing is none");
         let listing = s3::parse_listing(&response.body).ok_or_else(nonsense)?;
+        if let (Start::At(cursor), Some(next)) = (list.start, &listing.next)
+            && cursor.0 == *next
+        {
+            return Err(fault(
+                &request,
+                StoreErrorKind::Failed,
+                "the blob store's listing is endless",
+            ));
+        }
         let keys = listing.keys.iter().filter_map(|key| key.strip_prefix(&self.prefix));
         Ok(Page { keys: keys.filter_map(Key::listed).collect(), next: listing.next.map(Cursor) })
     }

@@ -105,6 +105,8 @@ impl<O: Objects, S: Surroundings> Cached<O, S> {
         if let Some(Entry::Link { value, writes: under, until }) =
             self.entries.borrow_mut().get(key)
             && *under == writes
+            // A clock that is set back must not make it last longer.
+            && (now..=now.saturating_add(ttl)).contains(until)
             && now < *until
         {
             return Ok(value.clone());
@@ -113,7 +115,8 @@ impl<O: Objects, S: Surroundings> Cached<O, S> {
         let value = self.links.share(&flight, async || self.bucket.read(key).await).await?;
         let ttl = if value.is_some() { ttl } else { self.settings.negative_ttl.min(ttl) };
         if !ttl.is_zero() {
-            let entry = Entry::Link { value: value.clone(), writes, until: now + ttl };
+            let entry =
+                Entry::Link { value: value.clone(), writes, until: now.saturating_add(ttl) };
             self.entries.borrow_mut().put(key, entry);
         }
         Ok(value)

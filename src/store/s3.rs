@@ -132,7 +132,7 @@ pub fn parse_listing(body: &[u8]) -> Option<Listing> {
     let mut listing = Listing::default();
     let mut path: Vec<String> = Vec::new();
     let mut text = String::new();
-    let mut is_complete = false;
+    let (mut is_complete, mut is_truncated) = (false, false);
     loop {
         match reader.read_event().ok()? {
             Event::Start(element) => {
@@ -150,12 +150,17 @@ pub fn parse_listing(body: &[u8]) -> Option<Listing> {
                     [ROOT, "NextContinuationToken"] => {
                         listing.next = Some(std::mem::take(&mut text));
                     }
+                    [ROOT, "IsTruncated"] => is_truncated = text.trim() == "true",
                     [ROOT] => is_complete = true,
                     _ => {}
                 }
                 path.pop();
             }
-            Event::Eof => return is_complete.then_some(listing),
+            // One that has more, and does not say where, is no listing.
+            Event::Eof => {
+                let leads_on = !is_truncated || listing.next.is_some();
+                return (is_complete && leads_on).then_some(listing);
+            }
             _ => {}
         }
     }
@@ -224,7 +229,9 @@ mod tests {
         assert_eq!(parse_listing(body.as_bytes()), Some(expected));
         let empty = b"<ListBucketResult><Name>b</Name></ListBucketResult>";
         assert_eq!(parse_listing(empty), Some(Listing::default()));
-        for nonsense in ["", "<html></html>", "<ListBucketResult><Contents><Key>a</Key></Contents>"]
+        let cut = "<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>";
+        for nonsense in
+            [cut, "", "<html></html>", "<ListBucketResult><Contents><Key>a</Key></Contents>"]
         {
             assert_eq!(parse_listing(nonsense.as_bytes()), None, "{nonsense}");
         }

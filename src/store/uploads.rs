@@ -64,7 +64,7 @@ pub struct Progress {
 impl Progress {
     /// How many bytes the chunks have together.
     pub fn offset(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.length).sum()
+        self.chunks.iter().fold(0, |offset, chunk| offset.saturating_add(chunk.length))
     }
 }
 

@@ -7,7 +7,7 @@ mod convert;
 mod crashes;
 mod delete;
 #[cfg(test)]
-mod legacy;
+mod legacy_tests;
 mod negotiate;
 mod put;
 #[cfg(test)]

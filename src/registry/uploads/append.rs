@@ -9,11 +9,14 @@ use super::{
     progress_reply, session_state,
 };
 use crate::registry::Request;
-use crate::registry::error::Error;
+use crate::registry::error::{Error, ErrorCode};
 use crate::registry::hasher::Hasher;
 use crate::registry::incoming::{Hashing, Incoming, WriteTarget, whole_length};
 use crate::registry::reference::UploadId;
 use crate::store::{Chunk, Progress, Session, Store, Uploads};
+
+/// The most chunks of an upload: as many parts S3 makes an object of.
+const MAX_CHUNKS: usize = 10_000;
 
 /// `PATCH`: the stream, with the session looked up beside it in one wave, and two calls after it.
 pub async fn append(
@@ -95,6 +98,10 @@ pub async fn take_chunk(
     incoming.forward(WriteTarget::Chunk(session.clone(), id.clone()), None, hashing);
     let look_up = async {
         let before = progress_at(store, session, place).await?;
+        if before.chunks.len() >= MAX_CHUNKS {
+            let message = format!("an upload may have {MAX_CHUNKS} chunks at most");
+            return Err(Error::new(ErrorCode::BlobUploadInvalid, message));
+        }
         if is_later {
             incoming.hash_with(hasher_after(&before, place.algorithm));
         }

@@ -1,7 +1,7 @@
 //! `PUT`: closing an upload, with the whole blob, with its last chunk, or with nothing.
 
 use bytes::Bytes;
-use futures::future::{try_join, try_join3};
+use futures::future::{join, try_join, try_join3};
 use http::Response;
 
 use super::append::{check_place, take_chunk};
@@ -17,7 +17,7 @@ use crate::registry::reference::{Digest, UploadId};
 use crate::store::{Progress, Session, Store, Uploads};
 
 /// `PUT`. The whole blob: the stream, with the session looked up beside it, and one wave. Chunks: what
-/// it takes to put them together, and one wave.
+/// it takes to put them together, the link, and two waves that remove the session.
 pub async fn finish(
     request: &Request,
     incoming: &impl Incoming,
@@ -78,7 +78,8 @@ async fn whole(
     check_length(*range, length)?;
     complete_content(incoming, digest).await?;
     let name = &session.name;
-    try_join(store.link_blob(name, digest), store.end_upload(session, &state)).await?;
+    let (linked, ()) = join(store.link_blob(name, digest), end(store, session, Some(&state))).await;
+    linked?;
     Ok(created(name, digest))
 }
 
@@ -126,6 +127,8 @@ async fn close(
     let compose = store.compose_content(session, &progress.chunks, digest);
     let ((), state) = try_join(compose, store.upload_state(session)).await?;
     let name = &session.name;
-    try_join(store.link_blob(name, digest), end(store, session, state.as_ref())).await?;
+    // The chunks stay until the repository has the blob: a client that has to repeat this needs them.
+    store.link_blob(name, digest).await?;
+    end(store, session, state.as_ref()).await;
     Ok(created(name, digest))
 }

@@ -30,7 +30,7 @@ use super::hasher::Hasher;
 use super::incoming::{Hashing, Incoming, WriteTarget};
 use super::reference::{Algorithm, Digest, Name, UploadId};
 use super::{DOCKER_CONTENT_DIGEST, Request};
-use crate::store::{Progress, Session, SessionState, Store, StoreError, Uploads};
+use crate::store::{Progress, Session, SessionState, Store, Uploads};
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
@@ -266,14 +266,12 @@ async fn learn_about_checksums(store: &impl Uploads) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes what is left of a session whose blob is where it belongs.
-async fn end(
-    store: &impl Uploads,
-    session: &Session,
-    state: Option<&SessionState>,
-) -> Result<(), StoreError> {
-    match state {
-        Some(state) => store.end_upload(session, state).await,
-        None => Ok(()),
+/// Removes what is left of a session whose blob is where it belongs. What can't be removed is purged in
+/// time: that is no reason to tell the client that the upload failed.
+async fn end(store: &impl Uploads, session: &Session, state: Option<&SessionState>) {
+    if let Some(state) = state
+        && let Err(error) = store.end_upload(session, state).await
+    {
+        log::warn!("something is left of the upload {} of {}: {error}", session.id, session.name);
     }
 }

@@ -305,9 +305,9 @@ fn an_upload_takes_as_few_waves_as_it_can() {
     assert_eq!(waves, 3);
     let (second, waves) = scene.send(Method::PATCH, &location(&first), &[], &WHOLE[5..]);
     assert_eq!(waves, 4);
-    // The progress; the chunks; their parts joined; the link with the session's end, startedat last.
+    // The progress; the chunks; their parts joined; the link; the session's end, startedat last.
     let target = with_digest(&location(&second), &digest);
-    assert_eq!(scene.send(Method::PUT, &target, &[], "").1, 5);
+    assert_eq!(scene.send(Method::PUT, &target, &[], "").1, 6);
 }
 
 /// A client that goes on where the registry says, and begins anew where it must.
