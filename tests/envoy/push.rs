@@ -343,6 +343,25 @@ async fn put_zeros(envoy: &Envoy, framing: &str, chunk_head: &'static [u8]) -> S
     String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// Sends 100 MiB, once with and once without a length: both are refused.
+async fn refuse_both_framings(envoy: &Envoy) {
+    for (framing, chunk_head) in
+        [("Content-Length: 104857600", &b""[..]), ("Transfer-Encoding: chunked", b"10000\r\n")]
+    {
+        let mut answer = String::new();
+        // Envoy closes after its answer, and what the client still sends then may reset the connection
+        // before the answer was read (RFC 9112, section 9.6). Such a try says nothing.
+        for _ in 0..50 {
+            answer = put_zeros(envoy, framing, chunk_head).await;
+            if !answer.is_empty() {
+                break;
+            }
+        }
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{framing}: {answer}");
+        assert!(answer.contains("MANIFEST_INVALID"), "{answer}");
+    }
+}
+
 #[tokio::test]
 async fn a_body_beyond_the_limit_is_refused_and_not_kept() {
     const MIB: u64 = 1024 * 1024;
@@ -351,25 +370,19 @@ async fn a_body_beyond_the_limit_is_refused_and_not_kept() {
     for _ in 0..100 {
         registry.put("warm-up", &image("x")).await;
     }
-    let before = registry.envoy.memory("VmRSS");
-    for (framing, chunk_head) in
-        [("Content-Length: 104857600", &b""[..]), ("Transfer-Encoding: chunked", b"10000\r\n")]
-    {
-        let mut answer = String::new();
-        // Envoy closes after its answer, and what the client still sends then may reset the connection
-        // before the answer was read (RFC 9112, section 9.6). Such a try says nothing.
-        for _ in 0..5 {
-            answer = put_zeros(&registry.envoy, framing, chunk_head).await;
-            if !answer.is_empty() {
-                break;
-            }
+    // A body that is kept shows every time; what else Envoy needs memory for meanwhile does not.
+    let mut least = u64::MAX;
+    for _ in 0..5 {
+        registry.envoy.forget_peak_memory();
+        let before = registry.envoy.memory("VmRSS");
+        refuse_both_framings(&registry.envoy).await;
+        least = least.min(registry.envoy.memory("VmHWM").saturating_sub(before));
+        if least < 8 * MIB {
+            break;
         }
-        assert!(answer.starts_with("HTTP/1.1 413 "), "{framing}: {answer}");
-        assert!(answer.contains("MANIFEST_INVALID"), "{answer}");
     }
-    let growth = registry.envoy.memory("VmHWM").saturating_sub(before);
-    println!("Envoy grew by {} KiB while 100 MiB were refused twice", growth / 1024);
-    assert!(growth < 8 * MIB, "Envoy grew by {} KiB", growth / 1024);
+    println!("Envoy grew by {} KiB while 100 MiB were refused twice", least / 1024);
+    assert!(least < 8 * MIB, "Envoy grew by {} KiB", least / 1024);
     assert_eq!(registry.put("t", &image("x")).await.status(), 201);
 }
 

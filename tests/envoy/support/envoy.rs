@@ -202,6 +202,12 @@ impl Envoy {
         fs::read_to_string(self.folder.path().join("log")).expect("the log is text")
     }
 
+    /// Has `VmHWM` begin anew with what Envoy has now (`man 5 proc_pid_clear_refs`).
+    pub fn forget_peak_memory(&self) {
+        let pid = self.process.id().expect("Envoy runs");
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("/proc is there");
+    }
+
     /// A figure of `/proc/<pid>/status` in bytes, such as `VmRSS` or its highest value `VmHWM`.
     pub fn memory(&self, figure: &str) -> u64 {
         let pid = self.process.id().expect("Envoy runs");
