@@ -336,7 +336,7 @@ async fn a_fault_while_something_is_listed_is_never_an_empty_list() {
             }
         });
         let store = store.await;
-        let envoy = envoy(&store).await;
+        let envoy = envoy(&store, &behaviour).await;
         for (path, key_part) in &rows {
             faulty.lock().expect("no test thread panicked").clone_from(key_part);
             let error = error_of(&client::get(envoy.address, path, &[]).await);

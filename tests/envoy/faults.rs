@@ -23,13 +23,18 @@ fn tree() -> (Tree, Digest, Digest) {
     (tree, manifest, blob)
 }
 
-/// Envoy, which gives up on a silent store after a second, and keeps nothing in memory.
-pub async fn envoy(store: &StandIn) -> Envoy {
-    let bootstrap = Bootstrap::new(store.address)
-        .with_fields(r#""cache": { "max_bytes": 0 }"#)
-        .with_store_fields(r#""timeout_ms": 1000"#)
-        .with("per_try_idle_timeout: 15s", "per_try_idle_timeout: 1s");
-    Envoy::start(&bootstrap).await
+/// Envoy, which keeps nothing in memory, before a store that behaves like that. Only where the store is
+/// silent does it give up after a second: elsewhere a slow machine must not look like silence.
+pub async fn envoy(store: &StandIn, behaviour: &Behaviour) -> Envoy {
+    let bootstrap = Bootstrap::new(store.address).with_fields(r#""cache": { "max_bytes": 0 }"#);
+    Envoy::start(&match behaviour {
+        Behaviour::Stall => bootstrap
+            .with_store_fields(r#""timeout_ms": 1000"#)
+            .with("idle_timeout: 300s", "idle_timeout: 1s")
+            .with("per_try_idle_timeout: 15s", "per_try_idle_timeout: 1s"),
+        _ => bootstrap,
+    })
+    .await
 }
 
 /// A fault, and what comes of it in every place where it can happen.
@@ -52,13 +57,13 @@ pub fn faults() -> Vec<(Behaviour, u16, &'static str)> {
 
 /// Has `key_part`'s objects misbehave and asks for `path`.
 async fn error_with(behaviour: &Behaviour, key_part: &'static str, path: &str) -> (u16, String) {
-    let behaviour = behaviour.clone();
+    let script = behaviour.clone();
     let store = StandIn::start(tree().0, move |key, _| match key.contains(key_part) {
-        true => behaviour.clone(),
+        true => script.clone(),
         false => Behaviour::Serve,
     });
     let store = store.await;
-    let envoy = envoy(&store).await;
+    let envoy = envoy(&store, behaviour).await;
     error_of(&client::get(envoy.address, path, &[]).await)
 }
 
@@ -102,7 +107,7 @@ async fn a_blob_that_breaks_off_does_not_look_complete() {
         false => Behaviour::Serve,
     });
     let store = store.await;
-    let envoy = envoy(&store).await;
+    let envoy = envoy(&store, &Behaviour::Truncate).await;
     let path = format!("/v2/a/blobs/{blob}");
     assert!(client::try_get(envoy.address, &path).await.is_none(), "the body must break off");
 }
@@ -119,7 +124,7 @@ async fn reads_are_repeated_once_after_a_reset_or_a_server_error() {
                 _ => Behaviour::Serve,
             });
             let store = store.await;
-            let envoy = envoy(&store).await;
+            let envoy = envoy(&store, &behaviour).await;
             let response = client::get(envoy.address, path, &[]).await;
             assert_eq!(response.status(), 200, "{behaviour:?}, {path}");
             let mut requests = store.requests();
@@ -136,7 +141,7 @@ async fn other_answers_are_not_repeated() {
     for behaviour in [Behaviour::Answer(403, ACCESS_DENIED), Behaviour::Stall] {
         let script = behaviour.clone();
         let store = StandIn::start(tree().0, move |_, _| script.clone()).await;
-        let envoy = envoy(&store).await;
+        let envoy = envoy(&store, &behaviour).await;
         client::get(envoy.address, "/v2/a/manifests/t", &[]).await;
         assert_eq!(store.requests().len(), 1, "{behaviour:?}");
     }

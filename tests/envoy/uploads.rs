@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::faults::envoy;
 use crate::support::blob_store::BlobStore;
 use crate::support::client::{self, error_of, send_body, send_pieces};
 use crate::support::docker_registry::DockerRegistry;
@@ -361,10 +362,7 @@ async fn a_fault_at_any_storage_call_of_an_upload_is_an_error_in_the_apis_json()
                     false => Behaviour::Serve,
                 });
             let store = store.await;
-            let bootstrap = Bootstrap::new(store.address)
-                .with_store_fields(r#""timeout_ms": 1000"#)
-                .with("idle_timeout: 300s", "idle_timeout: 1s");
-            let envoy = Envoy::start(&bootstrap).await;
+            let envoy = envoy(&store, behaviour).await;
             let target = format!("/v2/a/blobs/uploads?digest={digest}");
             let response =
                 send_body(envoy.address, Method::POST, &target, &[], content.clone()).await;
