@@ -188,6 +188,13 @@ fn is_in_layout(path: &str) -> bool {
             [name @ .., "_manifests", "tags", tag, "current", "link"] => {
                 !name.is_empty() && name.iter().all(|n| is_plain(n)) && is_tag(tag)
             }
+            // A tag goes with what its folder is said to have.
+            [name @ .., "_manifests", "tags", tag, of_tag] => {
+                !name.is_empty()
+                    && name.iter().all(|n| is_plain(n))
+                    && is_tag(tag)
+                    && (of_tag.is_empty() || is_tag(of_tag))
+            }
             _ => false,
         },
         _ => false,
@@ -208,6 +215,10 @@ fn lists_the_layout(query: &str) -> bool {
     let is_folder = match rest {
         "" if folder.is_empty() => true,
         "" | "layers/" | "manifests/" | "manifests/tags/" => name.parse::<Name>().is_ok(),
+        _ if rest.starts_with("manifests/tags/") => {
+            let tag = rest.strip_prefix("manifests/tags/").and_then(|tag| tag.strip_suffix('/'));
+            name.parse::<Name>().is_ok() && tag.is_some_and(|tag| tag.parse::<Tag>().is_ok())
+        }
         _ if rest.starts_with("uploads/") => {
             let id = rest.strip_prefix("uploads/").and_then(|rest| rest.strip_suffix('/'));
             name.parse::<Name>().is_ok() && id.is_some_and(|id| id.parse::<UploadId>().is_ok())
