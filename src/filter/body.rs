@@ -3,10 +3,10 @@
 //! Chunks are kept as they are and joined at the end, once: a buffer that grows would hold the body
 //! twice each time it does.
 
-use http::header::CONTENT_LENGTH;
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::BufferType;
 
+use super::headers::announced_length;
 use crate::registry::{Body, Request};
 
 /// Collects a body up to a limit.
@@ -21,8 +21,7 @@ pub struct Collector {
 impl Collector {
     /// Collects the body of `request`, of which at most `limit` bytes are of interest.
     pub fn new(request: &Request, limit: u64) -> Self {
-        let announced = request.headers.get(CONTENT_LENGTH);
-        let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
+        let announced = announced_length(request);
         Self { limit, announced, chunks: Vec::new(), length: 0 }
     }
 

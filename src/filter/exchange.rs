@@ -7,16 +7,17 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, Response};
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType};
 
 use super::body::Collector;
+use super::document::Document;
 use super::stamp::stamp;
 use super::task::{Task, run_as};
 use super::upload::{Step, Upload};
-use super::{ERROR_DOCUMENT_LIMIT, Registry, claims, headers, replace_buffer};
+use super::{Registry, claims, headers, replace_buffer};
 use crate::registry::error::{Error, ErrorCode};
 use crate::registry::{self, Answer, BlobStream, Request, StreamAnswer};
 
@@ -75,7 +76,7 @@ enum State {
     /// Envoy's router streams a blob.
     Streaming(BlobStream),
     /// The store had no blob but an error: its document is read before the client gets an answer.
-    Failing { stream: BlobStream, status: StatusCode, document: Vec<u8> },
+    Failing(BlobStream, Document),
     /// Envoy's own reply goes out with this body in place of its plain text.
     Rewording(Bytes),
     /// The answer has been given.
@@ -116,7 +117,8 @@ impl Exchange {
         {
             request.resources = claims::resources(key);
         }
-        if matches!(request.method, Method::POST | Method::PATCH | Method::PUT) {
+        // What comes without a body needs nothing new but the id of an upload that begins.
+        if request.method == Method::POST {
             request.stamp = stamp(&request);
         }
         let answer =
@@ -165,7 +167,7 @@ impl Exchange {
             }
             StreamAnswer::Fail if end_of_stream => self.reply(&stream.failure(status, b"")),
             StreamAnswer::Fail => {
-                self.state = State::Failing { stream, status, document: Vec::new() };
+                self.state = State::Failing(stream, Document::new(status));
                 Action::Pause
             }
         }
@@ -183,9 +185,7 @@ impl Exchange {
         self.state = State::Rewording(body);
         Action::Continue
     }
-}
 
-impl Exchange {
     /// Goes on, because what it waits for may have happened.
     pub fn wake(&mut self) {
         let action = match &mut self.state {
@@ -308,15 +308,12 @@ impl Exchange {
                 let step = upload.take_answer(size, end_of_stream);
                 self.follow(step)
             }
-            State::Failing { stream, status, document } => {
-                let room = ERROR_DOCUMENT_LIMIT.saturating_sub(document.len());
-                let read = hostcalls::get_buffer(BufferType::HttpResponseBody, 0, size.min(room));
-                document.extend(read.ok().flatten().unwrap_or_default());
-                replace_buffer(BufferType::HttpResponseBody, size, b"");
+            State::Failing(stream, document) => {
+                document.take(size);
                 if !end_of_stream {
                     return Action::Pause;
                 }
-                let response = stream.failure(*status, document);
+                let response = stream.failure(document.status, &document.bytes);
                 self.reply(&response)
             }
             State::Rewording(body) => {

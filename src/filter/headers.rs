@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MapType;
@@ -43,6 +44,11 @@ pub fn read_request() -> Option<Request> {
         resources: Vec::new(),
         stamp: Stamp::default(),
     })
+}
+
+/// The length of the body that `Content-Length` announces, in bytes.
+pub fn announced_length(request: &Request) -> Option<u64> {
+    request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Turns the client's request into one to the store, for Envoy's router to send.

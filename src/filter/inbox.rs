@@ -7,8 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::task::Poll;
 
-use http::header::CONTENT_LENGTH;
-
+use super::headers::announced_length;
 use crate::registry::hasher::Hasher;
 use crate::registry::reference::Digest;
 use crate::registry::{Hashing, Incoming, Request, StreamedWrite, WriteAnswer, WriteTarget};
@@ -71,8 +70,7 @@ struct State {
 impl Inbox {
     /// The body of `request`, of which nothing has come yet.
     pub fn new(request: &Request) -> Self {
-        let announced = request.headers.get(CONTENT_LENGTH);
-        let announced = announced.and_then(|value| value.to_str().ok()?.parse().ok());
+        let announced = announced_length(request);
         let state = State {
             write: None,
             hashing: Hashing::Off,

@@ -4,6 +4,7 @@
 
 mod body;
 mod claims;
+mod document;
 mod exchange;
 mod headers;
 mod inbox;
@@ -28,9 +29,6 @@ use exchange::{Exchange, Handle};
 use surroundings::{Proxy, TICK, count};
 use task::{Queue, run_as, take_woken};
 use upstream::Upstream;
-
-/// How much of the store's error document is read, in bytes. They are a few hundred.
-const ERROR_DOCUMENT_LIMIT: usize = 64 * 1024;
 
 /// The entry point that Envoy calls once for every VM.
 #[allow(unsafe_code, reason = "the macro exports a symbol, which counts as unsafe")]

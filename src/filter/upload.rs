@@ -11,9 +11,10 @@ use http::{Response, StatusCode};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType};
 
+use super::document::Document;
 use super::inbox::Inbox;
 use super::task::Task;
-use super::{ERROR_DOCUMENT_LIMIT, Registry, headers, replace_buffer};
+use super::{Registry, headers, replace_buffer};
 use crate::registry::error::{Error, ErrorCode};
 use crate::registry::{Answer, Request, WriteAnswer, handle_streamed};
 
@@ -46,7 +47,7 @@ pub struct Upload {
     /// How much has been thrown away, in bytes.
     drained: u64,
     /// The store's answer, as far as it has come.
-    answer: Option<(StatusCode, Vec<u8>)>,
+    answer: Option<Document>,
 }
 
 impl Upload {
@@ -113,9 +114,7 @@ impl Upload {
             };
             self.inbox.push(size, bytes, end_of_stream);
         }
-        let step = self.advance();
-        self.is_held |= self.is_routed && matches!(step, Step::Wait);
-        step
+        self.pass_on()
     }
 
     /// The body has ended, with trailers. What the client sent beside its body is not for the store.
@@ -124,6 +123,11 @@ impl Upload {
             log::error!("Envoy does not take trailers: {error:?}");
         }
         self.inbox.end();
+        self.pass_on()
+    }
+
+    /// Runs the handler after the body has gone on, and notes if Envoy is to hold what there is of it.
+    fn pass_on(&mut self) -> Step {
         let step = self.advance();
         self.is_held |= self.is_routed && matches!(step, Step::Wait);
         step
@@ -140,24 +144,21 @@ impl Upload {
 
     /// The store's answer begins.
     pub fn begin_answer(&mut self, status: StatusCode, end_of_stream: bool) -> Step {
-        self.answer = Some((status, Vec::new()));
+        self.answer = Some(Document::new(status));
         if end_of_stream { self.end_answer() } else { Step::Wait }
     }
 
     /// The next `size` bytes of the store's answer are there.
     pub fn take_answer(&mut self, size: usize, end_of_stream: bool) -> Step {
-        if let Some((_, document)) = &mut self.answer {
-            let room = ERROR_DOCUMENT_LIMIT.saturating_sub(document.len());
-            let read = hostcalls::get_buffer(BufferType::HttpResponseBody, 0, size.min(room));
-            document.extend(read.ok().flatten().unwrap_or_default());
+        if let Some(document) = &mut self.answer {
+            document.take(size);
         }
-        replace_buffer(BufferType::HttpResponseBody, size, b"");
         if end_of_stream { self.end_answer() } else { Step::Wait }
     }
 
     fn end_answer(&mut self) -> Step {
-        if let Some((status, document)) = self.answer.take() {
-            self.inbox.answer(WriteAnswer { status, document: document.into() });
+        if let Some(Document { status, bytes }) = self.answer.take() {
+            self.inbox.answer(WriteAnswer { status, document: bytes.into() });
         }
         // Whatever is left of the body has no one to go to.
         match self.advance() {

@@ -34,7 +34,7 @@ pub struct Bucket<H> {
     prefix: String,
     content_limit: u64,
     heeds_conditions: Cell<Option<bool>>,
-    pub(super) verifies_checksums: Cell<Option<bool>>,
+    pub(super) refuses_wrong_checksums: Cell<Option<bool>>,
 }
 
 impl<H: Http> Bucket<H> {
@@ -49,7 +49,7 @@ impl<H: Http> Bucket<H> {
             prefix: config.key_prefix(),
             content_limit,
             heeds_conditions: Cell::new(None),
-            verifies_checksums: Cell::new(None),
+            refuses_wrong_checksums: Cell::new(None),
         }
     }
 

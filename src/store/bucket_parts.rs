@@ -11,16 +11,24 @@ use http::{Method, StatusCode};
 use percent_encoding::utf8_percent_encode;
 
 use super::bucket::{Bucket, QUERY, absent_or_fault, checksum, fault, refused};
-use super::compose::{Checked, MultipartId, PartTag, Parts, Piece};
+use super::compose::{Checked, HasParts, MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::Key;
 use super::s3::{self, Http, HttpRequest, HttpResponse, Patience};
 use crate::registry::ByteRange;
 use crate::registry::reference::Digest;
 
+impl<H: Http> HasParts for Bucket<H> {
+    type Bucket = Self;
+
+    fn bucket_of_parts(&self) -> &Self {
+        self
+    }
+}
+
 impl<H: Http> Parts for Bucket<H> {
-    fn verifies_checksums_cell(&self) -> &Cell<Option<bool>> {
-        &self.verifies_checksums
+    fn refuses_wrong_checksums(&self) -> &Cell<Option<bool>> {
+        &self.refuses_wrong_checksums
     }
 
     async fn write_checked(

@@ -13,12 +13,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use lru::LruCache;
 
-use super::compose::{Checked, MultipartId, PartTag, Parts, Piece};
+use super::compose::{HasParts, Parts};
 use super::fault::StoreError;
 use super::flight::Flights;
 use super::layout::{self, Key, Kind};
 use super::objects::{Condition, Content, ListRequest, Object, Objects, Page, Verified};
-use crate::registry::reference::Digest;
 
 /// What an entry costs beside its key and value, in bytes, about.
 const ENTRY_OVERHEAD: usize = 128;
@@ -223,64 +222,11 @@ impl<O: Objects, S: Surroundings> Objects for Cached<O, S> {
     }
 }
 
-/// Blobs in parts have nothing to do with what is cached.
-impl<O: Parts, S> Parts for Cached<O, S> {
-    fn verifies_checksums_cell(&self) -> &Cell<Option<bool>> {
-        self.bucket.verifies_checksums_cell()
-    }
+impl<O: Parts, S> HasParts for Cached<O, S> {
+    type Bucket = O;
 
-    async fn write_checked(
-        &self,
-        key: &Key,
-        bytes: Bytes,
-        sha256: &Digest,
-    ) -> Result<Checked, StoreError> {
-        self.bucket.write_checked(key, bytes, sha256).await
-    }
-
-    async fn read_piece(&self, piece: &Piece) -> Result<Bytes, StoreError> {
-        self.bucket.read_piece(piece).await
-    }
-
-    async fn copy(&self, from: &Key, to: &Key) -> Result<(), StoreError> {
-        self.bucket.copy(from, to).await
-    }
-
-    async fn begin_parts(&self, key: &Key) -> Result<MultipartId, StoreError> {
-        self.bucket.begin_parts(key).await
-    }
-
-    async fn copy_part(
-        &self,
-        key: &Key,
-        id: &MultipartId,
-        number: usize,
-        from: &Piece,
-    ) -> Result<PartTag, StoreError> {
-        self.bucket.copy_part(key, id, number, from).await
-    }
-
-    async fn write_part(
-        &self,
-        key: &Key,
-        id: &MultipartId,
-        number: usize,
-        bytes: Bytes,
-    ) -> Result<PartTag, StoreError> {
-        self.bucket.write_part(key, id, number, bytes).await
-    }
-
-    async fn finish_parts(
-        &self,
-        key: &Key,
-        id: &MultipartId,
-        parts: &[PartTag],
-    ) -> Result<(), StoreError> {
-        self.bucket.finish_parts(key, id, parts).await
-    }
-
-    async fn abort_parts(&self, key: &Key, id: &MultipartId) -> Result<(), StoreError> {
-        self.bucket.abort_parts(key, id).await
+    fn bucket_of_parts(&self) -> &O {
+        &self.bucket
     }
 }
 
@@ -333,7 +279,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::registry::reference::{Algorithm, Name, Tag};
+    use crate::registry::reference::{Algorithm, Digest, Name, Tag};
     use crate::store::Store;
     use crate::store::memory::{MemoryStore, run};
 

@@ -94,9 +94,9 @@ pub enum Checked {
 /// What a bucket can do with objects in parts. Every method is one call, repeated at most once where
 /// it may be.
 #[expect(async_fn_in_trait, reason = "the filter runs in one thread; no future is ever sent")]
-pub trait Parts {
+pub trait Parts: Objects {
     /// Whether the store verifies checksums, once that is known.
-    fn verifies_checksums_cell(&self) -> &Cell<Option<bool>>;
+    fn refuses_wrong_checksums(&self) -> &Cell<Option<bool>>;
 
     /// Writes an object with its SHA-256.
     async fn write_checked(
@@ -145,13 +145,18 @@ pub trait Parts {
     async fn abort_parts(&self, key: &Key, id: &MultipartId) -> Result<(), StoreError>;
 }
 
+/// What leads to a bucket that can do so, or is one.
+pub trait HasParts {
+    /// The bucket.
+    type Bucket: Parts;
+
+    /// The bucket, past whatever is kept in memory: nothing of an object in parts is.
+    fn bucket_of_parts(&self) -> &Self::Bucket;
+}
+
 /// Makes `pieces` one object. One call for a single piece that is not large, two and one for every
 /// part otherwise, and a call for every piece that has to be joined.
-pub async fn compose<O: Objects + Parts>(
-    bucket: &O,
-    pieces: &[Piece],
-    key: &Key,
-) -> Result<(), StoreError> {
+pub async fn compose(bucket: &impl Parts, pieces: &[Piece], key: &Key) -> Result<(), StoreError> {
     let parts = plan(pieces);
     match parts.as_slice() {
         [] => bucket.write(key, Bytes::new()).await,
@@ -173,8 +178,8 @@ pub async fn compose<O: Objects + Parts>(
     }
 }
 
-async fn make<O: Objects + Parts>(
-    bucket: &O,
+async fn make(
+    bucket: &impl Parts,
     parts: &[Part],
     key: &Key,
     id: &MultipartId,

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 
-use super::compose::{Checked, MultipartId, PartTag, Parts, Piece};
+use super::compose::{Checked, HasParts, MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{
@@ -42,7 +42,7 @@ pub struct MemoryStore {
     heeds_conditions: Cell<Option<bool>>,
     /// Whether checksums are not verified, as in some stores.
     pub ignores_checksums: bool,
-    verifies_checksums: Cell<Option<bool>>,
+    refuses_wrong_checksums: Cell<Option<bool>>,
     /// The parts of multipart uploads under way, by the upload's id.
     parts: RefCell<HashMap<String, BTreeMap<usize, Bytes>>>,
     calls: RefCell<Vec<Key>>,
@@ -227,9 +227,17 @@ impl Objects for MemoryStore {
     }
 }
 
+impl HasParts for MemoryStore {
+    type Bucket = Self;
+
+    fn bucket_of_parts(&self) -> &Self {
+        self
+    }
+}
+
 impl Parts for MemoryStore {
-    fn verifies_checksums_cell(&self) -> &Cell<Option<bool>> {
-        &self.verifies_checksums
+    fn refuses_wrong_checksums(&self) -> &Cell<Option<bool>> {
+        &self.refuses_wrong_checksums
     }
 
     async fn write_checked(

@@ -4,6 +4,7 @@ use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
+use futures::stream::{self, Stream};
 
 use super::fault::StoreError;
 use super::layout::Key;
@@ -192,4 +193,20 @@ pub trait Objects {
 
     /// Lists what begins with a prefix, in the order of its bytes.
     async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError>;
+}
+
+/// All pages of a listing, one after the other: each is a call. The request may begin anywhere.
+pub(super) fn pages<'a>(
+    objects: &'a impl Objects,
+    request: ListRequest<'a>,
+) -> impl Stream<Item = Result<Vec<Key>, StoreError>> + 'a {
+    // Where the next page begins: at first where the request says, and in the end nowhere.
+    stream::try_unfold(Some(None), move |next: Option<Option<Cursor>>| async move {
+        let Some(from) = next else {
+            return Ok(None);
+        };
+        let request = from.as_ref().map_or(request, |cursor| request.from(Start::At(cursor)));
+        let page = objects.list(request).await?;
+        Ok(Some((page.keys, page.next.map(Some))))
+    })
 }

@@ -1,15 +1,17 @@
 //! The registry's nouns on the bucket's: [`Store`] for whatever has [`Objects`].
 
 use std::ops::Bound;
+use std::pin::pin;
 
 use bytes::Bytes;
 use futures::future::try_join;
+use futures::stream::TryStreamExt;
 
 use super::catalog;
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::names::{Names, is_folder, names};
-use super::objects::{Condition, Content, ListRequest, Listed, Objects, Start};
+use super::objects::{Condition, Content, ListRequest, Listed, Objects, Start, pages};
 use super::{PARALLEL_GROUPS, Store, TagCondition, for_each_bounded};
 use crate::registry::reference::{Digest, Name, Tag};
 
@@ -188,18 +190,11 @@ impl<O: Objects> Store for O {
         let current = layout::tag_link(name, tag);
         let mut was_there = false;
         let prefix = layout::tag(name, tag);
-        let request = ListRequest::new(&prefix, Listed::Objects);
-        let mut from = None;
-        loop {
-            let start = from.as_ref().map_or(Start::First, Start::At);
-            let page = self.list(request.from(start)).await?;
-            was_there |= !page.keys.is_empty();
-            let history = page.keys.iter().filter(|key| **key != current);
+        let mut pages = pin!(pages(self, ListRequest::new(&prefix, Listed::Objects)));
+        while let Some(page) = pages.try_next().await? {
+            was_there |= !page.is_empty();
+            let history = page.iter().filter(|key| **key != current);
             for_each_bounded(PARALLEL_GROUPS, history, async |key| self.remove(key).await).await?;
-            match page.next {
-                Some(next) => from = Some(next),
-                None => break,
-            }
         }
         // Last, so that whoever has to repeat this still finds the tag.
         self.remove(&current).await?;

@@ -11,10 +11,10 @@ use futures::future::try_join;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize, de};
 
-use super::compose::{self, Checked, Parts, Piece};
+use super::compose::{self, Checked, HasParts, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
-use super::objects::{ListRequest, Listed, Objects, Start};
+use super::objects::{ListRequest, Listed, Objects, pages};
 use super::{PARALLEL_CALLS, for_each_bounded};
 use crate::registry::hasher::Hasher;
 use crate::registry::reference::{Digest, Name, UploadId};
@@ -128,26 +128,20 @@ pub trait Uploads {
     async fn verifies_checksums(&self) -> Result<bool, StoreError>;
 }
 
-impl<O: Objects + Parts> Uploads for O {
+impl<O: Objects + HasParts> Uploads for O {
     async fn begin_upload(&self, session: &Session, started: String) -> Result<(), StoreError> {
         self.write(&layout::upload_start(&session.name, &session.id), started.into()).await
     }
 
     async fn upload_state(&self, session: &Session) -> Result<Option<SessionState>, StoreError> {
         let Session { name, id } = session;
-        let mut objects = Vec::new();
         let prefix = layout::upload(name, id);
-        let request = ListRequest::new(&prefix, Listed::Objects);
-        let mut from = None;
-        loop {
-            let start = from.as_ref().map_or(Start::First, Start::At);
-            let page = self.list(request.from(start)).await?;
-            objects.extend(page.keys);
-            match page.next {
-                Some(next) => from = Some(next),
-                None => break,
-            }
-        }
+        let pages = pages(self, ListRequest::new(&prefix, Listed::Objects));
+        let objects = pages.try_fold(Vec::new(), async |mut objects, page| {
+            objects.extend(page);
+            Ok(objects)
+        });
+        let objects: Vec<Key> = objects.await?;
         if !objects.contains(&layout::upload_start(name, id)) {
             return Ok(None);
         }
@@ -201,7 +195,8 @@ impl<O: Objects + Parts> Uploads for O {
     ) -> Result<Digest, StoreError> {
         let pieces = pieces(session, chunks);
         let parts = pieces.iter().flat_map(|piece| piece.split(READ_SIZE));
-        let reads = stream::iter(parts).map(async |part| self.read_piece(&part).await);
+        let bucket = self.bucket_of_parts();
+        let reads = stream::iter(parts).map(async |part| bucket.read_piece(&part).await);
         let mut reads = std::pin::pin!(reads.buffered(PARALLEL_READS));
         while let Some(bytes) = reads.try_next().await? {
             hasher.update(&bytes);
@@ -215,7 +210,8 @@ impl<O: Objects + Parts> Uploads for O {
         chunks: &[Chunk],
         digest: &Digest,
     ) -> Result<(), StoreError> {
-        compose::compose(self, &pieces(session, chunks), &layout::content(digest)).await
+        let pieces = pieces(session, chunks);
+        compose::compose(self.bucket_of_parts(), &pieces, &layout::content(digest)).await
     }
 
     async fn remove_chunk(&self, session: &Session, chunk: &UploadId) -> Result<(), StoreError> {
@@ -235,21 +231,22 @@ impl<O: Objects + Parts> Uploads for O {
     }
 
     fn known_to_verify_checksums(&self) -> Option<bool> {
-        self.verifies_checksums_cell().get()
+        self.bucket_of_parts().refuses_wrong_checksums().get()
     }
 
     async fn verifies_checksums(&self) -> Result<bool, StoreError> {
         if let Some(known) = self.known_to_verify_checksums() {
             return Ok(known);
         }
+        let bucket = self.bucket_of_parts();
         let key = layout::checksum_probe();
         let probe =
             Bytes::from_static(b"Moorage tries here whether the store verifies checksums.\n");
         let right = Digest::of(crate::registry::reference::Algorithm::Sha256, &probe);
         let wrong = Digest::of(crate::registry::reference::Algorithm::Sha256, b"");
         let (right, wrong) = try_join(
-            self.write_checked(&key, probe.clone(), &right),
-            self.write_checked(&key, probe, &wrong),
+            bucket.write_checked(&key, probe.clone(), &right),
+            bucket.write_checked(&key, probe, &wrong),
         )
         .await?;
         let verifies = match (right, wrong) {
@@ -259,7 +256,7 @@ impl<O: Objects + Parts> Uploads for O {
             // It ignores the header, or can't take it.
             _ => false,
         };
-        self.verifies_checksums_cell().set(Some(verifies));
+        bucket.refuses_wrong_checksums().set(Some(verifies));
         Ok(verifies)
     }
 }

@@ -65,26 +65,36 @@ async fn what_is_known_costs_no_storage_call() {
     }
 }
 
+/// A store that answers for a manifest's link and content once a tag is asked for.
+async fn store_that_waits_for_a_tag() -> (StandIn, Digest) {
+    let (store, manifest, _) = store(|key, _| match key.contains("/tags/") {
+        true => Behaviour::Serve,
+        false => Behaviour::ServeAfter("/tags/"),
+    })
+    .await;
+    (store, manifest)
+}
+
+/// Has so many clients ask `server` for the manifest before the store answers one of them. All must get it.
+async fn ask_at_once(envoy: &Envoy, server: SocketAddr, manifest: &Digest, clients: u64) {
+    let path = format!("/v2/a/manifests/{manifest}");
+    let requests = (0..clients).map(|_| client::get(server, &path, &[]));
+    let release = async {
+        wait_for_requests(envoy, clients).await;
+        client::get(server, "/v2/a/manifests/none", &[]).await
+    };
+    let (responses, _) = futures::future::join(join_all(requests), release).await;
+    for response in responses {
+        assert_eq!((response.status().as_u16(), &response.body()[..]), (200, MANIFEST));
+    }
+}
+
 #[tokio::test]
 async fn many_requests_for_one_cold_manifest_make_one_read_in_each_worker() {
     for workers in [1, 4] {
-        // Its link and content are answered once something else is asked for.
-        let (store, manifest, _) = store(|key, _| match key.contains("/tags/") {
-            true => Behaviour::Serve,
-            false => Behaviour::ServeAfter("/tags/"),
-        })
-        .await;
+        let (store, manifest) = store_that_waits_for_a_tag().await;
         let envoy = Envoy::start(&Bootstrap::new(store.address).workers(workers)).await;
-        let path = format!("/v2/a/manifests/{manifest}");
-        let requests = (0..100).map(|_| client::get(envoy.address, &path, &[]));
-        let release = async {
-            wait_for_requests(&envoy, 100).await;
-            client::get(envoy.address, "/v2/a/manifests/none", &[]).await
-        };
-        let (responses, _) = futures::future::join(join_all(requests), release).await;
-        for response in responses {
-            assert_eq!((response.status().as_u16(), &response.body()[..]), (200, MANIFEST));
-        }
+        ask_at_once(&envoy, envoy.address, &manifest, 100).await;
         let calls = store.requests().len();
         assert!((3..=2 * workers + 1).contains(&calls), "{:?}", store.requests());
         assert_eq!(envoy.stat("wasm.moorage.vm_reload").await, 0, "{}", envoy.log());
@@ -94,24 +104,10 @@ async fn many_requests_for_one_cold_manifest_make_one_read_in_each_worker() {
 #[tokio::test]
 async fn registries_in_one_envoy_do_not_take_each_others_wake_ups() {
     for place in [0, 1] {
-        let (store, manifest, _) = store(|key, _| match key.contains("/tags/") {
-            true => Behaviour::Serve,
-            false => Behaviour::ServeAfter("/tags/"),
-        })
-        .await;
+        let (store, manifest) = store_that_waits_for_a_tag().await;
         let bootstrap = Bootstrap::new(store.address).with_another_registry(r#""read_only": true"#);
         let envoy = Envoy::start(&bootstrap).await;
-        let server = envoy.addresses[place];
-        let path = format!("/v2/a/manifests/{manifest}");
-        let requests = (0..10).map(|_| client::get(server, &path, &[]));
-        let release = async {
-            wait_for_requests(&envoy, 10).await;
-            client::get(server, "/v2/a/manifests/none", &[]).await
-        };
-        let (responses, _) = futures::future::join(join_all(requests), release).await;
-        for response in responses {
-            assert_eq!((response.status().as_u16(), &response.body()[..]), (200, MANIFEST));
-        }
+        ask_at_once(&envoy, envoy.addresses[place], &manifest, 10).await;
     }
 }
 

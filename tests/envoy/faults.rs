@@ -57,14 +57,20 @@ pub fn faults() -> Vec<(Behaviour, u16, &'static str)> {
 
 /// Has `key_part`'s objects misbehave and asks for `path`.
 async fn error_with(behaviour: &Behaviour, key_part: &'static str, path: &str) -> (u16, String) {
+    let (_store, envoy) = faulty(tree().0, behaviour, key_part).await;
+    error_of(&client::get(envoy.address, path, &[]).await)
+}
+
+/// A store of which `key_part`'s objects misbehave, and Envoy before it.
+pub async fn faulty(tree: Tree, behaviour: &Behaviour, key_part: &'static str) -> (StandIn, Envoy) {
     let script = behaviour.clone();
-    let store = StandIn::start(tree().0, move |key, _| match key.contains(key_part) {
+    let store = StandIn::start(tree, move |key, _| match key.contains(key_part) {
         true => script.clone(),
         false => Behaviour::Serve,
     });
     let store = store.await;
     let envoy = envoy(&store, behaviour).await;
-    error_of(&client::get(envoy.address, path, &[]).await)
+    (store, envoy)
 }
 
 #[tokio::test]

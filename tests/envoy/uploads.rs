@@ -13,13 +13,13 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::faults::envoy;
+use crate::faults::{faults, faulty};
 use crate::support::blob_store::BlobStore;
 use crate::support::client::{self, error_of, send_body, send_pieces};
 use crate::support::docker_registry::DockerRegistry;
 use crate::support::envoy::{Bootstrap, Envoy};
 use crate::support::process::wait_for;
-use crate::support::stand_in::{Behaviour, StandIn};
+use crate::support::stand_in::Behaviour;
 use crate::support::tree::Tree;
 
 const MIB: usize = 1024 * 1024;
@@ -334,35 +334,18 @@ async fn the_peer_serves_what_was_uploaded_here_and_the_reverse() {
     }
 }
 
-/// A fault of the store, and what comes of it while a body streams.
-fn faults() -> Vec<(Behaviour, u16, &'static str)> {
-    vec![
-        (Behaviour::Answer(500, "<Error><Code>InternalError</Code></Error>"), 500, "UNKNOWN"),
-        (Behaviour::Answer(503, "<Error><Code>SlowDown</Code></Error>"), 503, "UNAVAILABLE"),
-        (Behaviour::Answer(403, "<Error><Code>AccessDenied</Code></Error>"), 500, "UNKNOWN"),
-        (Behaviour::Answer(404, "<Error><Code>NoSuchBucket</Code></Error>"), 500, "UNKNOWN"),
-        (Behaviour::Answer(404, "<Error><Code>NoSuchKey</Code></Error>"), 500, "UNKNOWN"),
-        (Behaviour::Answer(204, ""), 500, "UNKNOWN"),
-        (Behaviour::Reset, 503, "UNAVAILABLE"),
-        (Behaviour::Stall, 500, "UNKNOWN"),
-    ]
-}
-
 #[tokio::test]
 async fn a_fault_at_any_storage_call_of_an_upload_is_an_error_in_the_apis_json() {
     let content = content(100_000);
     let digest = digest_of(&content);
-    for (behaviour, status, code) in &faults() {
+    let mut faults = faults();
+    // No write is answered so by a store that works.
+    let no_such_key = Behaviour::Answer(404, "<Error><Code>NoSuchKey</Code></Error>");
+    faults.push((no_such_key, 500, "UNKNOWN"));
+    for (behaviour, status, code) in &faults {
         // The content itself, and the repository's link to it.
         for key_part in ["v2/blobs/", "/_layers/"] {
-            let script = behaviour.clone();
-            let store =
-                StandIn::start(Tree::default(), move |key, _| match key.contains(key_part) {
-                    true => script.clone(),
-                    false => Behaviour::Serve,
-                });
-            let store = store.await;
-            let envoy = envoy(&store, behaviour).await;
+            let (_store, envoy) = faulty(Tree::default(), behaviour, key_part).await;
             let target = format!("/v2/a/blobs/uploads?digest={digest}");
             let response =
                 send_body(envoy.address, Method::POST, &target, &[], content.clone()).await;

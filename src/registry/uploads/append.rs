@@ -32,10 +32,7 @@ pub async fn append(
         let place = Place::at(progress.offset(), place.algorithm);
         return Ok(progress_reply(StatusCode::ACCEPTED, session, place));
     }
-    check_place(store, session, place, range).await?;
-    if let Some(length) = incoming.announced() {
-        check_length(range, length)?;
-    }
+    check_range(incoming, store, session, place, range).await?;
     let id = fresh_id(request, "chunk");
     let taken = take_chunk(incoming, store, session, place, &id).await?;
     check_length(range, taken.length)?;
@@ -66,19 +63,24 @@ impl TakenChunk {
     }
 }
 
-/// Refuses a range that does not begin where the client itself says that the session is.
-pub async fn check_place(
-    store: &(impl Store + Uploads),
+/// Refuses a range that does not begin where the client itself says that the session is, or is not as
+/// long as the client says that the body is.
+pub async fn check_range(
+    incoming: &impl Incoming,
+    store: &impl Uploads,
     session: &Session,
     place: Place,
     range: Option<(u64, u64)>,
 ) -> Result<(), Error> {
-    match (range, place.offset) {
-        (Some((first, _)), Some(offset)) if first != offset => {
-            let state = session_state(store, session).await?;
-            Err(elsewhere(session, place, state.offset))
-        }
-        _ => Ok(()),
+    if let (Some((first, _)), Some(offset)) = (range, place.offset)
+        && first != offset
+    {
+        let state = session_state(store, session).await?;
+        return Err(elsewhere(session, place, state.offset));
+    }
+    match incoming.announced() {
+        Some(length) => check_length(range, length),
+        None => Ok(()),
     }
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::future::{join, try_join, try_join3};
 use http::Response;
 
-use super::append::{check_place, take_chunk};
+use super::append::{check_range, take_chunk};
 use super::{
     Place, check_length, complete_content, content_range, created, digest, digest_invalid,
     elsewhere, end, forward_content, fresh_id, learn_about_checksums, progress_at, session_state,
@@ -29,10 +29,7 @@ pub async fn finish(
         let progress = progress_at(store, session, claim.place).await?;
         return close(store, session, progress, &claim.digest).await;
     }
-    check_place(store, session, claim.place, claim.range).await?;
-    if let Some(length) = incoming.announced() {
-        check_length(claim.range, length)?;
-    }
+    check_range(incoming, store, session, claim.place, claim.range).await?;
     if claim.place.offset == Some(0) {
         whole(incoming, store, session, &claim).await
     } else {

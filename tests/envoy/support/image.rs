@@ -153,14 +153,7 @@ impl Layout {
 
     /// Every manifest and blob, by the name of its file: the digest's hex digits.
     pub fn blobs(&self) -> BTreeMap<String, Vec<u8>> {
-        let entries = fs::read_dir(self.path().join("blobs/sha256")).expect("a layout has blobs");
-        entries
-            .map(|entry| {
-                let path = entry.expect("an entry").path();
-                let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-                (name, fs::read(path).expect("a file"))
-            })
-            .collect()
+        files(&self.path().join("blobs/sha256"))
     }
 
     fn empty() -> Self {
@@ -208,6 +201,17 @@ impl Layout {
         let index = json!({ "schemaVersion": 2, "manifests": [descriptor] });
         fs::write(self.folder.path().join("index.json"), index.to_string()).expect("a file");
     }
+}
+
+/// The files in a folder, by their names.
+pub fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(folder).expect("the folder is there");
+    let file = |entry: std::io::Result<fs::DirEntry>| {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        (name, fs::read(path).expect("a file"))
+    };
+    entries.map(file).collect()
 }
 
 /// A tar archive of one file.

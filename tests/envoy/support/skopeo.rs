@@ -1,7 +1,6 @@
 //! `skopeo`, the client.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -9,10 +8,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::image::Layout;
+use super::image::{Layout, files};
 use super::process::run;
 
-/// Options of [`push`]: all platforms, and not a byte changed.
+/// Options of a copy: all platforms, and not a byte changed.
 pub const AS_IT_IS: &[&str] = &["--all", "--preserve-digests"];
 
 /// Pushes an image from an OCI layout. The registry gets the very bytes, unless `options` has it
@@ -31,38 +30,25 @@ pub async fn push(layout: &Path, options: &[&str], registry: SocketAddr, referen
 /// Pulls an image with all its platforms, and gives every file of it: manifests and blobs.
 pub async fn pull(registry: SocketAddr, reference: &str) -> BTreeMap<String, Vec<u8>> {
     let folder = TempDir::new().expect("a temporary folder");
-    let source = format!("docker://{registry}/{reference}");
-    let destination = format!("dir:{}", folder.path().display());
-    let mut command = Command::new("skopeo");
-    command.args(["--insecure-policy", "copy", "--quiet", "--all", "--preserve-digests"]).args([
-        "--src-tls-verify=false",
-        &source,
-        &destination,
-    ]);
-    run(&mut command).await;
-    let entries = fs::read_dir(folder.path()).expect("the folder is there");
-    entries
-        .map(|entry| {
-            let path = entry.expect("an entry").path();
-            let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-            (name, fs::read(path).expect("a file"))
-        })
-        .collect()
+    pull_to(registry, reference, &format!("dir:{}", folder.path().display())).await;
+    files(folder.path())
 }
 
 /// Pulls an OCI image with all its platforms into a layout.
 pub async fn pull_layout(registry: SocketAddr, reference: &str) -> Layout {
     let layout = Layout::to_be_pulled();
-    let source = format!("docker://{registry}/{reference}");
-    let destination = format!("oci:{}:image", layout.path().display());
-    let mut command = Command::new("skopeo");
-    command.args(["--insecure-policy", "copy", "--quiet", "--all", "--preserve-digests"]).args([
-        "--src-tls-verify=false",
-        &source,
-        &destination,
-    ]);
-    run(&mut command).await;
+    pull_to(registry, reference, &format!("oci:{}:image", layout.path().display())).await;
     layout
+}
+
+async fn pull_to(registry: SocketAddr, reference: &str, destination: &str) {
+    let source = format!("docker://{registry}/{reference}");
+    let mut command = Command::new("skopeo");
+    command
+        .args(["--insecure-policy", "copy", "--quiet", "--src-tls-verify=false"])
+        .args(AS_IT_IS)
+        .args([&source, destination]);
+    run(&mut command).await;
 }
 
 /// A manifest as `skopeo` gets it.
