@@ -11,15 +11,15 @@ use std::task::{Context, Poll, Waker};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 use moorage::config::Config;
 use moorage::registry::hasher::Hasher;
 use moorage::registry::media_type::{Accept, MediaType};
 use moorage::registry::reference::{Digest, Name, Reference, Tag, UploadId};
 use moorage::registry::route::Endpoint;
 use moorage::registry::{
-    Answer, Body, ByteRange, Hashing, Incoming, Request, Settings, Stamp, StreamedWrite,
-    WriteAnswer, WriteTarget, conditional, handle, handle_streamed, media_type_of,
+    Answer, Body, ByteRange, Hashing, HeaderFields, Incoming, Request, Settings, Stamp,
+    StreamedWrite, WriteAnswer, WriteTarget, conditional, handle, handle_streamed, media_type_of,
 };
 use moorage::store::{Bucket, Http, HttpError, HttpRequest, HttpResponse};
 use proptest::prelude::*;
@@ -107,25 +107,25 @@ fn bucket() -> (Bucket<Recorder>, Settings) {
     (bucket, config.settings())
 }
 
-fn request(method: Method, target: String, headers: HeaderMap) -> Request {
+fn request(method: Method, target: String, headers: HeaderFields) -> Request {
     let (body, resources, stamp) = (Body::None, Vec::new(), Stamp::default());
     Request { method, target, headers, body, resources, stamp }
 }
 
 /// Sends a body and gives the paths that anything was asked of or written to.
-fn paths_written_to(method: Method, target: String, headers: HeaderMap) -> Vec<String> {
+fn paths_written_to(method: Method, target: String, headers: HeaderFields) -> Vec<String> {
     let (bucket, settings) = bucket();
     let body = RecordedBody::default();
-    run(handle_streamed(request(method, target, headers), &body, &bucket, &settings));
+    run(handle_streamed(&request(method, target, headers), &body, &bucket, &settings));
     let mut paths = bucket.http().paths.take();
     paths.extend(body.writes.take().iter().map(|write| bucket.write_request(write).path));
     paths
 }
 
 /// Answers a request and gives the paths that the store was asked for.
-fn paths_asked_for(target: String, headers: HeaderMap) -> (Answer, Vec<String>) {
+fn paths_asked_for(target: String, headers: HeaderFields) -> (Answer, Vec<String>) {
     let (bucket, settings) = bucket();
-    let answer = run(handle(request(Method::GET, target, headers), &bucket, &settings));
+    let answer = run(handle(&request(Method::GET, target, headers), &bucket, &settings));
     let mut paths = bucket.http().paths.take();
     if let Answer::Stream(stream) = &answer {
         paths.push(bucket.stream_request(stream).path);
@@ -347,8 +347,7 @@ proptest! {
         method in prop_oneof![Just("POST"), Just("PATCH"), Just("PUT"), Just("DELETE"), Just("GET")],
         range in "[0-9]{0,25}-[0-9]{0,25}|[ -~]{0,20}",
     ) {
-        let mut headers = HeaderMap::new();
-        headers.insert("content-range", HeaderValue::try_from(range).expect("visible ASCII"));
+        let headers = HeaderFields::from(&[("content-range", range)][..]);
         let method = method.parse().expect("a method");
         for written in paths_written_to(method, path.clone(), headers) {
             prop_assert!(is_in_layout(&written), "{path:?} led to {written:?}");
@@ -359,7 +358,7 @@ proptest! {
     fn no_path_reaches_a_key_outside_the_layout(
         path in prop_oneof![hostile_path(), plausible_path(), any::<String>()],
     ) {
-        let (_, paths) = paths_asked_for(path, HeaderMap::new());
+        let (_, paths) = paths_asked_for(path, HeaderFields::default());
         for path in paths {
             prop_assert!(is_in_layout(&path), "{path}");
         }
@@ -367,7 +366,7 @@ proptest! {
 
     #[test]
     fn what_is_asked_of_the_store_names_the_repository_asked_for(path in plausible_path()) {
-        let (_, paths) = paths_asked_for(path.clone(), HeaderMap::new());
+        let (_, paths) = paths_asked_for(path.clone(), HeaderFields::default());
         if let Ok(
             Endpoint::Manifest { name, .. }
             | Endpoint::Blob { name, .. }
@@ -390,14 +389,9 @@ proptest! {
     fn any_headers_are_survived(
         values in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 0..4),
     ) {
-        let mut headers = HeaderMap::new();
-        for value in values {
-            if let Ok(value) = HeaderValue::from_bytes(&value) {
-                for name in ["accept", "if-none-match", "range", "if-range"] {
-                    headers.append(name, value.clone());
-                }
-            }
-        }
+        let names = ["accept", "if-none-match", "range", "if-range"];
+        let fields = values.iter().flat_map(|value| names.map(|name| (name, value)));
+        let headers = HeaderFields::from(&fields.collect::<Vec<_>>()[..]);
         for path in ["/v2/a/manifests/t".to_owned(), format!("/v2/a/blobs/{DIGEST}")] {
             paths_asked_for(path, headers.clone());
         }
@@ -407,9 +401,9 @@ proptest! {
     fn no_forged_signature_is_taken(manifest in forged_manifest()) {
         let (bucket, mut settings) = bucket();
         settings.legacy.accept_schema1 = true;
-        let mut put = request(Method::PUT, "/v2/a/manifests/t".to_owned(), HeaderMap::new());
+        let mut put = request(Method::PUT, "/v2/a/manifests/t".to_owned(), HeaderFields::default());
         put.body = Body::Whole(manifest.into());
-        let Answer::Reply(response) = run(handle(put, &bucket, &settings)) else {
+        let Answer::Reply(response) = run(handle(&put, &bucket, &settings)) else {
             panic!("manifests are not streamed");
         };
         prop_assert_eq!(response.status(), 400);

@@ -122,7 +122,7 @@ impl Exchange {
             request.stamp = stamp(&request);
         }
         let answer =
-            async move { registry::handle(request, &registry.bucket, &registry.settings).await };
+            async move { registry::handle(&request, &registry.bucket, &registry.settings).await };
         self.state = State::Handling(Task::new(self.context_id, self.registry.queue, answer));
         self.advance()
     }
@@ -291,6 +291,10 @@ impl Exchange {
             let (status, _) = headers::read_response();
             let step = upload.begin_answer(status, end_of_stream);
             return self.follow(step);
+        }
+        // What was answered from memory passes here as well.
+        if let State::Done = self.state {
+            return Action::Continue;
         }
         match std::mem::replace(&mut self.state, State::Done) {
             State::Streaming(stream) => self.begin_stream(stream, end_of_stream),

@@ -2,44 +2,39 @@
 //!
 //! Each map crosses in one host call, and always as bytes: a header's value may be anything.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MapType;
 
-use crate::registry::{Body, Request, Stamp, reads_header};
+use crate::registry::{Body, HeaderFields, Request, Stamp};
 use crate::store::HttpRequest;
 
 /// Envoy's headers for the request to the store that remain when it is rewritten: what the client
 /// sent is not for the store, least of all its credentials. Without `x-forwarded-proto` Envoy finds no
 /// route.
-const KEPT: [&str; 3] = [":scheme", "x-forwarded-proto", REQUEST_ID];
+const KEPT: [&str; 3] = [":scheme", "x-forwarded-proto", "x-request-id"];
 
-/// Envoy's id of a request.
-pub const REQUEST_ID: &str = "x-request-id";
+/// What stands for a header's value that is no text, which no answer of the API has.
+const NO_TEXT: &str = "\u{fffd}";
 
 /// Reads the client's request, without its body. `None` if its method or path is not even text.
 pub fn read_request() -> Option<Request> {
     let mut method = None;
     let mut target = None;
-    let pairs = pairs(MapType::HttpRequestHeaders);
-    let mut headers = HeaderMap::with_capacity(pairs.len());
-    for (name, value) in pairs {
+    let mut fields = pairs(MapType::HttpRequestHeaders);
+    for (name, value) in &mut fields {
         match name.as_str() {
-            ":method" => method = Method::from_bytes(&value).ok(),
-            ":path" => target = String::from_utf8(value).ok(),
-            // To take over the rest would cost as much as all else of an answer from memory.
-            name if name == REQUEST_ID || reads_header(name) => append(&mut headers, name, value),
+            ":method" => method = Method::from_bytes(value).ok(),
+            ":path" => target = String::from_utf8(std::mem::take(value)).ok(),
             _ => {}
         }
     }
     Some(Request {
         method: method?,
         target: target?,
-        headers,
+        headers: HeaderFields::new(fields),
         body: Body::None,
         resources: Vec::new(),
         stamp: Stamp::default(),
@@ -48,7 +43,7 @@ pub fn read_request() -> Option<Request> {
 
 /// The length of the body that `Content-Length` announces, in bytes.
 pub fn announced_length(request: &Request) -> Option<u64> {
-    request.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    request.headers.texts(CONTENT_LENGTH).next()?.parse().ok()
 }
 
 /// Turns the client's request into one to the store, for Envoy's router to send.
@@ -87,10 +82,9 @@ pub fn rewrite_response(status: StatusCode, headers: &HeaderMap) {
 
 /// Sends a response in place of whatever Envoy would have done.
 pub fn send_response(response: &Response<Bytes>) {
-    let text = |value| String::from_utf8_lossy(HeaderValue::as_bytes(value));
-    let headers: Vec<(&str, Cow<str>)> =
-        response.headers().iter().map(|(name, value)| (name.as_str(), text(value))).collect();
-    let headers = headers.iter().map(|(name, value)| (*name, value.as_ref())).collect();
+    let text = |value| std::str::from_utf8(HeaderValue::as_bytes(value)).unwrap_or(NO_TEXT);
+    let headers = response.headers().iter().map(|(name, value)| (name.as_str(), text(value)));
+    let headers = headers.collect();
     let body = Some(&response.body()[..]).filter(|body| !body.is_empty());
     let status = u32::from(response.status().as_u16());
     if let Err(error) = hostcalls::send_http_response(status, headers, body) {

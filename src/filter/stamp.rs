@@ -6,11 +6,14 @@
 use std::cell::Cell;
 use std::time::SystemTime;
 
+use http::HeaderName;
 use proxy_wasm::hostcalls;
 use sha2::{Digest as _, Sha256};
 
-use super::headers::REQUEST_ID;
 use crate::registry::{Request, Stamp};
+
+/// Envoy's id of a request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 thread_local! {
     /// How many stamps this worker has given.
@@ -24,7 +27,7 @@ pub fn stamp(request: &Request) -> Stamp {
     let number = GIVEN.replace(GIVEN.get().wrapping_add(1));
     let mut hasher = Sha256::new();
     for value in request.headers.get_all(REQUEST_ID) {
-        hasher.update(value.as_bytes());
+        hasher.update(value);
     }
     hasher.update(since.as_nanos().to_be_bytes());
     hasher.update(number.to_be_bytes());

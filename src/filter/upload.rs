@@ -29,7 +29,7 @@ pub enum Step {
     /// Envoy sends on what it has.
     GoOn,
     /// The client gets this.
-    Reply(Response<Bytes>),
+    Reply(Rc<Response<Bytes>>),
 }
 
 /// A streamed upload.
@@ -38,7 +38,7 @@ pub struct Upload {
     inbox: Rc<Inbox>,
     task: Task<Answer>,
     /// The handler's answer, while it can't be given yet.
-    reply: Option<Response<Bytes>>,
+    reply: Option<Rc<Response<Bytes>>>,
     /// Whether the body goes to the store, until there is an answer that does not wait for its end.
     /// What comes then, or otherwise, is thrown away.
     is_routed: bool,
@@ -56,7 +56,7 @@ impl Upload {
         let inbox = Rc::new(Inbox::new(&request));
         let (shared, incoming) = (Rc::clone(registry), Rc::clone(&inbox));
         let answer = async move {
-            handle_streamed(request, &*incoming, &shared.bucket, &shared.settings).await
+            handle_streamed(&request, &*incoming, &shared.bucket, &shared.settings).await
         };
         Self {
             registry: Rc::clone(registry),
@@ -168,12 +168,12 @@ impl Upload {
     }
 }
 
-fn reply(answer: Answer) -> Response<Bytes> {
+fn reply(answer: Answer) -> Rc<Response<Bytes>> {
     match answer {
         Answer::Reply(response) => response,
         Answer::Stream(_) => {
             let message = "an upload can't be answered with a blob";
-            Error::new(ErrorCode::Unknown, message).into_response()
+            Rc::new(Error::new(ErrorCode::Unknown, message).into_response())
         }
     }
 }

@@ -130,13 +130,16 @@ impl Error {
         Self { code, message: message.into(), detail: None, headers: Vec::new(), more: Vec::new() }
     }
 
-    /// The method is none that the endpoint has; `allowed` is the value of the `Allow` header.
-    pub fn method_not_allowed(allowed: &'static str) -> Self {
+    /// The method is none of those that the endpoint has.
+    pub fn method_not_allowed(allowed: &[&str]) -> Self {
+        let allowed = allowed.join(", ");
+        // The names of methods are ASCII letters.
+        let value = HeaderValue::try_from(&allowed).unwrap_or(HeaderValue::from_static(""));
         Self::new(
             ErrorCode::Unsupported,
             format!("the operation is unsupported; this endpoint takes {allowed}"),
         )
-        .with_header(ALLOW, HeaderValue::from_static(allowed))
+        .with_header(ALLOW, value)
     }
 
     /// Adds what a program may want to read: the digest, the reference, the offending field.
@@ -259,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_wrong_method_is_answered_with_allow() {
-        let response = Error::method_not_allowed("GET, HEAD").into_response();
+        let response = Error::method_not_allowed(&["GET", "HEAD"]).into_response();
         assert_eq!(response.status(), 405);
         assert_eq!(response.headers()[ALLOW], "GET, HEAD");
     }

@@ -7,6 +7,7 @@ mod blobs;
 mod catalog;
 pub mod conditional;
 pub mod error;
+mod fields;
 pub mod hasher;
 pub mod incoming;
 mod legacy;
@@ -24,15 +25,17 @@ mod tags;
 mod uploads;
 
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName};
-use http::{HeaderMap, HeaderValue, Method, Response};
+use http::{HeaderValue, Method, Response};
 use serde::Deserialize;
 
 pub use blobs::{BlobStream, StreamAnswer};
 pub use error::proxy_error;
+pub use fields::HeaderFields;
 pub use incoming::{Hashing, Incoming, NoBody, StreamedWrite, WriteAnswer, WriteTarget};
 pub use legacy::{AbsentAccept, Legacy, Platform, PlatformError};
 pub use manifest::{ManifestError, media_type_of};
@@ -53,21 +56,6 @@ const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-conten
 /// specification wants registries to take this much.
 pub const DEFAULT_MANIFEST_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Whether a handler reads this header of a request, of lower-case name. Others need not be handed over.
-pub fn reads_header(name: &str) -> bool {
-    matches!(
-        name,
-        "accept"
-            | "content-length"
-            | "content-range"
-            | "content-type"
-            | "if-match"
-            | "if-none-match"
-            | "if-range"
-            | "range"
-    )
-}
-
 /// A client's request.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -75,8 +63,8 @@ pub struct Request {
     pub method: Method,
     /// The path and query, as sent.
     pub target: String,
-    /// The header fields, repeated ones included; at least those that [`reads_header`].
-    pub headers: HeaderMap,
+    /// The header fields.
+    pub headers: HeaderFields,
     /// The body.
     pub body: Body,
     /// What the caller's token authorises.
@@ -170,22 +158,32 @@ impl Request {
         pairs.filter_map(move |(key, value)| (key == name).then_some(value))
     }
 
-    /// The values of a header that may be repeated. One that is no visible ASCII reads as U+FFFD:
-    /// it is there, and means nothing.
+    /// The values of a header that may be repeated, as text.
     fn header_values(&self, name: HeaderName) -> impl Iterator<Item = &str> {
-        let values = self.headers.get_all(name).into_iter();
-        values.map(|value| value.to_str().unwrap_or("\u{fffd}"))
+        self.headers.texts(name)
+    }
+
+    /// The value of a header, the first if it is repeated.
+    fn header_value(&self, name: HeaderName) -> Option<&str> {
+        self.header_values(name).next()
     }
 }
 
 /// How a request is answered.
 #[derive(Debug)]
 pub enum Answer {
-    /// With this response. For `HEAD` it has the body that `GET` would have, so that its length is
-    /// known; whoever sends it leaves the body out.
-    Reply(Response<Bytes>),
+    /// With this response, which may be kept to be given again. For `HEAD` it has the body that `GET`
+    /// would have, so that its length is known; whoever sends it leaves the body out.
+    Reply(Rc<Response<Bytes>>),
     /// With an object of the store, which the proxy streams to the client.
     Stream(BlobStream),
+}
+
+impl Answer {
+    /// With a response that was made for this request.
+    fn reply(response: Response<Bytes>) -> Self {
+        Self::Reply(Rc::new(with_api_version(response)))
+    }
 }
 
 /// Whether the body of a request is to be streamed to the store, by [`handle_streamed`], not read.
@@ -200,26 +198,23 @@ pub fn is_streamed(request: &Request) -> bool {
 }
 
 /// Answers a request. Failures are answered too: in the API's JSON.
-pub async fn handle(
-    request: Request,
+pub fn handle(
+    request: &Request,
     store: &(impl Store + Uploads),
     settings: &Settings,
-) -> Answer {
-    handle_streamed(request, &NoBody, store, settings).await
+) -> impl Future<Output = Answer> {
+    handle_streamed(request, &NoBody, store, settings)
 }
 
 /// Answers a request whose body is still on its way.
 pub async fn handle_streamed(
-    request: Request,
+    request: &Request,
     incoming: &impl Incoming,
     store: &(impl Store + Uploads),
     settings: &Settings,
 ) -> Answer {
-    match dispatch(&request, incoming, store, settings).await {
-        Ok(Answer::Reply(response)) => Answer::Reply(with_api_version(response)),
-        Ok(stream @ Answer::Stream(_)) => stream,
-        Err(error) => Answer::Reply(error.into_response()),
-    }
+    let answer = dispatch(request, incoming, store, settings).await;
+    answer.unwrap_or_else(|error| Answer::reply(error.into_response()))
 }
 
 async fn dispatch(
@@ -230,23 +225,23 @@ async fn dispatch(
 ) -> Result<Answer, Error> {
     let endpoint = Endpoint::parse(&request.target)?;
     let allowed = allowed_methods(&endpoint, settings);
-    if !allowed.split(", ").any(|method| method == request.method.as_str()) {
+    if !allowed.contains(&request.method.as_str()) {
         return Err(Error::method_not_allowed(allowed));
     }
-    let answer = match (endpoint, &request.method) {
-        (Endpoint::Base, _) => Ok(base()),
+    match (endpoint, &request.method) {
+        (Endpoint::Base, _) => Ok(Answer::reply(base())),
         (Endpoint::Blob { name, digest }, &Method::GET | &Method::HEAD) => {
-            return blobs::get(request, store, &name, digest).await;
+            blobs::get(request, store, &name, digest).await
         }
         (Endpoint::Manifest { name, reference }, &Method::GET | &Method::HEAD) => {
             manifests::get(request, store, settings, &name, &reference).await
         }
         // On the heap: a pull, which is what most requests are, need not make room for all of this.
         (endpoint, _) => {
-            Box::pin(change_or_list(request, incoming, store, settings, endpoint)).await
+            let change_or_list = change_or_list(request, incoming, store, settings, endpoint);
+            Box::pin(change_or_list).await.map(Answer::reply)
         }
-    };
-    answer.map(Answer::Reply)
+    }
 }
 
 /// Answers what is no pull.
@@ -284,21 +279,21 @@ async fn change_or_list(
     }
 }
 
-/// The methods that an endpoint has, as the header `Allow` lists them.
-fn allowed_methods(endpoint: &Endpoint, settings: &Settings) -> &'static str {
+/// The methods that an endpoint has.
+fn allowed_methods(endpoint: &Endpoint, settings: &Settings) -> &'static [&'static str] {
     match endpoint {
-        Endpoint::Manifest { .. } if settings.read_only => "GET, HEAD",
-        Endpoint::Manifest { .. } if settings.delete_enabled => "GET, HEAD, PUT, DELETE",
-        Endpoint::Manifest { .. } => "GET, HEAD, PUT",
+        Endpoint::Manifest { .. } if settings.read_only => &["GET", "HEAD"],
+        Endpoint::Manifest { .. } if settings.delete_enabled => &["GET", "HEAD", "PUT", "DELETE"],
+        Endpoint::Manifest { .. } => &["GET", "HEAD", "PUT"],
         Endpoint::Blob { .. } if settings.delete_enabled && !settings.read_only => {
-            "GET, HEAD, DELETE"
+            &["GET", "HEAD", "DELETE"]
         }
-        Endpoint::Base | Endpoint::Blob { .. } => "GET, HEAD",
-        Endpoint::Uploads { .. } if settings.read_only => "",
-        Endpoint::Uploads { .. } => "POST",
-        Endpoint::Upload { .. } if settings.read_only => "GET, HEAD",
-        Endpoint::Upload { .. } => "GET, HEAD, PATCH, PUT, DELETE",
-        Endpoint::Tags { .. } | Endpoint::Catalog | Endpoint::Referrers { .. } => "GET, HEAD",
+        Endpoint::Base | Endpoint::Blob { .. } => &["GET", "HEAD"],
+        Endpoint::Uploads { .. } if settings.read_only => &[],
+        Endpoint::Uploads { .. } => &["POST"],
+        Endpoint::Upload { .. } if settings.read_only => &["GET", "HEAD"],
+        Endpoint::Upload { .. } => &["GET", "HEAD", "PATCH", "PUT", "DELETE"],
+        Endpoint::Tags { .. } | Endpoint::Catalog | Endpoint::Referrers { .. } => &["GET", "HEAD"],
     }
 }
 

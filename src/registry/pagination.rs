@@ -70,18 +70,18 @@ pub fn link(path: &str, parameters: &[(&str, &str)]) -> Option<(HeaderName, Head
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, Method};
+    use http::Method;
     #[cfg(target_family = "wasm")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::registry::{Body, Stamp};
+    use crate::registry::{Body, HeaderFields, Stamp};
 
     fn request(query: &str) -> Request {
         Request {
             method: Method::GET,
             target: format!("/v2/_catalog{query}"),
-            headers: HeaderMap::new(),
+            headers: HeaderFields::default(),
             body: Body::None,
             resources: Vec::new(),
             stamp: Stamp::default(),

@@ -4,13 +4,14 @@
 //! a segment and never a separator. Nothing is normalised. `..`, an empty segment or a NUL is simply
 //! no part of any valid name.
 
-use std::borrow::Cow;
 use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
 
 use super::error::{Error, ErrorCode};
-use super::reference::{Digest, Name, Reference, ReferenceError, UploadId};
+use super::reference::{
+    Digest, DigestError, Name, NameError, Reference, ReferenceError, UploadId, UploadIdError,
+};
 
 /// What a request is addressed to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,22 +113,20 @@ fn no_such_endpoint() -> Error {
 }
 
 fn parse_name(text: &str) -> Result<Name, Error> {
-    let components: Vec<_> = text.split('/').map(decode).collect();
-    let name = Name::from_str(&components.join("/"));
-    let hides_a_slash = components.iter().any(|component| component.contains('/'));
-    match name {
-        Ok(name) if !hides_a_slash => Ok(name),
-        Ok(_) => Err(Error::new(
-            ErrorCode::NameInvalid,
-            "the slashes of a repository name may not be encoded",
-        )),
-        Err(error) => Err(Error::new(ErrorCode::NameInvalid, error.to_string())),
+    let name: Name = parse(text).map_err(|error: NameError| {
+        Error::new(ErrorCode::NameInvalid, error.to_string()).with_detail(text)
+    })?;
+    let slashes = |text: &str| text.matches('/').count();
+    // Decoded, a separator that was encoded looks like any other.
+    if name.as_str() != text && slashes(name.as_str()) > slashes(text) {
+        let message = "the slashes of a repository name may not be encoded";
+        return Err(Error::new(ErrorCode::NameInvalid, message).with_detail(text));
     }
-    .map_err(|error| error.with_detail(text))
+    Ok(name)
 }
 
 fn parse_reference(text: &str) -> Result<Reference, Error> {
-    Reference::from_str(&decode(text)).map_err(|error| {
+    parse(text).map_err(|error| {
         let code = match error {
             ReferenceError::Digest(_) => ErrorCode::DigestInvalid,
             ReferenceError::Tag(_) => ErrorCode::TagInvalid,
@@ -137,21 +136,25 @@ fn parse_reference(text: &str) -> Result<Reference, Error> {
 }
 
 fn parse_digest(text: &str) -> Result<Digest, Error> {
-    Digest::from_str(&decode(text))
-        .map_err(|error| Error::new(ErrorCode::DigestInvalid, error.to_string()).with_detail(text))
+    parse(text).map_err(|error: DigestError| {
+        Error::new(ErrorCode::DigestInvalid, error.to_string()).with_detail(text)
+    })
 }
 
 fn parse_upload_id(text: &str) -> Result<UploadId, Error> {
     // What is no id was never given to a client, so it is as unknown as one that has been forgotten.
-    UploadId::from_str(&decode(text)).map_err(|error| {
+    parse(text).map_err(|error: UploadIdError| {
         Error::new(ErrorCode::BlobUploadUnknown, error.to_string()).with_detail(text)
     })
 }
 
-/// Percent-decodes one segment. Bytes that are no UTF-8 become U+FFFD, which no name, tag or digest
-/// may contain.
-fn decode(segment: &str) -> Cow<'_, str> {
-    percent_decode_str(segment).decode_utf8_lossy()
+/// Parses a part of the path, percent-decoded if it is not valid as it stands: no name, tag, digest or
+/// id has a percent sign. Bytes that are no UTF-8 become U+FFFD, which none of them has either.
+fn parse<T: FromStr>(text: &str) -> Result<T, T::Err> {
+    text.parse().or_else(|error| match text.contains('%') {
+        true => percent_decode_str(text).decode_utf8_lossy().parse(),
+        false => Err(error),
+    })
 }
 
 #[cfg(test)]

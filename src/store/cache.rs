@@ -6,11 +6,15 @@
 //! another number counts no more. A write through another proxy takes effect when the time is over.
 //!
 //! Everything else goes to the bucket, writes and listings always.
+//!
+//! What a read does when it misses is on the heap: the future of a hit, which is what most reads are, is
+//! small, and so are those of all that contain it.
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::fast::FixedState;
 use lru::LruCache;
 
 use super::compose::{HasParts, Parts};
@@ -42,7 +46,8 @@ pub trait Surroundings {
     /// The time since some moment in the past that stays the same.
     fn now(&self) -> Duration;
 
-    /// How often repositories of this shard have been written to, through any worker of this proxy.
+    /// A number that is another one after each write to a repository of this shard, through any worker of
+    /// this proxy.
     fn writes(&self, shard: u8) -> u64;
 
     /// A repository of this shard has been written to.
@@ -96,7 +101,7 @@ impl<O: Objects, S: Surroundings> Cached<O, S> {
         ttl: Duration,
     ) -> Result<Option<Bytes>, StoreError> {
         if self.settings.max_bytes == 0 || ttl.is_zero() {
-            return self.bucket.read(key).await;
+            return Box::pin(self.bucket.read(key)).await;
         }
         // Before the read: what a write makes of it meanwhile must not be taken for newer.
         let writes = self.surroundings.writes(shard);
@@ -111,7 +116,8 @@ impl<O: Objects, S: Surroundings> Cached<O, S> {
             return Ok(value.clone());
         }
         let flight = (key.clone(), writes);
-        let value = self.links.share(&flight, async || self.bucket.read(key).await).await?;
+        let value =
+            Box::pin(self.links.share(&flight, async || self.bucket.read(key).await)).await?;
         let ttl = if value.is_some() { ttl } else { self.settings.negative_ttl.min(ttl) };
         if !ttl.is_zero() {
             let entry =
@@ -123,31 +129,32 @@ impl<O: Objects, S: Surroundings> Cached<O, S> {
 
     async fn read_verified(&self, key: &Key) -> Result<Content, StoreError> {
         if self.settings.max_bytes == 0 {
-            return self.bucket.read_content(key).await;
+            return Box::pin(self.bucket.read_content(key)).await;
         }
         if let Some(Entry::Content(verified)) = self.entries.borrow_mut().get(key) {
             return Ok(Content::Verified(verified.clone()));
         }
-        self.contents
-            .share(key, async || {
-                let matches = |bytes: &Bytes| {
-                    layout::digest_of_content(key).is_some_and(|digest| digest.matches(bytes))
-                };
-                let content = match self.bucket.read_content(key).await? {
-                    Content::Whole(bytes) if matches(&bytes) => bytes,
-                    other => return Ok(other),
-                };
-                let verified = Verified::new(content);
-                self.entries.borrow_mut().put(key, Entry::Content(verified.clone()));
-                Ok(Content::Verified(verified))
-            })
-            .await
+        Box::pin(self.contents.share(key, async || self.verify(key).await)).await
+    }
+
+    /// Reads content and keeps it if it is what its digest says.
+    async fn verify(&self, key: &Key) -> Result<Content, StoreError> {
+        let matches = |bytes: &Bytes| {
+            layout::digest_of_content(key).is_some_and(|digest| digest.matches(bytes))
+        };
+        let content = match self.bucket.read_content(key).await? {
+            Content::Whole(bytes) if matches(&bytes) => bytes,
+            other => return Ok(other),
+        };
+        let verified = Verified::new(content);
+        self.entries.borrow_mut().put(key, Entry::Content(verified.clone()));
+        Ok(Content::Verified(verified))
     }
 
     /// Counts a write to where `key` is once the result is dropped: when it is over, or given up and
     /// done all the same.
     fn writing(&self, key: &Key) -> Writing<'_, S> {
-        Writing { surroundings: &self.surroundings, shard: layout::kind(key).shard() }
+        Writing { surroundings: &self.surroundings, shard: key.kind().shard() }
     }
 }
 
@@ -175,10 +182,10 @@ impl<O: Objects, S: Surroundings> Objects for Cached<O, S> {
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
-        match layout::kind(key) {
+        match key.kind() {
             Kind::Link(shard) => self.read_link(key, shard, self.settings.link_ttl).await,
             Kind::Tag(shard) => self.read_link(key, shard, self.settings.tag_ttl).await,
-            Kind::Content | Kind::Other => self.bucket.read(key).await,
+            Kind::Content | Kind::Other => Box::pin(self.bucket.read(key)).await,
         }
     }
 
@@ -187,9 +194,9 @@ impl<O: Objects, S: Surroundings> Objects for Cached<O, S> {
     }
 
     async fn read_content(&self, key: &Key) -> Result<Content, StoreError> {
-        match layout::kind(key) {
+        match key.kind() {
             Kind::Content => self.read_verified(key).await,
-            _ => self.bucket.read_content(key).await,
+            _ => Box::pin(self.bucket.read_content(key)).await,
         }
     }
 
@@ -233,14 +240,20 @@ impl<O: Parts, S> HasParts for Cached<O, S> {
 /// What is kept: as much as there is room for, the least recently used out first.
 #[derive(Debug)]
 struct Entries {
-    entries: LruCache<Key, Entry>,
+    /// Hashed fast: against keys that are made to collide nothing would help where, as in a wasm module,
+    /// nothing is random.
+    entries: LruCache<Key, Entry, FixedState>,
     bytes: usize,
     max_bytes: usize,
 }
 
 impl Entries {
     fn new(max_bytes: usize) -> Self {
-        Self { entries: LruCache::unbounded(), bytes: 0, max_bytes }
+        Self {
+            entries: LruCache::unbounded_with_hasher(FixedState::default()),
+            bytes: 0,
+            max_bytes,
+        }
     }
 
     fn get(&mut self, key: &Key) -> Option<&Entry> {

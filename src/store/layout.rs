@@ -22,12 +22,24 @@
 //! A link may hold another digest than the one in its key: content that was pushed under a second
 //! algorithm is stored once, under the first.
 
+use std::hash::{Hash, Hasher};
+
 use super::names::FolderName;
 use crate::registry::reference::{Digest, Name, Tag, UploadId};
 
 /// An object's key, relative to the configured prefix.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(String);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    text: String,
+    /// What the text tells, noted where it is known anyway.
+    kind: Kind,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
+    }
+}
 
 impl Key {
     /// The key that a listing named; `None` for one that no registry wrote. An empty segment stands only
@@ -38,24 +50,34 @@ impl Key {
         let mut segments = folder.split('/');
         let is_key =
             segments.all(|s| !matches!(s, "" | "." | "..") && s.bytes().all(is_unreserved));
-        is_key.then(|| Self(text.to_owned()))
+        is_key.then(|| Self { text: text.to_owned(), kind: kind_of(text) })
     }
 
     /// A key as it is given.
     #[cfg(test)]
     pub(super) fn of(text: &str) -> Self {
-        Self(text.to_owned())
+        Self { text: text.to_owned(), kind: kind_of(text) }
+    }
+
+    /// A key of which no copy is ever kept.
+    fn other(text: String) -> Self {
+        Self { text, kind: Kind::Other }
     }
 
     /// The key of a folder in this one.
     pub(super) fn folder(&self, name: &impl FolderName) -> Self {
-        Self(format!("{}{}/", self.0, name.as_str()))
+        Self::other(format!("{}{}/", self.text, name.as_str()))
+    }
+
+    /// What the object of this key is.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The key as text. It consists of unreserved characters (RFC 3986, section 2.3) and slashes, so
     /// it needs no encoding in a URL.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
@@ -63,24 +85,28 @@ impl Key {
 pub fn content(digest: &Digest) -> Key {
     let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
     let shard = &hex[..2];
-    Key(["docker/registry/v2/blobs/", algorithm, "/", shard, "/", hex, "/data"].concat())
+    let text = ["docker/registry/v2/blobs/", algorithm, "/", shard, "/", hex, "/data"].concat();
+    Key { text, kind: Kind::Content }
 }
 
 /// `docker/registry/v2/repositories/<name>/_layers/<algorithm>/<hex>/link`
 pub fn blob_link(name: &Name, digest: &Digest) -> Key {
     let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
-    in_repository(name, &["_layers/", algorithm, "/", hex, "/link"])
+    let text = text_in_repository(name, &["_layers/", algorithm, "/", hex, "/link"]);
+    Key { text, kind: Kind::Link(shard(name.as_str())) }
 }
 
 /// `docker/registry/v2/repositories/<name>/_manifests/revisions/<algorithm>/<hex>/link`
 pub fn manifest_link(name: &Name, digest: &Digest) -> Key {
     let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
-    in_repository(name, &["_manifests/revisions/", algorithm, "/", hex, "/link"])
+    let text = text_in_repository(name, &["_manifests/revisions/", algorithm, "/", hex, "/link"]);
+    Key { text, kind: Kind::Link(shard(name.as_str())) }
 }
 
 /// `docker/registry/v2/repositories/<name>/_manifests/tags/<tag>/current/link`
 pub fn tag_link(name: &Name, tag: &Tag) -> Key {
-    in_repository(name, &["_manifests/tags/", tag.as_str(), "/current/link"])
+    let text = text_in_repository(name, &["_manifests/tags/", tag.as_str(), "/current/link"]);
+    Key { text, kind: Kind::Tag(shard(name.as_str())) }
 }
 
 /// `docker/registry/v2/repositories/<name>/_manifests/tags/<tag>/index/<algorithm>/<hex>/link`
@@ -95,7 +121,7 @@ pub fn tag_history(name: &Name, tag: &Tag, digest: &Digest) -> Key {
 /// `docker/registry/v2/repositories/<name>/_manifests/referrers/<algorithm>/<subject's
 /// hex>/<algorithm>/<hex>/link`
 pub fn referrer(name: &Name, subject: &Digest, digest: &Digest) -> Key {
-    Key(format!("{}{}", referrers(name, subject).0, within_referrers(digest)))
+    Key::other(format!("{}{}", referrers(name, subject).text, within_referrers(digest)))
 }
 
 /// What the keys of all tags of a repository begin with; the tag and a slash come next.
@@ -105,7 +131,7 @@ pub fn tags(name: &Name) -> Key {
 
 /// The folder of all repositories; a name's first component and a slash come next.
 pub fn all_repositories() -> Key {
-    Key("docker/registry/v2/repositories/".to_owned())
+    Key::other("docker/registry/v2/repositories/".to_owned())
 }
 
 /// The folder of a repository, with what is nested in it: the next component of a longer name and a
@@ -182,7 +208,7 @@ pub fn offset_of_progress(name: &Name, id: &UploadId, key: &Key) -> Option<u64> 
 pub const SHARDS: u8 = 64;
 
 /// What an object is, as far as that matters to whoever keeps a copy.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// Content under its digest, which never changes.
     Content,
@@ -196,33 +222,33 @@ pub enum Kind {
 
 impl Kind {
     /// The shard of the repository. Repositories are spread evenly over [`SHARDS`] of them.
-    pub fn shard(&self) -> Option<u8> {
+    pub fn shard(self) -> Option<u8> {
         match self {
-            Self::Link(shard) | Self::Tag(shard) => Some(*shard),
+            Self::Link(shard) | Self::Tag(shard) => Some(shard),
             Self::Content | Self::Other => None,
         }
     }
 }
 
-/// What the object of this key is.
-pub fn kind(key: &Key) -> Kind {
-    let Some(rest) = key.as_str().strip_prefix("docker/registry/v2/") else {
+/// What a key's text tells of its object.
+fn kind_of(key: &str) -> Kind {
+    let Some(rest) = key.strip_prefix("docker/registry/v2/") else {
         return Kind::Other;
     };
-    if rest.starts_with("blobs/") {
+    if rest.starts_with("blobs/") && rest.ends_with("/data") {
         return Kind::Content;
     }
     // No part of a repository's name begins with an underscore.
     let repository = rest.strip_prefix("repositories/").and_then(|rest| rest.split_once("/_"));
-    match repository {
-        Some((name, rest)) if rest.starts_with("layers/") => Kind::Link(shard(name)),
-        Some((name, rest)) if rest.starts_with("manifests/revisions/") => Kind::Link(shard(name)),
-        Some((name, rest))
-            if rest.starts_with("manifests/tags/") && rest.ends_with("/current/link") =>
-        {
-            Kind::Tag(shard(name))
-        }
-        _ => Kind::Other,
+    let Some((name, rest)) = repository.filter(|(_, rest)| rest.ends_with("/link")) else {
+        return Kind::Other;
+    };
+    if rest.starts_with("layers/") || rest.starts_with("manifests/revisions/") {
+        Kind::Link(shard(name))
+    } else if rest.starts_with("manifests/tags/") && rest.ends_with("/current/link") {
+        Kind::Tag(shard(name))
+    } else {
+        Kind::Other
     }
 }
 
@@ -242,18 +268,25 @@ fn shard(name: &str) -> u8 {
 
 /// The object on which it is tried whether the store verifies checksums.
 pub fn checksum_probe() -> Key {
-    Key("moorage/probes/checksums".to_owned())
+    Key::other("moorage/probes/checksums".to_owned())
 }
 
 /// The object on which it is tried whether the store heeds conditions.
 pub fn condition_probe() -> Key {
-    Key("moorage/probes/conditions".to_owned())
+    Key::other("moorage/probes/conditions".to_owned())
 }
 
 fn in_repository(name: &Name, rest: &[&str]) -> Key {
-    let mut key = ["docker/registry/v2/repositories/", name.as_str(), "/"].concat();
+    Key::other(text_in_repository(name, rest))
+}
+
+fn text_in_repository(name: &Name, rest: &[&str]) -> String {
+    const ROOT: &str = "docker/registry/v2/repositories/";
+    let rest_length: usize = rest.iter().map(|part| part.len()).sum();
+    let mut key = String::with_capacity(ROOT.len() + name.as_str().len() + 1 + rest_length);
+    key.extend([ROOT, name.as_str(), "/"]);
     key.extend(rest.iter().copied());
-    Key(key)
+    key
 }
 
 #[cfg(test)]
@@ -271,9 +304,9 @@ mod tests {
         let tag: Tag = "1.0".parse().expect("a valid tag");
         let id = UploadId::from_random(0);
         for digest in [Digest::of(Algorithm::Sha256, b"x"), Digest::of(Algorithm::Sha512, b"x")] {
-            let shard = kind(&blob_link(&name, &digest)).shard();
+            let shard = blob_link(&name, &digest).kind().shard();
             assert!(shard.is_some());
-            assert_ne!(shard, kind(&blob_link(&other, &digest)).shard());
+            assert_ne!(shard, blob_link(&other, &digest).kind().shard());
             for (key, expected) in [
                 (content(&digest), Kind::Content),
                 (blob_link(&name, &digest), Kind::Link(shard.unwrap_or_default())),
@@ -284,7 +317,8 @@ mod tests {
                 (upload_start(&name, &id), Kind::Other),
                 (checksum_probe(), Kind::Other),
             ] {
-                assert_eq!(kind(&key), expected, "{key:?}");
+                assert_eq!(key.kind(), expected, "{key:?}");
+                assert_eq!(kind_of(key.as_str()), expected, "{key:?}");
                 let content = (expected == Kind::Content).then_some(&digest);
                 assert_eq!(digest_of_content(&key).as_ref(), content, "{key:?}");
             }

@@ -30,8 +30,8 @@ pub use cache::{CacheSettings, Cached, Surroundings};
 pub use fault::{Fault, StoreError, StoreErrorKind};
 pub use names::{FolderName, Names};
 pub use objects::{
-    Condition, Content, Cursor, ListRequest, Listed, Object, Objects, PAGE_LIMIT, Page, Start,
-    Verified, Version,
+    Condition, Content, Cursor, Description, ListRequest, Listed, Object, Objects, PAGE_LIMIT,
+    Page, Start, Verified, Version,
 };
 pub use s3::{
     Http, HttpError, HttpRequest, HttpResponse, Patience, error_code, is_checksum_mismatch,

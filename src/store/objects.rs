@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream};
+use http::Response;
 
 use super::fault::StoreError;
 use super::layout::Key;
@@ -43,16 +44,34 @@ impl Content {
 }
 
 /// Content that matches its digest, with what has been found out about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Verified {
     content: Bytes,
-    media_type: Rc<OnceCell<MediaType>>,
+    description: Rc<OnceCell<Description>>,
 }
+
+/// What has been found out about a manifest.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// Its media type.
+    pub media_type: MediaType,
+    /// The reply with the manifest.
+    pub reply: Rc<Response<Bytes>>,
+}
+
+/// What has been found out about content follows from it.
+impl PartialEq for Verified {
+    fn eq(&self, other: &Self) -> bool {
+        self.content == other.content
+    }
+}
+
+impl Eq for Verified {}
 
 impl Verified {
     /// Content that has been verified.
     pub fn new(content: Bytes) -> Self {
-        Self { content, media_type: Rc::default() }
+        Self { content, description: Rc::default() }
     }
 
     /// The content.
@@ -60,9 +79,9 @@ impl Verified {
         &self.content
     }
 
-    /// The media type of a manifest; empty until someone has found out.
-    pub fn media_type(&self) -> &OnceCell<MediaType> {
-        &self.media_type
+    /// What it is, if it is a manifest; empty until someone has found out.
+    pub fn description(&self) -> &OnceCell<Description> {
+        &self.description
     }
 }
 

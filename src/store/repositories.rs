@@ -17,7 +17,7 @@ use crate::registry::reference::{Digest, Name, Tag};
 
 impl<O: Objects> Store for O {
     async fn tag(&self, name: &Name, tag: &Tag) -> Result<Option<Digest>, StoreError> {
-        read_link(self, &layout::tag_link(name, tag)).await
+        read_link(self, &layout::tag_link(name, tag), None).await
     }
 
     async fn manifest_link(
@@ -25,11 +25,11 @@ impl<O: Objects> Store for O {
         name: &Name,
         digest: &Digest,
     ) -> Result<Option<Digest>, StoreError> {
-        read_link(self, &layout::manifest_link(name, digest)).await
+        read_link(self, &layout::manifest_link(name, digest), Some(digest)).await
     }
 
     async fn blob_link(&self, name: &Name, digest: &Digest) -> Result<Option<Digest>, StoreError> {
-        read_link(self, &layout::blob_link(name, digest)).await
+        read_link(self, &layout::blob_link(name, digest), Some(digest)).await
     }
 
     async fn content(&self, digest: &Digest) -> Result<Content, StoreError> {
@@ -206,11 +206,18 @@ fn link(digest: &Digest) -> Bytes {
     digest.to_string().into()
 }
 
-/// Reads a link: the digest it holds, or `None` where there is no such object.
-async fn read_link(objects: &impl Objects, key: &Key) -> Result<Option<Digest>, StoreError> {
-    match objects.read(key).await? {
-        Some(bytes) => parse_link(key, &bytes).map(Some),
-        None => Ok(None),
+/// Reads a link: the digest it holds, most likely `expected`, or `None` where there is no such object.
+async fn read_link(
+    objects: &impl Objects,
+    key: &Key,
+    expected: Option<&Digest>,
+) -> Result<Option<Digest>, StoreError> {
+    let Some(bytes) = objects.read(key).await? else {
+        return Ok(None);
+    };
+    match expected {
+        Some(digest) if digest.as_str().as_bytes() == bytes => Ok(Some(digest.clone())),
+        _ => parse_link(key, &bytes).map(Some),
     }
 }
 
@@ -231,7 +238,8 @@ async fn is_linked_and_there(
     digest: &Digest,
 ) -> Result<bool, StoreError> {
     let content = layout::content(digest);
-    let (target, is_there) = try_join(read_link(objects, key), objects.exists(&content)).await?;
+    let (target, is_there) =
+        try_join(read_link(objects, key, Some(digest)), objects.exists(&content)).await?;
     match target {
         None => Ok(false),
         Some(target) if target == *digest => Ok(is_there),

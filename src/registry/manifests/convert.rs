@@ -24,7 +24,7 @@ pub async fn convert(
     manifest: &Manifest,
     key: &SigningKey,
 ) -> Result<Manifest, Error> {
-    let image = Image::parse(&manifest.content).map_err(|why| not_convertible(manifest, &why))?;
+    let image = Image::parse(manifest.content()).map_err(|why| not_convertible(manifest, &why))?;
     let empty_layer = empty_layer_digest();
     let (config, has_empty_layer) = join(
         configuration(store, name, manifest, &image.config),
@@ -45,7 +45,7 @@ pub async fn convert(
 pub fn signed(digest: Digest, payload: &str, key: &SigningKey) -> Result<Manifest, Error> {
     let content =
         sign(payload, key).ok_or_else(|| unservable(&digest, "it can't be signed as schema 1"))?;
-    Ok(Manifest { digest, media_type: MediaType::DockerSchema1Signed, content: content.into() })
+    Ok(Manifest::new(digest, MediaType::DockerSchema1Signed, content.into()))
 }
 
 /// Reads the configuration of an image and verifies it.

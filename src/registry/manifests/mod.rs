@@ -13,6 +13,8 @@ mod put;
 #[cfg(test)]
 pub(super) mod scene;
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use futures::future::join;
 use http::header::{CONTENT_TYPE, ETAG, HeaderName, IF_NONE_MATCH, VARY};
@@ -23,17 +25,31 @@ use super::error::{Error, ErrorCode};
 use super::manifest::media_type_of;
 use super::media_type::MediaType;
 use super::reference::{Digest, Name, Reference, Tag};
-use super::{DOCKER_CONTENT_DIGEST, Request, Settings};
-use crate::store::{Content, Store, StoreError, Uploads, Verified};
+use super::{Answer, DOCKER_CONTENT_DIGEST, Request, Settings, with_api_version};
+use crate::store::{Content, Description, Store, StoreError, Uploads, Verified};
 pub use delete::delete;
 use negotiate::negotiate;
 pub use put::put;
 
-/// A manifest as it is answered: verified content and what it is.
+/// A manifest that may be answered: verified content and what it is.
 struct Manifest {
     digest: Digest,
-    media_type: MediaType,
-    content: Bytes,
+    description: Description,
+}
+
+impl Manifest {
+    fn new(digest: Digest, media_type: MediaType, content: Bytes) -> Self {
+        let description = describe(&digest, media_type, content);
+        Self { digest, description }
+    }
+
+    fn media_type(&self) -> MediaType {
+        self.description.media_type
+    }
+
+    fn content(&self) -> &Bytes {
+        self.description.reply.body()
+    }
 }
 
 /// `GET` and `HEAD`. Two waves of storage calls by tag, one by digest; more for old clients.
@@ -43,23 +59,35 @@ pub async fn get(
     settings: &Settings,
     name: &Name,
     reference: &Reference,
-) -> Result<Response<Bytes>, Error> {
+) -> Result<Answer, Error> {
     match reference {
         Reference::Digest(digest) => {
-            Ok(answer(request, fetch(store, name, digest, reference).await?))
+            let manifest = fetch(store, name, digest, reference).await?;
+            Ok(match is_known(request, digest) {
+                true => Answer::reply(not_modified(digest)),
+                false => Answer::Reply(manifest.description.reply),
+            })
         }
         Reference::Tag(tag) => {
             let vary = HeaderValue::from_static("Accept");
             match tagged(request, store, settings, name, tag).await {
                 Ok(manifest) => {
-                    let mut response = answer(request, manifest);
+                    let mut response = match is_known(request, &manifest.digest) {
+                        true => not_modified(&manifest.digest),
+                        false => Rc::unwrap_or_clone(manifest.description.reply),
+                    };
                     response.headers_mut().insert(VARY, vary);
-                    Ok(response)
+                    Ok(Answer::reply(response))
                 }
                 Err(error) => Err(error.with_header(VARY, vary)),
             }
         }
     }
+}
+
+/// Whether the client says that it has the manifest.
+fn is_known(request: &Request, digest: &Digest) -> bool {
+    IfNoneMatch::parse(request.header_values(IF_NONE_MATCH)).matches(digest)
 }
 
 /// What the client gets for a tag.
@@ -77,12 +105,6 @@ async fn tagged(
     negotiate(request, store, settings, name, tag, stored).await
 }
 
-/// 200, or 304 for a client that has the manifest.
-fn answer(request: &Request, manifest: Manifest) -> Response<Bytes> {
-    let condition = IfNoneMatch::parse(request.header_values(IF_NONE_MATCH));
-    if condition.matches(&manifest.digest) { not_modified(&manifest.digest) } else { ok(manifest) }
-}
-
 /// Reads a manifest of the repository and verifies it.
 async fn fetch(
     store: &impl Store,
@@ -92,9 +114,8 @@ async fn fetch(
 ) -> Result<Manifest, Error> {
     let content = match content_of(store, name, digest).await? {
         Content::Verified(verified) => {
-            let media_type = media_type_once(&verified, digest)?;
-            let content = verified.content().clone();
-            return Ok(Manifest { digest: digest.clone(), media_type, content });
+            let description = describe_once(&verified, digest)?.clone();
+            return Ok(Manifest { digest: digest.clone(), description });
         }
         Content::Whole(content) => content,
         Content::Absent => return Err(manifest_unknown(name, reference)),
@@ -109,17 +130,19 @@ async fn fetch(
     }
     let media_type =
         media_type_of(&content).map_err(|error| unservable(digest, &error.to_string()))?;
-    Ok(Manifest { digest: digest.clone(), media_type, content })
+    Ok(Manifest::new(digest.clone(), media_type, content))
 }
 
-/// The media type of verified content, which is found out once.
-fn media_type_once(verified: &Verified, digest: &Digest) -> Result<MediaType, Error> {
-    if let Some(media_type) = verified.media_type().get() {
-        return Ok(*media_type);
+/// What verified content is, which is found out once.
+fn describe_once<'a>(verified: &'a Verified, digest: &Digest) -> Result<&'a Description, Error> {
+    if let Some(description) = verified.description().get() {
+        return Ok(description);
     }
     let media_type = media_type_of(verified.content())
         .map_err(|error| unservable(digest, &error.to_string()))?;
-    Ok(*verified.media_type().get_or_init(|| media_type))
+    Ok(verified
+        .description()
+        .get_or_init(|| describe(digest, media_type, verified.content().clone())))
 }
 
 /// Reads the content of a manifest that the repository has.
@@ -152,13 +175,13 @@ async fn linked_content(
     }
 }
 
-fn ok(manifest: Manifest) -> Response<Bytes> {
-    let mut response = Response::new(manifest.content);
-    let headers = response.headers_mut();
-    let media_type = HeaderValue::from_static(manifest.media_type.as_str());
-    headers.insert(CONTENT_TYPE, media_type);
-    headers.extend(identity(&manifest.digest));
-    response
+/// What a manifest is, with the reply that gives it.
+fn describe(digest: &Digest, media_type: MediaType, content: Bytes) -> Description {
+    let mut reply = with_api_version(Response::new(content));
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type.as_str()));
+    headers.extend(identity(digest));
+    Description { media_type, reply: Rc::new(reply) }
 }
 
 /// 304, with the headers that RFC 9110 section 15.4.5 asks for.
@@ -194,14 +217,14 @@ fn unservable(digest: &Digest, why: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
     use http::header::ACCEPT;
-    use http::{HeaderMap, Method};
     #[cfg(target_family = "wasm")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
     use crate::registry::reference::Algorithm;
-    use crate::registry::{Answer, Body, Settings, Stamp, handle};
+    use crate::registry::{Body, Settings, Stamp, handle};
     use crate::store::memory::{MemoryStore, run};
     use crate::store::{StoreErrorKind, layout};
 
@@ -225,20 +248,16 @@ mod tests {
     impl Scene {
         /// Asks for `a/b`'s manifest; gives the response and the number of waves.
         fn get(&self, reference: &str, headers: &[(HeaderName, &str)]) -> (Response<Bytes>, usize) {
-            let mut map = HeaderMap::new();
-            for (name, value) in headers {
-                map.append(name, value.parse().expect("a header's value"));
-            }
             let request = Request {
                 method: Method::GET,
                 target: format!("/v2/a/b/manifests/{reference}"),
-                headers: map,
+                headers: headers.into(),
                 body: Body::None,
                 resources: Vec::new(),
                 stamp: Stamp::default(),
             };
-            match run(handle(request, &self.store, &Settings::default())) {
-                (Answer::Reply(response), waves) => (response, waves),
+            match run(handle(&request, &self.store, &Settings::default())) {
+                (Answer::Reply(response), waves) => (Rc::unwrap_or_clone(response), waves),
                 (Answer::Stream(_), _) => panic!("manifests are not streamed"),
             }
         }

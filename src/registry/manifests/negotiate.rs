@@ -63,23 +63,25 @@ pub async fn negotiate(
     stored: Manifest,
 ) -> Result<Manifest, Error> {
     let client = Client::new(request, &settings.legacy);
-    if client.takes(stored.media_type) {
+    if client.takes(stored.media_type()) {
         return Ok(stored);
     }
-    let is_index = matches!(stored.media_type, MediaType::OciIndex | MediaType::DockerManifestList);
+    let is_index =
+        matches!(stored.media_type(), MediaType::OciIndex | MediaType::DockerManifestList);
+    // On the heap, this and the conversion: what most pulls don't come to needs no room in them.
     let manifest =
-        if is_index { child(store, settings, name, tag, &stored).await? } else { stored };
-    if client.takes(manifest.media_type) {
+        if is_index { Box::pin(child(store, settings, name, tag, &stored)).await? } else { stored };
+    if client.takes(manifest.media_type()) {
         return Ok(manifest);
     }
-    match manifest.media_type {
+    match manifest.media_type() {
         MediaType::DockerManifest if client.takes_schema1() => {
             let key = key(settings, name, tag, &manifest)?;
-            convert(store, settings, name, tag, &manifest, key).await
+            Box::pin(convert(store, settings, name, tag, &manifest, key)).await
         }
         MediaType::DockerSchema1 if client.takes_schema1() => {
             let key = key(settings, name, tag, &manifest)?;
-            let payload = std::str::from_utf8(&manifest.content)
+            let payload = std::str::from_utf8(manifest.content())
                 .map_err(|error| unservable(&manifest.digest, &error.to_string()))?;
             signed(manifest.digest.clone(), payload, key)
         }
@@ -96,10 +98,10 @@ async fn child(
     index: &Manifest,
 ) -> Result<Manifest, Error> {
     let platform = &settings.legacy.platform;
-    let digest = platform.choose_from(&index.content).ok_or_else(|| {
+    let digest = platform.choose_from(index.content()).ok_or_else(|| {
         let message = format!(
             "the manifest is stored as {}, which the request does not admit, and none of it is for {platform}",
-            index.media_type
+            index.media_type()
         );
         unknown(message, name, tag)
     })?;
@@ -116,7 +118,7 @@ fn key<'a>(
         let message = format!(
             "the manifest is stored as {}, and a signed schema 1 manifest is made of it only where \
              legacy.schema1_key is configured",
-            manifest.media_type
+            manifest.media_type()
         );
         unknown(message, name, tag)
     })

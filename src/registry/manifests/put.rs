@@ -38,7 +38,7 @@ pub async fn put(
     reference: &Reference,
 ) -> Result<Response<Bytes>, Error> {
     let body = whole_body(&request.body, settings)?;
-    let content_type = request.headers.get(CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
+    let content_type = request.header_value(CONTENT_TYPE);
     let tags = tags_to_set(request, reference)?;
     let (manifest, content) = read(body, content_type, settings, name, &tags)?;
     let digest = digest_of(&content, reference)?;

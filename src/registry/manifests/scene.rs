@@ -1,12 +1,14 @@
 //! A repository in memory, for the tests of writing, and what the tests of lists share.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use http::header::{HeaderName, LINK};
-use http::{HeaderMap, Method, Response};
+use http::{Method, Response};
 use serde_json::{Value, json};
 
 use crate::registry::reference::{Digest, Name};
-use crate::registry::{Answer, Body, Request, Settings, Stamp, handle};
+use crate::registry::{Answer, Body, HeaderFields, Request, Settings, Stamp, handle};
 use crate::store::memory::{MemoryStore, run};
 
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -35,21 +37,17 @@ impl Scene {
         headers: &[(HeaderName, &str)],
         body: Body,
     ) -> (Response<Bytes>, usize) {
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.append(name, value.parse().expect("a header's value"));
-        }
         let target = format!("/v2/a/b/manifests/{reference}");
         let request = Request {
             method,
             target,
-            headers: map,
+            headers: headers.into(),
             body,
             resources: Vec::new(),
             stamp: Stamp::default(),
         };
-        match run(handle(request, &self.store, &self.settings)) {
-            (Answer::Reply(response), waves) => (response, waves),
+        match run(handle(&request, &self.store, &self.settings)) {
+            (Answer::Reply(response), waves) => (Rc::unwrap_or_clone(response), waves),
             (Answer::Stream(_), _) => panic!("manifests are not streamed"),
         }
     }
@@ -72,13 +70,13 @@ pub fn get(store: &MemoryStore, target: &str) -> (Response<Bytes>, usize) {
     let request = Request {
         method: Method::GET,
         target: target.to_owned(),
-        headers: HeaderMap::new(),
+        headers: HeaderFields::default(),
         body: Body::None,
         resources: Vec::new(),
         stamp: Stamp::default(),
     };
-    match run(handle(request, store, &Settings::default())) {
-        (Answer::Reply(response), waves) => (response, waves),
+    match run(handle(&request, store, &Settings::default())) {
+        (Answer::Reply(response), waves) => (Rc::unwrap_or_clone(response), waves),
         (Answer::Stream(_), _) => panic!("{target} is not streamed"),
     }
 }

@@ -88,7 +88,7 @@ fn digest(request: &Request) -> Result<Option<Digest>, Error> {
 /// The offsets of the first and the last byte, from `Content-Range: <first>-<last>`. `bytes ` may
 /// stand before them, and a length after them, as in RFC 9110.
 fn content_range(request: &Request) -> Result<Option<(u64, u64)>, Error> {
-    let Some(value) = request.headers.get(CONTENT_RANGE) else {
+    let Some(value) = request.header_value(CONTENT_RANGE) else {
         return Ok(None);
     };
     let parse = |value: &str| {
@@ -100,7 +100,7 @@ fn content_range(request: &Request) -> Result<Option<(u64, u64)>, Error> {
     };
     let malformed =
         || Error::new(ErrorCode::RangeInvalid, "Content-Range must have the form <first>-<last>");
-    value.to_str().ok().and_then(parse).map(Some).ok_or_else(malformed)
+    parse(value).map(Some).ok_or_else(malformed)
 }
 
 /// Whether a body is as long as its `Content-Range` says.

@@ -1,10 +1,11 @@
 //! A repository in memory and bodies that stream into it, for the tests of uploads.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{HeaderName, LOCATION};
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::header::{HeaderName, LOCATION, TRANSFER_ENCODING};
+use http::{Method, Response, StatusCode};
 
 use crate::registry::hasher::Hasher;
 use crate::registry::incoming::{Hashing, Incoming, StreamedWrite, WriteAnswer, WriteTarget};
@@ -41,18 +42,14 @@ impl Scene {
         content: impl Into<Bytes>,
     ) -> (Response<Bytes>, usize) {
         let content = content.into();
-        let map: HeaderMap = headers
-            .iter()
-            .map(|(name, value)| (name.clone(), value.parse().expect("a header's value")))
-            .collect();
-        let is_chunked = map.contains_key("transfer-encoding");
+        let is_chunked = headers.iter().any(|(name, _)| name == TRANSFER_ENCODING);
         let announced = (!is_chunked).then_some(content.len() as u64);
         let number = self.requests.get();
         self.requests.set(number + 1);
         let request = Request {
             method,
             target: target.to_owned(),
-            headers: map,
+            headers: headers.into(),
             body: Body::None,
             resources: Vec::new(),
             stamp: Stamp { random: [number; 32], ..Stamp::default() },
@@ -64,8 +61,8 @@ impl Scene {
             write: RefCell::new(None),
             hashing: RefCell::new(Hashing::Off),
         };
-        match run(handle_streamed(request, &body, &self.store, &self.settings)) {
-            (Answer::Reply(response), waves) => (response, waves),
+        match run(handle_streamed(&request, &body, &self.store, &self.settings)) {
+            (Answer::Reply(response), waves) => (Rc::unwrap_or_clone(response), waves),
             (Answer::Stream(_), _) => panic!("uploads are not answered with a blob"),
         }
     }
