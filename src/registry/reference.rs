@@ -35,7 +35,7 @@ pub enum NameError {
 /// The grammar is that of the OCI distribution specification, section "Pulling manifests":
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 impl Name {
     /// The name as text.
@@ -54,7 +54,7 @@ impl FromStr for Name {
         if !is_name(text.as_bytes()) {
             return Err(NameError::Malformed);
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
     }
 }
 
@@ -95,7 +95,7 @@ pub struct TagError;
 
 /// A tag: a name within a repository that points at a manifest and can be moved.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tag(String);
+pub struct Tag(Arc<str>);
 
 impl Tag {
     /// The tag as text.
@@ -112,7 +112,7 @@ impl FromStr for Tag {
         let valid = text.len() <= TAG_MAX_LENGTH
             && text.bytes().next().is_some_and(is_word)
             && text.bytes().all(|b| is_word(b) || b == b'.' || b == b'-');
-        if valid { Ok(Self(text.to_owned())) } else { Err(TagError) }
+        if valid { Ok(Self(text.into())) } else { Err(TagError) }
     }
 }
 

@@ -22,6 +22,7 @@ use super::fault::StoreError;
 use super::flight::Flights;
 use super::layout::{self, Key, Kind};
 use super::objects::{Condition, Content, ListRequest, Object, Objects, Page, Verified};
+use crate::registry::reference::{Digest, Name};
 
 /// What an entry costs beside its key and value, in bytes, about.
 const ENTRY_OVERHEAD: usize = 128;
@@ -97,17 +98,17 @@ impl<O: Objects, S: Surroundings> Cached<O, S> {
     async fn read_link(
         &self,
         key: &Key,
-        shard: u8,
+        name: &Name,
         ttl: Duration,
     ) -> Result<Option<Bytes>, StoreError> {
         if self.settings.max_bytes == 0 || ttl.is_zero() {
             return Box::pin(self.bucket.read(key)).await;
         }
         // Before the read: what a write makes of it meanwhile must not be taken for newer.
-        let writes = self.surroundings.writes(shard);
+        let writes = self.surroundings.writes(layout::shard(name));
         let now = self.surroundings.now();
         if let Some(Entry::Link { value, writes: under, until }) =
-            self.entries.borrow_mut().get(key)
+            self.entries.borrow_mut().get(key.kind())
             && *under == writes
             // A clock that is set back must not make it last longer.
             && (now..=now.saturating_add(ttl)).contains(until)
@@ -122,39 +123,39 @@ impl<O: Objects, S: Surroundings> Cached<O, S> {
         if !ttl.is_zero() {
             let entry =
                 Entry::Link { value: value.clone(), writes, until: now.saturating_add(ttl) };
-            self.entries.borrow_mut().put(key, entry);
+            self.entries.borrow_mut().put(key.kind(), entry);
         }
         Ok(value)
     }
 
-    async fn read_verified(&self, key: &Key) -> Result<Content, StoreError> {
+    async fn read_verified(&self, key: &Key, digest: &Digest) -> Result<Content, StoreError> {
         if self.settings.max_bytes == 0 {
             return Box::pin(self.bucket.read_content(key)).await;
         }
-        if let Some(Entry::Content(verified)) = self.entries.borrow_mut().get(key) {
+        if let Some(Entry::Content(verified)) = self.entries.borrow_mut().get(key.kind()) {
             return Ok(Content::Verified(verified.clone()));
         }
-        Box::pin(self.contents.share(key, async || self.verify(key).await)).await
+        Box::pin(self.contents.share(key, async || self.verify(key, digest).await)).await
     }
 
     /// Reads content and keeps it if it is what its digest says.
-    async fn verify(&self, key: &Key) -> Result<Content, StoreError> {
-        let matches = |bytes: &Bytes| {
-            layout::digest_of_content(key).is_some_and(|digest| digest.matches(bytes))
-        };
+    async fn verify(&self, key: &Key, digest: &Digest) -> Result<Content, StoreError> {
         let content = match self.bucket.read_content(key).await? {
-            Content::Whole(bytes) if matches(&bytes) => bytes,
+            Content::Whole(bytes) if digest.matches(&bytes) => bytes,
             other => return Ok(other),
         };
         let verified = Verified::new(content);
-        self.entries.borrow_mut().put(key, Entry::Content(verified.clone()));
+        self.entries.borrow_mut().put(key.kind(), Entry::Content(verified.clone()));
         Ok(Content::Verified(verified))
     }
 
     /// Counts a write to where `key` is once the result is dropped: when it is over, or given up and
     /// done all the same.
     fn writing(&self, key: &Key) -> Writing<'_, S> {
-        Writing { surroundings: &self.surroundings, shard: key.kind().shard() }
+        Writing {
+            surroundings: &self.surroundings,
+            shard: key.kind().repository().map(layout::shard),
+        }
     }
 }
 
@@ -183,9 +184,11 @@ impl<O: Objects, S: Surroundings> Objects for Cached<O, S> {
 
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
         match key.kind() {
-            Kind::Link(shard) => self.read_link(key, shard, self.settings.link_ttl).await,
-            Kind::Tag(shard) => self.read_link(key, shard, self.settings.tag_ttl).await,
-            Kind::Content | Kind::Other => Box::pin(self.bucket.read(key)).await,
+            Kind::BlobLink(name, _) | Kind::ManifestLink(name, _) => {
+                self.read_link(key, name, self.settings.link_ttl).await
+            }
+            Kind::Tag(name, _) => self.read_link(key, name, self.settings.tag_ttl).await,
+            Kind::Content(_) | Kind::Other(_) => Box::pin(self.bucket.read(key)).await,
         }
     }
 
@@ -195,7 +198,7 @@ impl<O: Objects, S: Surroundings> Objects for Cached<O, S> {
 
     async fn read_content(&self, key: &Key) -> Result<Content, StoreError> {
         match key.kind() {
-            Kind::Content => self.read_verified(key).await,
+            Kind::Content(digest) => self.read_verified(key, digest).await,
             _ => Box::pin(self.bucket.read_content(key)).await,
         }
     }
@@ -242,7 +245,7 @@ impl<O: Parts, S> HasParts for Cached<O, S> {
 struct Entries {
     /// Hashed fast: against keys that are made to collide nothing would help where, as in a wasm module,
     /// nothing is random.
-    entries: LruCache<Key, Entry, FixedState>,
+    entries: LruCache<Kind, Entry, FixedState>,
     bytes: usize,
     max_bytes: usize,
 }
@@ -256,33 +259,33 @@ impl Entries {
         }
     }
 
-    fn get(&mut self, key: &Key) -> Option<&Entry> {
-        self.entries.get(key)
+    fn get(&mut self, kind: &Kind) -> Option<&Entry> {
+        self.entries.get(kind)
     }
 
-    fn put(&mut self, key: &Key, entry: Entry) {
-        let size = size_of(key, &entry);
+    fn put(&mut self, kind: &Kind, entry: Entry) {
+        let size = size_of(kind, &entry);
         if size > self.max_bytes / LARGEST_PART {
             return;
         }
         self.bytes += size;
-        if let Some(before) = self.entries.put(key.clone(), entry) {
-            self.bytes -= size_of(key, &before);
+        if let Some(before) = self.entries.put(kind.clone(), entry) {
+            self.bytes -= size_of(kind, &before);
         }
         while self.bytes > self.max_bytes
-            && let Some((key, entry)) = self.entries.pop_lru()
+            && let Some((kind, entry)) = self.entries.pop_lru()
         {
-            self.bytes -= size_of(&key, &entry);
+            self.bytes -= size_of(&kind, &entry);
         }
     }
 }
 
-fn size_of(key: &Key, entry: &Entry) -> usize {
+fn size_of(kind: &Kind, entry: &Entry) -> usize {
     let value = match entry {
         Entry::Content(verified) => verified.content().len(),
         Entry::Link { value, .. } => value.as_ref().map_or(0, Bytes::len),
     };
-    ENTRY_OVERHEAD + key.as_str().len() + value
+    ENTRY_OVERHEAD + kind.size() + value
 }
 
 #[cfg(test)]
@@ -455,17 +458,17 @@ mod tests {
     #[test]
     fn the_least_recently_used_goes_first_and_no_more_is_kept_than_there_is_room_for() {
         let mut entries = Entries::new(10_000);
-        let key = |number: usize| Key::of(&format!("{number:04}"));
+        let kind = |number: usize| Kind::Other(format!("{number:04}"));
         let content = || Entry::Content(Verified::new(vec![0; 868].into()));
         for number in 0..20 {
-            entries.put(&key(number), content());
-            assert!(entries.get(&key(0)).is_some(), "it is used all the time");
+            entries.put(&kind(number), content());
+            assert!(entries.get(&kind(0)).is_some(), "it is used all the time");
             assert!(entries.bytes <= 10_000);
         }
         assert_eq!(entries.entries.len(), 10);
-        assert!(entries.get(&key(11)).is_some());
-        assert!(entries.get(&key(10)).is_none());
-        entries.put(&key(0), content());
+        assert!(entries.get(&kind(11)).is_some());
+        assert!(entries.get(&kind(10)).is_none());
+        entries.put(&kind(0), content());
         assert_eq!(entries.bytes, 10_000, "in place of what was there");
     }
 }

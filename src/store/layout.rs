@@ -22,23 +22,34 @@
 //! A link may hold another digest than the one in its key: content that was pushed under a second
 //! algorithm is stored once, under the first.
 
+use std::cell::OnceCell;
+use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
 use super::names::FolderName;
 use crate::registry::reference::{Digest, Name, Tag, UploadId};
 
 /// An object's key, relative to the configured prefix.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone)]
 pub struct Key {
-    text: String,
-    /// What the text tells, noted where it is known anyway.
     kind: Kind,
+    /// Written when it is needed: what is answered from memory is found by its kind.
+    text: OnceCell<String>,
 }
 
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.text.hash(state);
-    }
+/// What an object is, as far as that matters to whoever keeps a copy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Content under its digest, which never changes.
+    Content(Digest),
+    /// That a repository has a blob.
+    BlobLink(Name, Digest),
+    /// That a repository has a manifest.
+    ManifestLink(Name, Digest),
+    /// What a tag of a repository points at.
+    Tag(Name, Tag),
+    /// Anything else, or nobody knows: what a listing named. It has this key.
+    Other(String),
 }
 
 impl Key {
@@ -50,63 +61,133 @@ impl Key {
         let mut segments = folder.split('/');
         let is_key =
             segments.all(|s| !matches!(s, "" | "." | "..") && s.bytes().all(is_unreserved));
-        is_key.then(|| Self { text: text.to_owned(), kind: kind_of(text) })
+        is_key.then(|| Self::other(text.to_owned()))
     }
 
     /// A key as it is given.
     #[cfg(test)]
     pub(super) fn of(text: &str) -> Self {
-        Self { text: text.to_owned(), kind: kind_of(text) }
+        Self::other(text.to_owned())
     }
 
-    /// A key of which no copy is ever kept.
+    fn new(kind: Kind) -> Self {
+        Self { kind, text: OnceCell::new() }
+    }
+
     fn other(text: String) -> Self {
-        Self { text, kind: Kind::Other }
+        Self::new(Kind::Other(text))
     }
 
     /// The key of a folder in this one.
     pub(super) fn folder(&self, name: &impl FolderName) -> Self {
-        Self::other(format!("{}{}/", self.text, name.as_str()))
+        Self::other(format!("{}{}/", self.as_str(), name.as_str()))
     }
 
-    /// What the object of this key is.
-    pub fn kind(&self) -> Kind {
-        self.kind
+    /// What the object is.
+    pub fn kind(&self) -> &Kind {
+        &self.kind
     }
 
     /// The key as text. It consists of unreserved characters (RFC 3986, section 2.3) and slashes, so
     /// it needs no encoding in a URL.
     pub fn as_str(&self) -> &str {
-        &self.text
+        match &self.kind {
+            Kind::Other(text) => text,
+            kind => self.text.get_or_init(|| kind.key()),
+        }
+    }
+}
+
+impl Kind {
+    fn key(&self) -> String {
+        match self {
+            Self::Content(digest) => {
+                let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
+                let folder = &hex[..2];
+                ["docker/registry/v2/blobs/", algorithm, "/", folder, "/", hex, "/data"].concat()
+            }
+            Self::BlobLink(name, digest) => {
+                let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
+                text_in_repository(name, &["_layers/", algorithm, "/", hex, "/link"])
+            }
+            Self::ManifestLink(name, digest) => {
+                let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
+                text_in_repository(name, &["_manifests/revisions/", algorithm, "/", hex, "/link"])
+            }
+            Self::Tag(name, tag) => {
+                text_in_repository(name, &["_manifests/tags/", tag.as_str(), "/current/link"])
+            }
+            Self::Other(key) => key.clone(),
+        }
+    }
+
+    /// The repository whose object it is, if a copy of it may be out of date.
+    pub fn repository(&self) -> Option<&Name> {
+        match self {
+            Self::BlobLink(name, _) | Self::ManifestLink(name, _) | Self::Tag(name, _) => {
+                Some(name)
+            }
+            Self::Content(_) | Self::Other(_) => None,
+        }
+    }
+
+    /// How much memory its names take, in bytes.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Content(digest) => digest.as_str().len(),
+            Self::BlobLink(name, digest) | Self::ManifestLink(name, digest) => {
+                name.as_str().len() + digest.as_str().len()
+            }
+            Self::Tag(name, tag) => name.as_str().len() + tag.as_str().len(),
+            Self::Other(key) => key.len(),
+        }
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Key {}
+
+impl PartialOrd for Key {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Key {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
     }
 }
 
 /// `docker/registry/v2/blobs/<algorithm>/<first two hex>/<hex>/data`
 pub fn content(digest: &Digest) -> Key {
-    let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
-    let shard = &hex[..2];
-    let text = ["docker/registry/v2/blobs/", algorithm, "/", shard, "/", hex, "/data"].concat();
-    Key { text, kind: Kind::Content }
+    Key::new(Kind::Content(digest.clone()))
 }
 
 /// `docker/registry/v2/repositories/<name>/_layers/<algorithm>/<hex>/link`
 pub fn blob_link(name: &Name, digest: &Digest) -> Key {
-    let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
-    let text = text_in_repository(name, &["_layers/", algorithm, "/", hex, "/link"]);
-    Key { text, kind: Kind::Link(shard(name.as_str())) }
+    Key::new(Kind::BlobLink(name.clone(), digest.clone()))
 }
 
 /// `docker/registry/v2/repositories/<name>/_manifests/revisions/<algorithm>/<hex>/link`
 pub fn manifest_link(name: &Name, digest: &Digest) -> Key {
-    let (algorithm, hex) = (digest.algorithm().as_str(), digest.hex());
-    let text = text_in_repository(name, &["_manifests/revisions/", algorithm, "/", hex, "/link"]);
-    Key { text, kind: Kind::Link(shard(name.as_str())) }
+    Key::new(Kind::ManifestLink(name.clone(), digest.clone()))
 }
 
 /// `docker/registry/v2/repositories/<name>/_manifests/tags/<tag>/current/link`
 pub fn tag_link(name: &Name, tag: &Tag) -> Key {
-    let text = text_in_repository(name, &["_manifests/tags/", tag.as_str(), "/current/link"]);
-    Key { text, kind: Kind::Tag(shard(name.as_str())) }
+    Key::new(Kind::Tag(name.clone(), tag.clone()))
 }
 
 /// `docker/registry/v2/repositories/<name>/_manifests/tags/<tag>/index/<algorithm>/<hex>/link`
@@ -121,7 +202,7 @@ pub fn tag_history(name: &Name, tag: &Tag, digest: &Digest) -> Key {
 /// `docker/registry/v2/repositories/<name>/_manifests/referrers/<algorithm>/<subject's
 /// hex>/<algorithm>/<hex>/link`
 pub fn referrer(name: &Name, subject: &Digest, digest: &Digest) -> Key {
-    Key::other(format!("{}{}", referrers(name, subject).text, within_referrers(digest)))
+    Key::other(format!("{}{}", referrers(name, subject).as_str(), within_referrers(digest)))
 }
 
 /// What the keys of all tags of a repository begin with; the tag and a slash come next.
@@ -204,65 +285,13 @@ pub fn offset_of_progress(name: &Name, id: &UploadId, key: &Key) -> Option<u64> 
     rest.strip_prefix("progress/")?.parse().ok()
 }
 
-/// How many shards repositories are spread over.
+/// How many shards repositories are spread over, evenly.
 pub const SHARDS: u8 = 64;
 
-/// What an object is, as far as that matters to whoever keeps a copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// Content under its digest, which never changes.
-    Content,
-    /// That a repository of this shard has a manifest or a blob.
-    Link(u8),
-    /// What a tag of a repository of this shard points at.
-    Tag(u8),
-    /// Anything else.
-    Other,
-}
-
-impl Kind {
-    /// The shard of the repository. Repositories are spread evenly over [`SHARDS`] of them.
-    pub fn shard(self) -> Option<u8> {
-        match self {
-            Self::Link(shard) | Self::Tag(shard) => Some(shard),
-            Self::Content | Self::Other => None,
-        }
-    }
-}
-
-/// What a key's text tells of its object.
-fn kind_of(key: &str) -> Kind {
-    let Some(rest) = key.strip_prefix("docker/registry/v2/") else {
-        return Kind::Other;
-    };
-    if rest.starts_with("blobs/") && rest.ends_with("/data") {
-        return Kind::Content;
-    }
-    // No part of a repository's name begins with an underscore.
-    let repository = rest.strip_prefix("repositories/").and_then(|rest| rest.split_once("/_"));
-    let Some((name, rest)) = repository.filter(|(_, rest)| rest.ends_with("/link")) else {
-        return Kind::Other;
-    };
-    if rest.starts_with("layers/") || rest.starts_with("manifests/revisions/") {
-        Kind::Link(shard(name))
-    } else if rest.starts_with("manifests/tags/") && rest.ends_with("/current/link") {
-        Kind::Tag(shard(name))
-    } else {
-        Kind::Other
-    }
-}
-
-/// The digest of the content that lies there: the reverse of [`content`].
-pub fn digest_of_content(key: &Key) -> Option<Digest> {
-    let mut parts = key.as_str().strip_prefix("docker/registry/v2/blobs/")?.split('/');
-    let (algorithm, hex) = (parts.next()?, parts.nth(1)?);
-    [algorithm, ":", hex].concat().parse().ok()
-}
-
-/// FNV-1a, folded: all that is wanted is that names are spread out.
-fn shard(name: &str) -> u8 {
+/// The shard of a repository. FNV-1a, folded: all that is wanted is that names are spread out.
+pub fn shard(name: &Name) -> u8 {
     let mix = |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-    let hash = name.bytes().fold(0x811c_9dc5, mix);
+    let hash = name.as_str().bytes().fold(0x811c_9dc5, mix);
     ((hash ^ hash >> 16) % u32::from(SHARDS)) as u8
 }
 
@@ -298,31 +327,20 @@ mod tests {
     use crate::registry::reference::Algorithm;
 
     #[test]
-    fn keys_tell_what_may_be_kept() {
+    fn repositories_have_shards_of_their_own() {
+        let shards = ["a", "a/b", "b/a"].map(|name| shard(&name.parse().expect("a valid name")));
+        assert!(shards.iter().all(|shard| *shard < SHARDS));
+        assert!(shards[0] != shards[1] && shards[1] != shards[2], "{shards:?}");
+    }
+
+    #[test]
+    fn a_key_that_was_listed_is_the_one_that_was_written() {
         let name: Name = "a/b".parse().expect("a valid name");
-        let other: Name = "a".parse().expect("a valid name");
-        let tag: Tag = "1.0".parse().expect("a valid tag");
-        let id = UploadId::from_random(0);
-        for digest in [Digest::of(Algorithm::Sha256, b"x"), Digest::of(Algorithm::Sha512, b"x")] {
-            let shard = blob_link(&name, &digest).kind().shard();
-            assert!(shard.is_some());
-            assert_ne!(shard, blob_link(&other, &digest).kind().shard());
-            for (key, expected) in [
-                (content(&digest), Kind::Content),
-                (blob_link(&name, &digest), Kind::Link(shard.unwrap_or_default())),
-                (manifest_link(&name, &digest), Kind::Link(shard.unwrap_or_default())),
-                (tag_link(&name, &tag), Kind::Tag(shard.unwrap_or_default())),
-                (tag_history(&name, &tag, &digest), Kind::Other),
-                (referrer(&name, &digest, &digest), Kind::Other),
-                (upload_start(&name, &id), Kind::Other),
-                (checksum_probe(), Kind::Other),
-            ] {
-                assert_eq!(key.kind(), expected, "{key:?}");
-                assert_eq!(kind_of(key.as_str()), expected, "{key:?}");
-                let content = (expected == Kind::Content).then_some(&digest);
-                assert_eq!(digest_of_content(&key).as_ref(), content, "{key:?}");
-            }
-        }
+        let key = tag_link(&name, &"1.0".parse().expect("a valid tag"));
+        let listed = Key::listed(key.as_str()).expect("a key");
+        assert_eq!(listed, key);
+        assert_eq!(listed.cmp(&key), Ordering::Equal);
+        assert_ne!(listed.kind(), key.kind());
     }
 
     #[test]
