@@ -460,6 +460,21 @@ proptest! {
     }
 
     #[test]
+    fn a_type_that_is_named_is_admitted(
+        elements in prop::collection::vec(
+            "(application/vnd\\.oci\\.image\\.index\\.v1\\+json|\\*/\\*|x/y)?(;q=[01])?[ \"\\\\,;]{0,3}",
+            0..5,
+        ),
+    ) {
+        let values = || elements.iter().map(String::as_str);
+        let is_named = Accept::names(values(), MediaType::OciIndex);
+        prop_assert!(!is_named || Accept::parse(values()).admits(MediaType::OciIndex));
+        let list = elements.join(",");
+        let is_named = Accept::names([list.as_str()], MediaType::OciIndex);
+        prop_assert!(!is_named || Accept::parse([list.as_str()]).admits(MediaType::OciIndex));
+    }
+
+    #[test]
     fn parsers_survive_any_text(text in any::<String>()) {
         for media_type in MediaType::ALL {
             Accept::parse([text.as_str()]).admits(media_type);

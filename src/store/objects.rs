@@ -57,6 +57,8 @@ pub struct Description {
     pub media_type: MediaType,
     /// The reply with the manifest.
     pub reply: Rc<Response<Bytes>>,
+    /// The reply to who has it already.
+    pub not_modified: Rc<Response<Bytes>>,
 }
 
 /// What has been found out about content follows from it.

@@ -50,6 +50,15 @@ impl Manifest {
     fn content(&self) -> &Bytes {
         self.description.reply.body()
     }
+
+    /// 200, or 304 for a client that has the manifest.
+    fn into_reply(self, request: &Request) -> Rc<Response<Bytes>> {
+        let condition = IfNoneMatch::parse(request.header_values(IF_NONE_MATCH));
+        match condition.matches(&self.digest) {
+            true => self.description.not_modified,
+            false => self.description.reply,
+        }
+    }
 }
 
 /// `GET` and `HEAD`. Two waves of storage calls by tag, one by digest; more for old clients.
@@ -63,19 +72,13 @@ pub async fn get(
     match reference {
         Reference::Digest(digest) => {
             let manifest = fetch(store, name, digest, reference).await?;
-            Ok(match is_known(request, digest) {
-                true => Answer::reply(not_modified(digest)),
-                false => Answer::Reply(manifest.description.reply),
-            })
+            Ok(Answer::Reply(manifest.into_reply(request)))
         }
         Reference::Tag(tag) => {
             let vary = HeaderValue::from_static("Accept");
             match tagged(request, store, settings, name, tag).await {
                 Ok(manifest) => {
-                    let mut response = match is_known(request, &manifest.digest) {
-                        true => not_modified(&manifest.digest),
-                        false => Rc::unwrap_or_clone(manifest.description.reply),
-                    };
+                    let mut response = Rc::unwrap_or_clone(manifest.into_reply(request));
                     response.headers_mut().insert(VARY, vary);
                     Ok(Answer::reply(response))
                 }
@@ -83,11 +86,6 @@ pub async fn get(
             }
         }
     }
-}
-
-/// Whether the client says that it has the manifest.
-fn is_known(request: &Request, digest: &Digest) -> bool {
-    IfNoneMatch::parse(request.header_values(IF_NONE_MATCH)).matches(digest)
 }
 
 /// What the client gets for a tag.
@@ -175,13 +173,14 @@ async fn linked_content(
     }
 }
 
-/// What a manifest is, with the reply that gives it.
+/// What a manifest is, with the replies that tell of it.
 fn describe(digest: &Digest, media_type: MediaType, content: Bytes) -> Description {
     let mut reply = with_api_version(Response::new(content));
     let headers = reply.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type.as_str()));
     headers.extend(identity(digest));
-    Description { media_type, reply: Rc::new(reply) }
+    let not_modified = with_api_version(not_modified(digest));
+    Description { media_type, reply: Rc::new(reply), not_modified: Rc::new(not_modified) }
 }
 
 /// 304, with the headers that RFC 9110 section 15.4.5 asks for.

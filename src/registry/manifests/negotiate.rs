@@ -62,6 +62,9 @@ pub async fn negotiate(
     tag: &Tag,
     stored: Manifest,
 ) -> Result<Manifest, Error> {
+    if Accept::names(request.header_values(ACCEPT), stored.media_type()) {
+        return Ok(stored);
+    }
     let client = Client::new(request, &settings.legacy);
     if client.takes(stored.media_type()) {
         return Ok(stored);
