@@ -18,6 +18,7 @@ usage: ./build.sh [command]
           remove uploads that were never finished and that nobody wrote to for so long ('24h'):
           from the local blob store, or from the bucket at URL with the AWS_... variables' keys
   bench   measure the filter beside other registries; what it finds is kept in target/bench/
+  profile show where the time of a cached answer goes; what it finds is kept in target/profile/
   setup   get all the tools that the other commands get when they need them
   help    show this
 
@@ -45,6 +46,7 @@ main() {
     test) run_tests ;;
     purge-uploads) purge_uploads "$@" ;;
     bench) run_bench ;;
+    profile) run_profile ;;
     setup) ensure_all_tools ;;
     help | -h | --help) usage ;;
     *) bad_usage "unknown command '$command'" ;;
@@ -160,6 +162,26 @@ run_bench() {
   export_optional MOORAGE_GARAGE "$(garage_binary)"
   step "Measuring"
   python3 scripts/bench
+}
+
+run_profile() {
+  have python3 || die "python3 is missing: the profile is written in it; install Python 3.10 or later"
+  ensure_envoy
+  ensure_node
+  ensure_debian_packages valgrind
+  build_fixed_reply
+  step "Building the filter with the names of its functions"
+  wasm_cargo build --profile profiling --lib
+  step "Building the hot path natively"
+  cargo build --profile profiling --example hot-path
+
+  MOORAGE_WASM=$(wasm_target_dir)/$WASM_TARGET/profiling/moorage.wasm
+  MOORAGE_FIXED_REPLY=$(wasm_target_dir)/$WASM_TARGET/release/examples/fixed_reply.wasm
+  MOORAGE_HOT_PATH=$(cargo_target_dir)/profiling/examples/hot-path
+  MOORAGE_ENVOY=$(envoy_binary)
+  export MOORAGE_WASM MOORAGE_FIXED_REPLY MOORAGE_HOT_PATH MOORAGE_ENVOY
+  step "Measuring (about a minute)"
+  python3 scripts/bench/hot_path.py
 }
 
 run_registry() {

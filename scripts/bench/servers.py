@@ -29,12 +29,12 @@ class Servers:
         for process in self.processes:
             process.wait()
 
-    def envoy(self, name, bootstrap):
-        """Envoy with one worker. Gives the ports of its listener and of its admin page."""
+    def envoy(self, name, bootstrap, workers=1):
+        """Envoy. Gives the ports of its listener and of its admin page, once it is ready."""
         config, admin_file = self.folder / f"{name}.yaml", self.folder / f"{name}.admin"
         config.write_text(bootstrap)
-        options = "--disable-hot-restart --log-level error --concurrency 1".split()
-        envoy = [os.environ["MOORAGE_ENVOY"], "--config-path", config, *options]
+        options = "--disable-hot-restart --log-level error --concurrency".split()
+        envoy = [os.environ["MOORAGE_ENVOY"], "--config-path", config, *options, str(workers)]
         keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
         self._start(name, [*envoy, "--admin-address-path", admin_file], keys)
         admin = int(_wait(name, lambda: admin_file.read_text().rpartition(":")[2]))
@@ -139,7 +139,7 @@ def _wait(name, condition):
         except (OSError, ValueError) as error:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{name} does not serve; see its log") from error
-        time.sleep(0.05)
+        time.sleep(0.005)
 
 
 def _free_port():
