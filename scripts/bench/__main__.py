@@ -27,6 +27,7 @@ from tree import Tree, image, into_folder
 NAME, TAG = "library/bench", "latest"
 OUTPUT = bootstraps.TOP / "target/bench"
 MEMORY = (Path("/dev/shm"),)
+SECONDS_OF_GROWTH = 0.3
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,20 @@ def run(settings, servers, folder):
     bucket = folder / "store/registry"
     bucket.mkdir(parents=True)
     tell("starting the servers")
-    found, moorage, admin = on_the_local_store(settings, servers, bucket)
-    if settings.garage:
-        found += on_garage(settings, servers)
-    contests.measure(found, settings.rounds, tell)
-    return found, growth.measure(bucket, moorage, admin, 0.3, settings.rounds, tell)
-
-
-def on_the_local_store(settings, servers, bucket):
     tree = Tree(into_folder(bucket))
+    found, growing = on_the_local_store(settings, servers, bucket, tree)
+    found_there, growing_there = on_garage(settings, servers) if settings.garage else ([], None)
+    found += found_there
+    contests.measure(found, settings.rounds, tell)
+    how = (SECONDS_OF_GROWTH, settings.rounds, tell)
+    growths = growth.measure(*growing, *how)
+    if growing_there:
+        growths += growth.measure_on("Garage", *growing_there, *how)
+    return found, growths
+
+
+def on_the_local_store(settings, servers, bucket, tree):
+    """The contests, and what the growth is measured with: a tree, and the ports of an Envoy."""
     digest, manifest = put_image(tree)
     sizes = {"1 KiB": 1024, "1 MiB": 1024 * 1024, "256 MiB": blobs.LARGE}
     pulled = {text: tree.blob(NAME, os.urandom(size)) for text, size in sizes.items()}
@@ -121,35 +127,38 @@ def on_the_local_store(settings, servers, bucket):
         *blobs.pull_contests(ports, store, NAME, pulled, settings.seconds),
         *blobs.push_contests(ports, store, NAME, bucket.parent.parent),
     ]
-    return found, moorage, admin
+    return found, (tree, moorage, admin)
 
 
 def on_garage(settings, servers):
+    """The same on Garage."""
     store = servers.garage(settings.garage)
     plain, _ = servers.envoy("plain-garage", bootstraps.plain(store, signed=True))
 
     def start(name, cache=""):
         bootstrap = bootstraps.moorage(store, settings.wasm, cache, signed=True)
-        return servers.envoy(name, bootstrap)[0]
+        return servers.envoy(name, bootstrap)
 
     def put(key, content):
         ask(plain, "PUT", f"/registry/{key}", body=content)
 
-    digest, _ = put_image(Tree(put))
+    tree = Tree(put)
+    digest, _ = put_image(tree)
     registries = {}
     if settings.distribution:
         port = servers.distribution(settings.distribution, "distribution", s3_storage(store))
         registries[contests.DISTRIBUTION] = port
-    moorage = start("moorage-garage")
+    moorage, admin = start("moorage-garage")
     ports = contests.Ports(
         store="Garage",
         moorage=moorage,
         hasty=moorage,
-        cold=start("moorage-garage-cold", '{ "max_bytes": 0 }'),
+        cold=start("moorage-garage-cold", '{ "max_bytes": 0 }')[0],
         plain=plain,
         registries=registries,
     )
-    return contests.manifest_contests(ports, NAME, TAG, digest, settings.seconds)
+    found = contests.manifest_contests(ports, NAME, TAG, digest, settings.seconds)
+    return found, (tree, moorage, admin)
 
 
 def put_image(tree):

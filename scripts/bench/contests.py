@@ -75,7 +75,7 @@ def manifest_contests(ports, name, tag, digest, seconds):
             contests.append(Contest(f"{work}, {ports.store}", connections, "requests/s", cells))
 
         plain = {PLAIN: cell(ports.plain, content)}
-        fixed = {FIXED: cell(ports.fixed, "/")} if ports.fixed else {}
+        fixed = {FIXED: cell(ports.fixed, by_digest)} if ports.fixed else {}
         digest_peers = {**others(by_digest), **plain}
         tag_peers = {**others(by_tag), **plain}
         row("manifest by digest", ports.moorage, by_digest, {**digest_peers, **fixed})

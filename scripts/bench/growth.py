@@ -8,10 +8,11 @@ from functools import partial
 from contests import ACCEPT
 from load import ask, milliseconds
 from servers import storage_calls
-from tree import MANIFEST_TYPE, Tree, image, into_folder
+from tree import MANIFEST_TYPE, image
 
 TYPE = f"Content-Type: {MANIFEST_TYPE}"
 TAGS = (10, 1_000, 100_000)
+TAGS_BY_HTTP = (10, 1_000, 10_000)
 TAGS_OF_ONE = (10, 1_000, 10_000)
 LAYERS = (1, 10, 200)
 REFERRERS = (1, 100, 10_000)
@@ -28,9 +29,8 @@ class Growth:
     calls: list[int] = field(default_factory=list)
 
 
-def measure(bucket, port, admin, seconds, rounds, tell):
-    """All of it, round by round, on the folder `bucket` behind an Envoy."""
-    tree = Tree(into_folder(bucket))
+def measure(tree, port, admin, seconds, rounds, tell):
+    """All of it, round by round, on a local store behind an Envoy."""
     repeated, deletions = [], []
     for count in TAGS:
         tell(f"writing {count:,} tags")
@@ -48,11 +48,28 @@ def measure(bucket, port, admin, seconds, rounds, tell):
         for growth in deletions:
             _sample(growth, admin, _deletion(tree, port, growth.size, number), 0)
     growths = [growth for growth, _ in repeated] + deletions
+    return _by_work(growths)
+
+
+def measure_on(store, tree, port, admin, seconds, rounds, tell):
+    """What is done among tags, on a store that finds its objects by an index."""
+    repeated = []
+    for count in TAGS_BY_HTTP:
+        tell(f"writing {count:,} tags to {store}")
+        repeated += _among_tags(tree, port, count, f", {store}")
+    for number in range(rounds):
+        tell(f"round {number + 1} of {rounds}: growth on {store}")
+        for growth, act in repeated:
+            _sample(growth, admin, act, seconds)
+    return _by_work([growth for growth, _ in repeated])
+
+
+def _by_work(growths):
     works = [growth.work for growth in growths]
     return sorted(growths, key=lambda growth: works.index(growth.work))
 
 
-def _among_tags(tree, port, count):
+def _among_tags(tree, port, count, where=""):
     """A page, a pull and a put beside so many tags."""
     name = f"tags-{count}"
     blob = tree.blob(name, b"a blob")
@@ -63,10 +80,11 @@ def _among_tags(tree, port, count):
         ("pull by tag", f"/v2/{name}/manifests/v000001"),
     ]
     reads = [
-        (Growth(work, count, "tags"), partial(ask, port, "GET", path, (ACCEPT,)))
+        (Growth(work + where, count, "tags"), partial(ask, port, "GET", path, (ACCEPT,)))
         for work, path in rows
     ]
-    return [*reads, (Growth("put by tag", count, "tags"), _puts(port, name, [blob], blob))]
+    puts = _puts(port, name, [blob], blob)
+    return [*reads, (Growth("put by tag" + where, count, "tags"), puts)]
 
 
 def _put_of_layers(tree, port, count):
