@@ -26,6 +26,8 @@ use crate::registry::reference::{Digest, Name};
 
 /// What an entry costs beside its key and value, in bytes, about.
 const ENTRY_OVERHEAD: usize = 128;
+/// What content costs beside its bytes when it has been described, in bytes, about.
+const DESCRIPTION: usize = 960;
 /// Of what is cached, one entry may be this part at most.
 const LARGEST_PART: usize = 8;
 
@@ -282,7 +284,8 @@ impl Entries {
 
 fn size_of(kind: &Kind, entry: &Entry) -> usize {
     let value = match entry {
-        Entry::Content(verified) => verified.content().len(),
+        // Most of it is a manifest, and described as soon as it is there.
+        Entry::Content(verified) => verified.content().len() + DESCRIPTION,
         Entry::Link { value, .. } => value.as_ref().map_or(0, Bytes::len),
     };
     ENTRY_OVERHEAD + kind.size() + value
@@ -440,9 +443,9 @@ mod tests {
     #[test]
     fn corrupt_content_and_what_is_too_large_are_not_kept() {
         let world = World::default();
-        let small = CacheSettings { max_bytes: 8 * 400, ..SETTINGS };
+        let small = CacheSettings { max_bytes: LARGEST_PART * 2_000, ..SETTINGS };
         let (subject, digest) = subject(&world, small);
-        let large: &[u8] = &[b' '; 400];
+        let large: &[u8] = &[b' '; 2_000];
         let oversize = Digest::of(Algorithm::Sha256, large);
         subject.bucket().put(layout::content(&oversize), large);
         subject.bucket().put(layout::content(&digest), "corrupt");
@@ -457,18 +460,19 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_goes_first_and_no_more_is_kept_than_there_is_room_for() {
-        let mut entries = Entries::new(10_000);
+        let mut entries = Entries::new(20_000);
         let kind = |number: usize| Kind::Other(format!("{number:04}"));
-        let content = || Entry::Content(Verified::new(vec![0; 868].into()));
+        let length = 2_000 - ENTRY_OVERHEAD - DESCRIPTION - kind(0).size();
+        let content = || Entry::Content(Verified::new(vec![0; length].into()));
         for number in 0..20 {
             entries.put(&kind(number), content());
             assert!(entries.get(&kind(0)).is_some(), "it is used all the time");
-            assert!(entries.bytes <= 10_000);
+            assert!(entries.bytes <= 20_000);
         }
         assert_eq!(entries.entries.len(), 10);
         assert!(entries.get(&kind(11)).is_some());
         assert!(entries.get(&kind(10)).is_none());
         entries.put(&kind(0), content());
-        assert_eq!(entries.bytes, 10_000, "in place of what was there");
+        assert_eq!(entries.bytes, 20_000, "in place of what was there");
     }
 }

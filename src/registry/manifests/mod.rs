@@ -175,11 +175,11 @@ async fn linked_content(
 
 /// What a manifest is, with the replies that tell of it.
 fn describe(digest: &Digest, media_type: MediaType, content: Bytes) -> Description {
-    let mut reply = with_api_version(Response::new(content));
-    let headers = reply.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type.as_str()));
-    headers.extend(identity(digest));
     let not_modified = with_api_version(not_modified(digest));
+    let mut reply = Response::new(content);
+    // These are kept as long as the manifest is: cloned, they share their values.
+    reply.headers_mut().clone_from(not_modified.headers());
+    reply.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type.as_str()));
     Description { media_type, reply: Rc::new(reply), not_modified: Rc::new(not_modified) }
 }
 
