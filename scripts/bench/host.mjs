@@ -8,7 +8,8 @@
 
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { Session } from "node:inspector/promises";
+import { Session } from "node:inspector";
+import { promisify } from "node:util";
 
 const ROUNDS = 7;
 const REQUESTS = 60_000;
@@ -218,11 +219,12 @@ function microseconds(host) {
 async function hottest(host) {
   const session = new Session();
   session.connect();
-  await session.post("Profiler.enable");
-  await session.post("Profiler.setSamplingInterval", { interval: SAMPLE_EVERY_US });
-  await session.post("Profiler.start");
+  const post = promisify(session.post.bind(session));
+  await post("Profiler.enable");
+  await post("Profiler.setSamplingInterval", { interval: SAMPLE_EVERY_US });
+  await post("Profiler.start");
   for (let served = 0; served < PROFILED_REQUESTS; served++) host.serve();
-  const { profile } = await session.post("Profiler.stop");
+  const { profile } = await post("Profiler.stop");
   const hits = {};
   let samples = 0;
   for (const { callFrame, hitCount } of profile.nodes) {

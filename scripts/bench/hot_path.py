@@ -114,7 +114,7 @@ def loading():
     return "\n\n".join(
         [
             f"Until Envoy is ready; the module, with its names, has {size // 1024:,} KiB:",
-            _table(("", *(f"{workers} workers" for workers in WORKERS)), rows),
+            _table(("", *(f"--concurrency {workers}" for workers in WORKERS)), rows),
         ]
     )
 
