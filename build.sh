@@ -19,7 +19,7 @@ usage: ./build.sh [command]
           from the local blob store, or from the bucket at URL with the AWS_... variables' keys
   bench   measure the filter beside other registries; what it finds is kept in target/bench/
   profile show where the time of a cached answer goes; what it finds is kept in target/profile/
-  setup   get all the tools that the other commands get when they need them
+  setup   get all the tools that 'run' and 'test' get when they need them
   help    show this
 
 Environment:

@@ -66,7 +66,7 @@ ensure_debian_packages() {
 }
 
 ensure_node() {
-  have node || die "node is missing: the tests also run as wasm under Node.js; install Node.js 18 or later"
+  have node || die "node is missing: tests and profile run wasm under Node.js; install Node.js 18 or later"
 }
 
 # The real binary, not the Python script that starts it: signals and memory figures are Envoy's own.

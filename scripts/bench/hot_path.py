@@ -43,7 +43,7 @@ def native(folder):
     functions = []
     for line in _run(annotate).splitlines():
         if found := re.match(r"\s*([\d,]+) \([ \d.]+%\)\s+[^:]*:(.*?)(?: \[.*)?$", line):
-            functions.append((found[2], f"{int(found[1].replace(',', '')) // COUNTS[1]:,}"))
+            functions.append((f"`{found[2]}`", f"{int(found[1].replace(',', '')) // COUNTS[1]:,}"))
     return "\n\n".join(
         [
             "Natively, without the filter's own part:",
@@ -74,7 +74,7 @@ def in_v8():
     found = {kind: json.loads(_run([*command, kind])) for kind in KINDS}
     rows = [(kind, f"{one['microseconds']:.2f} µs", _calls(one)) for kind, one in found.items()]
     names, shares = zip(*found[PROFILED]["functions"][:SHOWN])
-    functions = zip(_demangled(names), (f"{share:.1%}" for share in shares))
+    functions = zip((f"`{name}`" for name in _demangled(names)), (f"{share:.1%}" for share in shares))
     return "\n\n".join(
         [
             "As wasm in V8, with a stand-in for Envoy:",

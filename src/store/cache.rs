@@ -2,7 +2,7 @@
 //!
 //! Content never changes under its digest: it is verified when it enters, and stays until there is no
 //! room. Links and tags may be kept for a time. A write through this proxy takes effect at once, in all
-//! its workers: every repository has a number that each write to it raises, and what was read under
+//! its workers: every shard of repositories has a number that each write changes, and what was read under
 //! another number counts no more. A write through another proxy takes effect when the time is over.
 //!
 //! Everything else goes to the bucket, writes and listings always.
@@ -53,7 +53,7 @@ pub trait Surroundings {
     /// this proxy.
     fn writes(&self, shard: u8) -> u64;
 
-    /// A repository of this shard has been written to.
+    /// A repository of this shard has been written to: its number is another one from now on.
     fn count_write(&self, shard: u8);
 }
 
@@ -146,7 +146,7 @@ impl<O: Objects, S: Surroundings> Cached<O, S> {
             Content::Whole(bytes) if digest.matches(&bytes) => bytes,
             other => return Ok(other),
         };
-        let verified = Verified::new(content);
+        let verified = Verified::new(digest.clone(), content);
         self.entries.borrow_mut().put(key.kind(), Entry::Content(verified.clone()));
         Ok(Content::Verified(verified))
     }
@@ -154,6 +154,7 @@ impl<O: Objects, S: Surroundings> Cached<O, S> {
     /// Counts a write to where `key` is once the result is dropped: when it is over, or given up and
     /// done all the same.
     fn writing(&self, key: &Key) -> Writing<'_, S> {
+        debug_assert!(!layout::is_misnamed(key), "{key:?} would not be counted");
         Writing {
             surroundings: &self.surroundings,
             shard: key.kind().repository().map(layout::shard),
@@ -245,8 +246,8 @@ impl<O: Parts, S> HasParts for Cached<O, S> {
 /// What is kept: as much as there is room for, the least recently used out first.
 #[derive(Debug)]
 struct Entries {
-    /// Hashed fast: against keys that are made to collide nothing would help where, as in a wasm module,
-    /// nothing is random.
+    /// Hashed fast: no hash helps against keys that are made to collide where, as in a wasm module, it
+    /// can't begin at random.
     entries: LruCache<Kind, Entry, FixedState>,
     bytes: usize,
     max_bytes: usize,
@@ -299,8 +300,8 @@ mod tests {
 
     use super::*;
     use crate::registry::reference::{Algorithm, Digest, Name, Tag};
-    use crate::store::Store;
-    use crate::store::memory::{MemoryStore, run};
+    use crate::store::memory::{MemoryStore, World, run};
+    use crate::store::{Store, Uploads};
 
     const SETTINGS: CacheSettings = CacheSettings {
         max_bytes: 100_000,
@@ -308,27 +309,6 @@ mod tests {
         tag_ttl: Duration::from_secs(5),
         negative_ttl: Duration::ZERO,
     };
-
-    /// A clock that stands still, and one proxy's count of writes.
-    #[derive(Default)]
-    struct World {
-        now: Cell<Duration>,
-        writes: Cell<u64>,
-    }
-
-    impl Surroundings for &World {
-        fn now(&self) -> Duration {
-            self.now.get()
-        }
-
-        fn writes(&self, _: u8) -> u64 {
-            self.writes.get()
-        }
-
-        fn count_write(&self, _: u8) {
-            self.writes.set(self.writes.get() + 1);
-        }
-    }
 
     type Subject<'a> = Cached<MemoryStore, &'a World>;
 
@@ -392,8 +372,34 @@ mod tests {
         // Through another worker, all that is seen here is that it was counted.
         subject.bucket().delete(&layout::manifest_link(&name(), &digest));
         assert!(read(&subject).0.is_some(), "another proxy's write is not seen yet");
-        (&world).count_write(0);
+        (&world).count_write(layout::shard(&name()));
         assert_eq!(read(&subject).0, None);
+    }
+
+    /// How often it is counted that the repository was written to.
+    fn counted<T>(world: &World, act: impl Future<Output = Result<T, StoreError>>) -> u64 {
+        let shard = layout::shard(&name());
+        let before = world.writes(shard);
+        run(act).0.expect("no fault");
+        world.writes(shard) - before
+    }
+
+    #[test]
+    fn every_write_to_what_is_kept_for_a_time_is_counted() {
+        let world = World::default();
+        let (subject, digest) = subject(&world, SETTINGS);
+        let (name, tag) = (name(), tag());
+        let condition = run(subject.tag_condition(&name, &tag, Some(&[]))).0.expect("no fault");
+        let condition = condition.expect("the tag is there");
+        assert_eq!(counted(&world, subject.set_tag_if(&name, &tag, &digest, &condition)), 1);
+        assert_eq!(counted(&world, subject.set_tag(&name, &tag, &digest)), 1);
+        assert_eq!(counted(&world, subject.link_manifest(&name, &digest)), 1);
+        assert_eq!(counted(&world, subject.link_blob(&name, &digest)), 1);
+        assert_eq!(counted(&world, subject.put_content(&digest, Bytes::new())), 0);
+        assert_eq!(counted(&world, subject.record_tag(&name, &tag, &digest)), 0);
+        assert_eq!(counted(&world, subject.remove_tag(&name, &tag)), 1);
+        assert_eq!(counted(&world, subject.unlink_manifest(&name, &digest)), 1);
+        assert_eq!(counted(&world, subject.unlink_blob(&name, &digest)), 1);
     }
 
     #[test]
@@ -458,12 +464,26 @@ mod tests {
         }
     }
 
+    /// Of 1,036 bytes, a manifest took 2,450 in the module, with its link.
+    #[test]
+    fn an_entry_counts_for_about_what_it_takes() {
+        let digest = Digest::of(Algorithm::Sha256, b"");
+        let verified = Verified::new(digest.clone(), vec![0; 1_036].into());
+        let content = size_of(&Kind::Content(digest.clone()), &Entry::Content(verified));
+        let value = Some(digest.to_string().into());
+        let link = Entry::Link { value, writes: 0, until: Duration::ZERO };
+        let link =
+            size_of(&Kind::ManifestLink("library/bench".parse().expect("a name"), digest), &link);
+        assert_eq!((content, link), (2_195, 283));
+    }
+
     #[test]
     fn the_least_recently_used_goes_first_and_no_more_is_kept_than_there_is_room_for() {
         let mut entries = Entries::new(20_000);
         let kind = |number: usize| Kind::Other(format!("{number:04}"));
+        let digest = Digest::of(Algorithm::Sha256, b"");
         let length = 2_000 - ENTRY_OVERHEAD - DESCRIPTION - kind(0).size();
-        let content = || Entry::Content(Verified::new(vec![0; length].into()));
+        let content = || Entry::Content(Verified::new(digest.clone(), vec![0; length].into()));
         for number in 0..20 {
             entries.put(&kind(number), content());
             assert!(entries.get(&kind(0)).is_some(), "it is used all the time");

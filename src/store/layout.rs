@@ -55,6 +55,9 @@ pub enum Kind {
 impl Key {
     /// The key that a listing named; `None` for one that no registry wrote. An empty segment stands only
     /// at the end, where a folder has it.
+    ///
+    /// Nobody looks at what it is of, so it is not for writing or removing links and tags: those who keep
+    /// copies of them would not know. Their keys are to be made anew.
     pub(super) fn listed(text: &str) -> Option<Self> {
         let is_unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
         let folder = text.strip_suffix('/').unwrap_or(text);
@@ -285,6 +288,15 @@ pub fn offset_of_progress(name: &Name, id: &UploadId, key: &Key) -> Option<u64> 
     rest.strip_prefix("progress/")?.parse().ok()
 }
 
+/// Whether this is a key of which copies may be kept, but does not say so.
+pub fn is_misnamed(key: &Key) -> bool {
+    let Kind::Other(text) = key.kind() else {
+        return false;
+    };
+    let folders = ["/_layers/", "/_manifests/revisions/"];
+    text.ends_with("/current/link") || folders.iter().any(|folder| text.contains(folder))
+}
+
 /// How many shards repositories are spread over, evenly.
 pub const SHARDS: u8 = 64;
 
@@ -336,11 +348,15 @@ mod tests {
     #[test]
     fn a_key_that_was_listed_is_the_one_that_was_written() {
         let name: Name = "a/b".parse().expect("a valid name");
-        let key = tag_link(&name, &"1.0".parse().expect("a valid tag"));
+        let tag = "1.0".parse().expect("a valid tag");
+        let digest = Digest::of(Algorithm::Sha256, b"");
+        let key = tag_link(&name, &tag);
         let listed = Key::listed(key.as_str()).expect("a key");
         assert_eq!(listed, key);
         assert_eq!(listed.cmp(&key), Ordering::Equal);
-        assert_ne!(listed.kind(), key.kind());
+        assert!(is_misnamed(&listed) && !is_misnamed(&key));
+        let history = tag_history(&name, &tag, &digest);
+        assert!(!is_misnamed(&history));
     }
 
     #[test]

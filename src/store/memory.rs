@@ -11,9 +11,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::cache::Surroundings;
 use super::compose::{Checked, HasParts, MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
@@ -46,6 +48,28 @@ pub struct MemoryStore {
     /// The parts of multipart uploads under way, by the upload's id.
     parts: RefCell<HashMap<String, BTreeMap<usize, Bytes>>>,
     calls: RefCell<Vec<Key>>,
+}
+
+/// A clock that stands still, and what is written through one proxy.
+#[derive(Debug, Default)]
+pub struct World {
+    /// The time.
+    pub now: Cell<Duration>,
+    writes: RefCell<HashMap<u8, u64>>,
+}
+
+impl Surroundings for &World {
+    fn now(&self) -> Duration {
+        self.now.get()
+    }
+
+    fn writes(&self, shard: u8) -> u64 {
+        self.writes.borrow().get(&shard).copied().unwrap_or_default()
+    }
+
+    fn count_write(&self, shard: u8) {
+        *self.writes.borrow_mut().entry(shard).or_default() += 1;
+    }
 }
 
 /// What a call that fails has done.

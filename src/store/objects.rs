@@ -10,6 +10,7 @@ use http::Response;
 use super::fault::StoreError;
 use super::layout::Key;
 use crate::registry::media_type::MediaType;
+use crate::registry::reference::Digest;
 
 /// What reading some content gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,7 @@ impl Content {
 /// Content that matches its digest, with what has been found out about it.
 #[derive(Debug, Clone)]
 pub struct Verified {
+    digest: Digest,
     content: Bytes,
     description: Rc<OnceCell<Description>>,
 }
@@ -61,19 +63,24 @@ pub struct Description {
     pub not_modified: Rc<Response<Bytes>>,
 }
 
-/// What has been found out about content follows from it.
+/// What has been found out about content follows from the rest.
 impl PartialEq for Verified {
     fn eq(&self, other: &Self) -> bool {
-        self.content == other.content
+        self.digest == other.digest && self.content == other.content
     }
 }
 
 impl Eq for Verified {}
 
 impl Verified {
-    /// Content that has been verified.
-    pub fn new(content: Bytes) -> Self {
-        Self { content, description: Rc::default() }
+    /// Content that has been verified against this digest.
+    pub fn new(digest: Digest, content: Bytes) -> Self {
+        Self { digest, content, description: Rc::default() }
+    }
+
+    /// The digest that it was verified against.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
     }
 
     /// The content.

@@ -171,12 +171,15 @@ async fn a_write_takes_effect_at_once_in_all_workers() {
         for found in join_all((0..20).map(|_| body(envoy.address))).await {
             assert_eq!(found, index(note));
         }
-        let path = format!("/v2/a/manifests/{digest}");
-        let delete = client::request(Method::DELETE, &path, &[]);
-        assert_eq!(client::send(envoy.address, delete).await.status(), 202);
-        let reads = (0..20).map(|_| client::get(envoy.address, &path, &[]));
-        for response in join_all(reads).await {
-            assert_eq!(response.status(), 404);
+        // The tag first, and its manifest's link stays; then the manifest.
+        for reference in ["t", &digest] {
+            let path = format!("/v2/a/manifests/{reference}");
+            let delete = client::request(Method::DELETE, &path, &[]);
+            assert_eq!(client::send(envoy.address, delete).await.status(), 202);
+            let reads = (0..20).map(|_| client::get(envoy.address, &path, &[]));
+            for response in join_all(reads).await {
+                assert_eq!(response.status(), 404);
+            }
         }
     }
 }

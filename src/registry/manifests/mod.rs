@@ -112,8 +112,8 @@ async fn fetch(
 ) -> Result<Manifest, Error> {
     let content = match content_of(store, name, digest).await? {
         Content::Verified(verified) => {
-            let description = describe_once(&verified, digest)?.clone();
-            return Ok(Manifest { digest: digest.clone(), description });
+            let description = describe_once(&verified)?.clone();
+            return Ok(Manifest { digest: verified.digest().clone(), description });
         }
         Content::Whole(content) => content,
         Content::Absent => return Err(manifest_unknown(name, reference)),
@@ -132,7 +132,8 @@ async fn fetch(
 }
 
 /// What verified content is, which is found out once.
-fn describe_once<'a>(verified: &'a Verified, digest: &Digest) -> Result<&'a Description, Error> {
+fn describe_once(verified: &Verified) -> Result<&Description, Error> {
+    let digest = verified.digest();
     if let Some(description) = verified.description().get() {
         return Ok(description);
     }
@@ -216,6 +217,8 @@ fn unservable(digest: &Digest, why: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use http::Method;
     use http::header::ACCEPT;
     #[cfg(target_family = "wasm")]
@@ -224,8 +227,8 @@ mod tests {
     use super::*;
     use crate::registry::reference::Algorithm;
     use crate::registry::{Body, Settings, Stamp, handle};
-    use crate::store::memory::{MemoryStore, run};
-    use crate::store::{StoreErrorKind, layout};
+    use crate::store::memory::{MemoryStore, World, run};
+    use crate::store::{CacheSettings, Cached, StoreErrorKind, layout};
 
     const CONTENT: &[u8] = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
 
@@ -244,17 +247,21 @@ mod tests {
         Scene { store, name, digest }
     }
 
+    fn request(reference: &str, headers: &[(HeaderName, &str)]) -> Request {
+        Request {
+            method: Method::GET,
+            target: format!("/v2/a/b/manifests/{reference}"),
+            headers: headers.into(),
+            body: Body::None,
+            resources: Vec::new(),
+            stamp: Stamp::default(),
+        }
+    }
+
     impl Scene {
         /// Asks for `a/b`'s manifest; gives the response and the number of waves.
         fn get(&self, reference: &str, headers: &[(HeaderName, &str)]) -> (Response<Bytes>, usize) {
-            let request = Request {
-                method: Method::GET,
-                target: format!("/v2/a/b/manifests/{reference}"),
-                headers: headers.into(),
-                body: Body::None,
-                resources: Vec::new(),
-                stamp: Stamp::default(),
-            };
+            let request = request(reference, headers);
             match run(handle(&request, &self.store, &Settings::default())) {
                 (Answer::Reply(response), waves) => (Rc::unwrap_or_clone(response), waves),
                 (Answer::Stream(_), _) => panic!("manifests are not streamed"),
@@ -300,6 +307,46 @@ mod tests {
         scene.store.put(layout::content(&digest), CONTENT);
         let (response, waves) = scene.get(digest.as_str(), &[]);
         assert_eq!((response.body(), waves), (&Bytes::from_static(CONTENT), 1));
+    }
+
+    #[test]
+    fn replies_that_are_kept_are_those_of_their_digest() {
+        let Scene { store, name, digest } = scene();
+        let other = Digest::of(Algorithm::Sha512, CONTENT);
+        store.put(layout::manifest_link(&name, &other), digest.to_string());
+        let world = World::default();
+        let cache = CacheSettings {
+            max_bytes: 100_000,
+            link_ttl: Duration::from_secs(60),
+            tag_ttl: Duration::from_secs(60),
+            negative_ttl: Duration::ZERO,
+        };
+        let cached = Cached::new(store, &world, cache);
+        // In each round what was kept in the one before is given again.
+        for _ in 0..3 {
+            for (reference, own, vary) in [
+                (other.as_str(), &other, false),
+                (digest.as_str(), &digest, false),
+                ("t", &digest, true),
+            ] {
+                for known in [false, true] {
+                    let condition = if known { own.as_str() } else { "\"other\"" };
+                    let request = request(reference, &[(IF_NONE_MATCH, condition)]);
+                    let answer = run(handle(&request, &cached, &Settings::default())).0;
+                    let Answer::Reply(response) = answer else {
+                        panic!("manifests are not streamed");
+                    };
+                    let (status, body) = if known { (304, &b""[..]) } else { (200, CONTENT) };
+                    assert_eq!((response.status().as_u16(), &response.body()[..]), (status, body));
+                    let headers = response.headers();
+                    assert_eq!(headers[DOCKER_CONTENT_DIGEST], own.as_str());
+                    assert_eq!(headers[ETAG], format!("\"{own}\""));
+                    assert_eq!(headers["docker-distribution-api-version"], "registry/2.0");
+                    assert_eq!(headers.contains_key(CONTENT_TYPE), !known);
+                    assert_eq!(headers.contains_key(VARY), vary);
+                }
+            }
+        }
     }
 
     #[test]
