@@ -6,12 +6,11 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::hint::black_box;
-use std::pin::pin;
 use std::process::ExitCode;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use http::{Method, StatusCode};
 use moorage::config::Config;
 use moorage::registry::reference::{Algorithm, Digest};
@@ -132,8 +131,5 @@ impl Surroundings for StandStill {
 
 /// Runs a future that never waits.
 fn run<T>(future: impl Future<Output = T>) -> T {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => output,
-        Poll::Pending => unreachable!("the store answers at once"),
-    }
+    future.now_or_never().expect("the store answers at once")
 }

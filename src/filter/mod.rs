@@ -8,6 +8,7 @@ mod document;
 mod exchange;
 mod headers;
 mod inbox;
+mod queue;
 mod stamp;
 mod surroundings;
 mod task;
@@ -26,8 +27,9 @@ use crate::config::Config;
 use crate::registry::Settings;
 use crate::store::{Bucket, Cached};
 use exchange::{Exchange, Handle};
-use surroundings::{Proxy, TICK, count};
-use task::{Queue, run_as, take_woken};
+use queue::Queue;
+use surroundings::{Proxy, TICK};
+use task::{run_as, take_woken};
 use upstream::Upstream;
 
 /// The entry point that Envoy calls once for every VM.
@@ -117,7 +119,7 @@ impl RootContext for Plugin {
                 return false;
             }
         };
-        let Some(queue) = register_queue() else {
+        let Some(queue) = Queue::register() else {
             return false;
         };
         self.registry = Some(Rc::new(Registry::new(config, queue)));
@@ -145,19 +147,6 @@ impl RootContext for Plugin {
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
         let registry = self.registry.as_ref()?;
         Some(Box::new(Handle::new(Rc::clone(registry), context_id)))
-    }
-}
-
-/// Has Envoy call this plugin back, in this worker, when exchanges are woken. Queues of the same name
-/// would be shared with other workers and plugins, so each has a number of its own.
-fn register_queue() -> Option<Queue> {
-    let name = format!("moorage/queue/{}", count("moorage/queues"));
-    match hostcalls::register_shared_queue(&name) {
-        Ok(queue) => Some(Queue(queue)),
-        Err(error) => {
-            log::error!("Envoy gives no queue: {error:?}");
-            None
-        }
     }
 }
 

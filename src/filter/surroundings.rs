@@ -9,13 +9,9 @@ use std::cell::Cell;
 use std::time::{Duration, SystemTime};
 
 use proxy_wasm::hostcalls;
-use proxy_wasm::types::Status;
 
 use crate::store::Surroundings;
 use crate::store::layout::SHARDS;
-
-/// How often a count is tried that other workers raise at the same time.
-const ATTEMPTS: usize = 1000;
 
 /// How old the time may be that the cache goes by.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -65,29 +61,4 @@ impl Surroundings for Proxy {
             log::error!("Envoy does not share that something was written: {error:?}");
         }
     }
-}
-
-/// Raises a number that all workers share, and gives what it is then.
-pub fn count(key: &str) -> u64 {
-    for _ in 0..ATTEMPTS {
-        let (before, version) = read(key);
-        let number = before.wrapping_add(1);
-        match hostcalls::set_shared_data(key, Some(&number.to_le_bytes()), version) {
-            Ok(()) => return number,
-            Err(Status::CasMismatch) => {}
-            Err(error) => {
-                log::error!("Envoy does not count: {error:?}");
-                return number;
-            }
-        }
-    }
-    log::error!("nothing could be counted: other workers were faster every time");
-    0
-}
-
-/// A count, with the version by which it can be changed.
-fn read(key: &str) -> (u64, Option<u32>) {
-    let (value, version) = hostcalls::get_shared_data(key).unwrap_or_default();
-    let bytes = value.and_then(|bytes| bytes.try_into().ok());
-    (bytes.map_or(0, u64::from_le_bytes), version)
 }

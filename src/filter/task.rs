@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use proxy_wasm::hostcalls;
+use super::queue::Queue;
 
 thread_local! {
     static WORKER: Worker = Worker::default();
@@ -29,10 +29,6 @@ struct Worker {
     /// The exchanges that are to be polled from each plugin's queue.
     woken: RefCell<HashMap<Queue, Vec<u32>>>,
 }
-
-/// The queue by which Envoy calls a plugin back when exchanges of its have been woken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Queue(pub u32);
 
 /// A future that is polled by hand.
 pub struct Task<T> {
@@ -81,15 +77,9 @@ impl Wake for Owner {
             if !woken.contains(&self.context_id) {
                 woken.push(self.context_id);
                 // Every time, not only for the first: should Envoy refuse one, the next gets through.
-                ask_for_a_call(self.queue);
+                self.queue.ask_for_a_call();
             }
         });
-    }
-}
-
-fn ask_for_a_call(queue: Queue) {
-    if let Err(error) = hostcalls::enqueue_shared_queue(queue.0, Some(b"wake")) {
-        log::error!("Envoy does not queue: {error:?}");
     }
 }
 

@@ -184,6 +184,15 @@ impl Answer {
     fn reply(response: Response<Bytes>) -> Self {
         Self::Reply(Rc::new(with_api_version(response)))
     }
+
+    /// The reply, where a test wants one.
+    #[cfg(test)]
+    fn expect_reply(self) -> Response<Bytes> {
+        match self {
+            Self::Reply(response) => Rc::unwrap_or_clone(response),
+            Self::Stream(stream) => panic!("a reply, not {stream:?}"),
+        }
+    }
 }
 
 /// Whether the body of a request is to be streamed to the store, by [`handle_streamed`], not read.
@@ -214,7 +223,7 @@ pub async fn handle_streamed(
     settings: &Settings,
 ) -> Answer {
     let answer = dispatch(request, incoming, store, settings).await;
-    answer.unwrap_or_else(|error| Answer::reply(error.into_response()))
+    answer.unwrap_or_else(|error| Answer::Reply(Rc::new(error.into_response())))
 }
 
 async fn dispatch(

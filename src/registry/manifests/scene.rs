@@ -1,14 +1,12 @@
 //! A repository in memory, for the tests of writing, and what the tests of lists share.
 
-use std::rc::Rc;
-
 use bytes::Bytes;
 use http::header::{HeaderName, LINK};
 use http::{Method, Response};
 use serde_json::{Value, json};
 
 use crate::registry::reference::{Digest, Name};
-use crate::registry::{Answer, Body, HeaderFields, Request, Settings, Stamp, handle};
+use crate::registry::{Body, HeaderFields, Request, Settings, Stamp, handle};
 use crate::store::memory::{MemoryStore, run};
 
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -46,10 +44,8 @@ impl Scene {
             resources: Vec::new(),
             stamp: Stamp::default(),
         };
-        match run(handle(&request, &self.store, &self.settings)) {
-            (Answer::Reply(response), waves) => (Rc::unwrap_or_clone(response), waves),
-            (Answer::Stream(_), _) => panic!("manifests are not streamed"),
-        }
+        let (answer, waves) = run(handle(&request, &self.store, &self.settings));
+        (answer.expect_reply(), waves)
     }
 
     pub fn put(&self, reference: &str, manifest: &Value) -> Response<Bytes> {
@@ -75,10 +71,8 @@ pub fn get(store: &MemoryStore, target: &str) -> (Response<Bytes>, usize) {
         resources: Vec::new(),
         stamp: Stamp::default(),
     };
-    match run(handle(&request, store, &Settings::default())) {
-        (Answer::Reply(response), waves) => (Rc::unwrap_or_clone(response), waves),
-        (Answer::Stream(_), _) => panic!("{target} is not streamed"),
-    }
+    let (answer, waves) = run(handle(&request, store, &Settings::default()));
+    (answer.expect_reply(), waves)
 }
 
 /// Gets all pages of a list, from one to the next by `Link`.

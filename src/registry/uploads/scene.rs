@@ -1,7 +1,6 @@
 //! A repository in memory and bodies that stream into it, for the tests of uploads.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::{HeaderName, LOCATION, TRANSFER_ENCODING};
@@ -10,7 +9,7 @@ use http::{Method, Response, StatusCode};
 use crate::registry::hasher::Hasher;
 use crate::registry::incoming::{Hashing, Incoming, StreamedWrite, WriteAnswer, WriteTarget};
 use crate::registry::reference::{Algorithm, Digest, Name};
-use crate::registry::{Answer, Body, Request, Settings, Stamp, handle_streamed};
+use crate::registry::{Body, Request, Settings, Stamp, handle_streamed};
 use crate::store::memory::{MemoryStore, run, take_a_turn};
 use crate::store::{Objects, layout};
 
@@ -61,10 +60,8 @@ impl Scene {
             write: RefCell::new(None),
             hashing: RefCell::new(Hashing::Off),
         };
-        match run(handle_streamed(&request, &body, &self.store, &self.settings)) {
-            (Answer::Reply(response), waves) => (Rc::unwrap_or_clone(response), waves),
-            (Answer::Stream(_), _) => panic!("uploads are not answered with a blob"),
-        }
+        let (answer, waves) = run(handle_streamed(&request, &body, &self.store, &self.settings));
+        (answer.expect_reply(), waves)
     }
 
     /// Begins an upload and gives its location.
