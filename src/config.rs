@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::registry::{Class, DEFAULT_MANIFEST_MAX_BYTES, Legacy, Mount, Settings};
-use crate::store::CacheSettings;
+use crate::store::{Budget, CacheSettings};
 
 /// The plugin's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -45,6 +45,9 @@ pub struct Config {
     /// What is answered from memory.
     #[serde(default)]
     pub cache: CacheConfig,
+    /// What requests may take of the proxy.
+    #[serde(default)]
+    pub limits: LimitsConfig,
     /// What may be pushed.
     #[serde(default)]
     pub policy: PolicyConfig,
@@ -108,6 +111,44 @@ impl CacheConfig {
             tag_ttl: self.tag_ttl,
             negative_ttl: self.negative_ttl,
         }
+    }
+}
+
+/// What requests may take of the proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// How much memory each of Envoy's workers holds for requests under way, beside the cache, in bytes; 256 MiB
+    /// unless set.
+    pub memory_bytes: u32,
+    /// How many uploads and downloads a client may have under way in each of Envoy's workers; 512 unless
+    /// set, and any number if it is 0.
+    pub streams_per_client: u32,
+    /// How long a manifest's body may take to come, and the rest of any other body that has its answer already;
+    /// a minute unless set.
+    #[serde(deserialize_with = "duration")]
+    pub body_timeout: Duration,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 256 * 1024 * 1024,
+            streams_per_client: 512,
+            body_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl LimitsConfig {
+    /// The memory that requests under way may hold in a worker.
+    pub fn budget(&self) -> Budget {
+        Budget::new(self.memory_bytes as usize)
+    }
+
+    /// How much of it may be held for one client, in bytes.
+    pub fn client_memory_bytes(&self) -> usize {
+        self.memory_bytes as usize / 8
     }
 }
 
@@ -177,6 +218,9 @@ pub enum Addressing {
     /// `https://<bucket>.<authority>/<key>`
     VirtualHost,
 }
+
+/// The least memory with which a worker serves anything, in bytes.
+const LEAST_MEMORY: u64 = 8 * 1024 * 1024;
 
 fn default_manifest_max_bytes() -> u64 {
     DEFAULT_MANIFEST_MAX_BYTES
@@ -262,6 +306,12 @@ impl Config {
                 "manifest_max_bytes",
                 (1..=256 * 1024 * 1024).contains(&self.manifest_max_bytes),
                 "must be from 1 to 268435456",
+            ),
+            (
+                "limits.memory_bytes",
+                u64::from(self.limits.memory_bytes) >= LEAST_MEMORY
+                    && u64::from(self.limits.memory_bytes) / 8 >= self.manifest_max_bytes,
+                "must be 8388608 at least, and eight times manifest_max_bytes",
             ),
         ];
         match checks.into_iter().find(|(_, holds, _)| !holds) {
@@ -402,6 +452,11 @@ mod tests {
             ("/cache", json!({ "tag_ttl": "soon" }), "cache.tag_ttl"),
             ("/cache", json!({ "link_ttl": -1 }), "cache.link_ttl"),
             ("/delete_enabled", json!(1), "delete_enabled"),
+            ("/limits", json!({ "memory": 1 }), "limits"),
+            ("/limits", json!({ "memory_bytes": 8_388_607 }), "limits.memory_bytes"),
+            ("/limits", json!({ "memory_bytes": 33_554_431 }), "limits.memory_bytes"),
+            ("/limits", json!({ "streams_per_client": -1 }), "limits.streams_per_client"),
+            ("/limits", json!({ "body_timeout": "soon" }), "limits.body_timeout"),
         ] {
             let mut json = minimal();
             let (parent, field) = pointer.rsplit_once('/').expect("a pointer");

@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
+use std::rc::Rc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,8 +18,9 @@ use moorage::registry::media_type::{Accept, MediaType};
 use moorage::registry::reference::{Digest, Name, Reference, Tag, UploadId};
 use moorage::registry::route::Endpoint;
 use moorage::registry::{
-    Answer, Body, ByteRange, Hashing, HeaderFields, Incoming, Request, Settings, Stamp,
-    StreamedWrite, WriteAnswer, WriteTarget, conditional, handle, handle_streamed, media_type_of,
+    Answer, Body, ByteRange, Hashing, HeaderFields, Incoming, REPLY_MAX_BYTES, Request, Settings,
+    Stamp, StreamedWrite, WriteAnswer, WriteTarget, conditional, handle, handle_streamed,
+    media_type_of,
 };
 use moorage::store::{Bucket, Http, HttpError, HttpRequest, HttpResponse};
 use proptest::prelude::*;
@@ -99,7 +101,9 @@ fn bucket() -> (Bucket<Recorder>, Settings) {
     let json =
         br#"{"store":{"cluster":"c","authority":"s3","bucket":"bucket","prefix":"pre/fix"}}"#;
     let config = Config::parse(json).expect("a valid configuration");
-    let bucket = Bucket::new(Recorder::default(), &config.store, config.manifest_max_bytes);
+    let budget = Rc::new(config.limits.budget());
+    let limit = config.manifest_max_bytes;
+    let bucket = Bucket::new(Recorder::default(), &config.store, limit, budget);
     (bucket, config.settings())
 }
 

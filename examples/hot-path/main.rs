@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::hint::black_box;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use futures::FutureExt;
 use http::{Method, StatusCode};
 use moorage::config::Config;
 use moorage::registry::reference::{Algorithm, Digest};
-use moorage::registry::{Answer, Body, Request, Settings, Stamp, handle};
+use moorage::registry::{Answer, Body, REPLY_MAX_BYTES, Request, Settings, Stamp, handle};
 use moorage::store::{
     Bucket, Cached, Http, HttpError, HttpRequest, HttpResponse, Surroundings, layout,
 };
@@ -82,13 +83,15 @@ fn request(kind: &str, digest: &Digest) -> Request {
         body: Body::None,
         resources: Vec::new(),
         stamp: Stamp::default(),
+        reply_max_bytes: REPLY_MAX_BYTES,
     }
 }
 
 fn cache(manifest: Bytes, digest: Digest) -> (Cached<Bucket<OneManifest>, StandStill>, Settings) {
     let config = Config::parse(CONFIG).expect("a valid configuration");
     let store = OneManifest { content_path: layout::content(&digest), manifest, digest };
-    let bucket = Bucket::new(store, &config.store, config.manifest_max_bytes);
+    let budget = Rc::new(config.limits.budget());
+    let bucket = Bucket::new(store, &config.store, config.manifest_max_bytes, budget);
     (Cached::new(bucket, StandStill::default(), config.cache.settings()), config.settings())
 }
 

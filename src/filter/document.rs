@@ -7,7 +7,7 @@ use proxy_wasm::types::BufferType;
 use super::replace_buffer;
 
 /// How much of a document is read, in bytes. They are a few hundred.
-const LIMIT: usize = 64 * 1024;
+const LIMIT: usize = 4 * 1024;
 
 /// A document that arrives, with the status that it came with.
 pub struct Document {

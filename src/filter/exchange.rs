@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
@@ -12,14 +13,20 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType};
 
-use super::body::Collector;
+use super::body::{Collector, Progress};
+use super::clients::ClientShare;
 use super::document::Document;
 use super::stamp::stamp;
 use super::task::{Task, run_as};
 use super::upload::{Step, Upload};
 use super::{Registry, claims, headers, replace_buffer};
 use crate::registry::error::{Error, ErrorCode};
-use crate::registry::{self, Answer, BlobStream, Request, StreamAnswer};
+use crate::registry::{self, Answer, BodyUse, ContentStream, Request, StreamAnswer};
+use crate::store::{Purpose, Reservation, UNCOUNTED};
+
+/// What a request that waits takes of the module's memory, in bytes, about: its headers, its handler's future and
+/// the calls that that has under way.
+const WAITING_REQUEST: usize = 16 * 1024;
 
 /// An exchange as Envoy sees it. The plugin has it as well, to go on with it when what it waits for
 /// was read by another.
@@ -29,20 +36,22 @@ impl Handle {
     /// An exchange of which nothing is known yet.
     pub fn new(registry: Rc<Registry>, context_id: u32) -> Self {
         let state = State::Unseen;
-        let exchange = Exchange { registry, context_id, state, is_known: false };
+        let (room, client) = (None, None);
+        let exchange = Exchange { registry, context_id, state, is_known: false, room, client };
         Self(Rc::new(RefCell::new(exchange)))
     }
 
-    /// Calls the exchange back, as itself. If it waits for something then, the plugin gets to know it.
-    fn call<T>(&self, act: impl FnOnce(&mut Exchange) -> T) -> T {
+    /// Calls the exchange back, as itself. If it waits for something then, the plugin gets to know it, and
+    /// it has to find room for that.
+    fn call(&self, act: impl FnOnce(&mut Exchange) -> Action) -> Action {
         let mut exchange = self.0.borrow_mut();
-        let result = run_as(exchange.context_id, || act(&mut exchange));
-        let waits = matches!(exchange.state, State::Handling(_) | State::Uploading(_));
-        if waits && !exchange.is_known {
-            exchange.is_known = true;
-            exchange.registry.remember(exchange.context_id, Rc::downgrade(&self.0));
+        let action = run_as(exchange.context_id, || act(&mut exchange));
+        if exchange.is_known || !exchange.is_waiting() {
+            return action;
         }
-        result
+        exchange.is_known = true;
+        exchange.registry.remember(exchange.context_id, Rc::downgrade(&self.0));
+        if exchange.find_room() { action } else { exchange.refuse() }
     }
 }
 
@@ -62,21 +71,25 @@ pub struct Exchange {
     state: State,
     /// Whether the plugin knows of it.
     is_known: bool,
+    /// The memory that it holds while it waits, or its reply until the client has it.
+    room: Option<Reservation>,
+    /// What it has of what its client may have; nothing until that is asked for.
+    client: Option<ClientShare>,
 }
 
 enum State {
     /// The filter has not seen the request yet, and Envoy shows it no response before.
     Unseen,
-    /// The request's body arrives, which the handler is to have whole.
+    /// The request's body arrives, which the handler is to have whole, or not at all.
     Collecting(Request, Collector),
     /// The handler waits for the store. A response now is Envoy's own, for example a timeout.
     Handling(Task<Answer>),
     /// Envoy's router streams the request's body to the store.
     Uploading(Upload),
     /// Envoy's router streams a blob.
-    Streaming(BlobStream),
+    Streaming(ContentStream),
     /// The store had no blob but an error: its document is read before the client gets an answer.
-    Failing(BlobStream, Document),
+    Failing(ContentStream, Document),
     /// Envoy's own reply goes out with this body in place of its plain text.
     Rewording(Bytes),
     /// The answer has been given.
@@ -84,6 +97,34 @@ enum State {
 }
 
 impl Exchange {
+    /// Whether it waits for the client or the store.
+    fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Collecting(..) | State::Handling(_) | State::Uploading(_))
+    }
+
+    /// Reserves the memory for what a request takes that waits; `false` if there is none left.
+    fn find_room(&mut self) -> bool {
+        self.room = self.registry.budget.reserve(Purpose::Requests, WAITING_REQUEST);
+        self.room.is_some()
+    }
+
+    /// Gives up the request, because there is no memory for it.
+    fn refuse(&mut self) -> Action {
+        let message = "the proxy has as many requests under way as it has memory for; try again";
+        self.reply(&Error::busy(message).into_response())
+    }
+
+    fn client(&mut self) -> &mut ClientShare {
+        self.client.get_or_insert_with(|| self.registry.clients.current())
+    }
+
+    /// Gives up the request, because its client has too many streams under way.
+    fn refuse_stream(&mut self) -> Action {
+        let message = "this client has as many uploads and downloads under way as it may have; \
+                       try again when one has ended";
+        self.reply(&Error::too_many_requests(message).into_response())
+    }
+
     /// Runs the handler as far as it gets. Tells whether the request may go on to the router.
     fn advance(&mut self) -> Action {
         let State::Handling(task) = &mut self.state else {
@@ -92,7 +133,9 @@ impl Exchange {
         match task.poll() {
             Poll::Pending => Action::Pause,
             Poll::Ready(Answer::Reply(response)) => self.reply(&response),
+            Poll::Ready(Answer::Stream(_)) if !self.client().begin_stream() => self.refuse_stream(),
             Poll::Ready(Answer::Stream(stream)) => {
+                self.room = None;
                 headers::rewrite_request(&self.registry.bucket.bucket().stream_request(&stream));
                 self.state = State::Streaming(stream);
                 Action::Continue
@@ -102,6 +145,9 @@ impl Exchange {
 
     /// Hands the request to its handler before its body has come.
     fn begin_upload(&mut self, mut request: Request) -> Action {
+        if !self.client().begin_stream() {
+            return self.refuse_stream();
+        }
         request.stamp = stamp(&request);
         let mut upload = Upload::new(&self.registry, self.context_id, request);
         let step = upload.advance();
@@ -152,12 +198,51 @@ impl Exchange {
 
     fn reply(&mut self, response: &Response<Bytes>) -> Action {
         self.state = State::Done;
-        headers::send_response(response);
+        self.room = None;
+        if let Some(client) = &mut self.client {
+            client.release_bytes();
+        }
+        let size = response.body().len();
+        if size <= UNCOUNTED {
+            headers::send_response(response);
+        } else if !self.client().hold(size) {
+            let message = "this client has not taken the replies that it has asked for; try again \
+                           when it has";
+            headers::send_response(&Error::too_many_requests(message).into_response());
+        } else {
+            self.room = self.registry.budget.reserve(Purpose::Replies, size);
+            if self.room.is_some() {
+                headers::send_response(response);
+            } else {
+                let message = "the proxy holds as many replies as it has memory for; try again";
+                headers::send_response(&Error::busy(message).into_response());
+            }
+        }
         Action::Pause
     }
 
+    /// Whether the client should have sent its body by now.
+    pub fn is_late(&self, now: Duration) -> bool {
+        match &self.state {
+            State::Collecting(_, collector) => collector.is_late(now),
+            State::Uploading(upload) => upload.is_late(now),
+            _ => false,
+        }
+    }
+
+    /// Gives up waiting for the client, which is late.
+    pub fn expire(&mut self) {
+        if let State::Uploading(upload) = &mut self.state {
+            let step = upload.stop_draining();
+            self.follow(step);
+        } else {
+            let message = "the request's body did not come in time";
+            self.reply(&Error::new(ErrorCode::BodyTimedOut, message).into_response());
+        }
+    }
+
     /// The store's answer to a streamed request begins.
-    fn begin_stream(&mut self, stream: BlobStream, end_of_stream: bool) -> Action {
+    fn begin_stream(&mut self, stream: ContentStream, end_of_stream: bool) -> Action {
         let (status, store_headers) = headers::read_response();
         match stream.answer(status, &store_headers) {
             StreamAnswer::Forward(status, headers) => {
@@ -208,6 +293,7 @@ impl Context for Handle {
         self.call(|exchange| {
             exchange.registry.bucket.bucket().http().complete(token, headers, body_size);
             exchange.wake();
+            Action::Pause
         });
     }
 }
@@ -237,39 +323,56 @@ impl HttpContext for Handle {
 /// What Envoy calls back with.
 impl Exchange {
     fn request_headers(&mut self, end_of_stream: bool) -> Action {
-        let Some(request) = headers::read_request() else {
+        let Some(mut request) = headers::read_request() else {
             let message = "the request's path is not text";
             return self.reply(&Error::new(ErrorCode::NoSuchEndpoint, message).into_response());
         };
+        if self.registry.budget.is_half_held(Purpose::Replies) {
+            request.reply_max_bytes = UNCOUNTED;
+        }
         if end_of_stream {
             return self.begin(request);
         }
-        if registry::is_streamed(&request) {
-            return self.begin_upload(request);
-        }
-        let collector = Collector::new(&request, self.registry.settings.manifest_max_bytes);
+        let deadline = self.registry.body_deadline();
+        let collector = match registry::use_of_body(&request) {
+            BodyUse::Streamed => return self.begin_upload(request),
+            BodyUse::Whole if !self.client().begin_stream() => return self.refuse_stream(),
+            BodyUse::Whole => {
+                let limit = self.registry.settings.manifest_max_bytes;
+                Collector::keep(&request, limit, &self.registry.budget, deadline)
+            }
+            BodyUse::None => Collector::discard(&request, deadline),
+        };
         let is_hopeless = collector.is_full();
         self.state = State::Collecting(request, collector);
         if is_hopeless { self.begin_with_body() } else { Action::Pause }
     }
 
     fn request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        let is_complete = match &mut self.state {
+        let progress = match &mut self.state {
             State::Streaming(_) => return Action::Continue,
             State::Uploading(upload) => {
                 let step = upload.take(size, end_of_stream);
                 return self.follow(step);
             }
             State::Collecting(_, collector) => {
-                collector.take(BufferType::HttpRequestBody, size);
-                end_of_stream || collector.is_full()
+                collector.take(BufferType::HttpRequestBody, size, self.client.as_mut())
             }
-            _ => false,
+            _ => Progress::Wait,
         };
         // Were it left to wait, Envoy would buffer it, and refuse it in its own words when it is more
         // than a buffer holds.
         replace_buffer(BufferType::HttpRequestBody, size, b"");
-        if is_complete { self.begin_with_body() } else { Action::Pause }
+        match progress {
+            Progress::NoRoom => self.refuse(),
+            Progress::TooMuch => {
+                let message = "this client has as much of manifests under way as it may have; \
+                               try again when one is stored";
+                self.reply(&Error::too_many_requests(message).into_response())
+            }
+            Progress::Wait if !end_of_stream => Action::Pause,
+            Progress::Wait | Progress::Enough => self.begin_with_body(),
+        }
     }
 
     fn request_trailers(&mut self) -> Action {
@@ -289,7 +392,7 @@ impl Exchange {
             && upload.is_routed()
         {
             let (status, _) = headers::read_response();
-            let step = upload.begin_answer(status, end_of_stream);
+            let step = upload.begin_answer(status, headers::is_local_reply(), end_of_stream);
             return self.follow(step);
         }
         // What was answered from memory passes here as well.

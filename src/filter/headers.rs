@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MapType;
 
-use crate::registry::{Body, HeaderFields, Request, Stamp};
+use crate::registry::{Body, HeaderFields, REPLY_MAX_BYTES, Request, Stamp};
 use crate::store::HttpRequest;
 
 /// Envoy's headers for the request to the store that remain when it is rewritten: what the client
@@ -38,6 +38,7 @@ pub fn read_request() -> Option<Request> {
         body: Body::None,
         resources: Vec::new(),
         stamp: Stamp::default(),
+        reply_max_bytes: REPLY_MAX_BYTES,
     })
 }
 
@@ -71,6 +72,15 @@ pub fn read_response() -> (StatusCode, HeaderMap) {
         }
     }
     (status.unwrap_or(StatusCode::BAD_GATEWAY), headers)
+}
+
+/// Whether the response that is on its way to the client is one that Envoy gives by itself, not the store's: it
+/// ends the request, of whose body no more is shown then.
+///
+/// Source: Envoy's documentation, "Response code details".
+pub fn is_local_reply() -> bool {
+    let details = hostcalls::get_property(vec!["response", "code_details"]).ok().flatten();
+    details.is_some_and(|details| details != b"via_upstream")
 }
 
 /// Replaces status and headers of the response that is on its way to the client.

@@ -3,7 +3,7 @@
 //! The handler and the exchange share it. The exchange tells it what Envoy calls back with, then polls
 //! the handler, then does what the handler has asked for.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::task::Poll;
 
@@ -11,41 +11,34 @@ use super::headers::announced_length;
 use crate::registry::hasher::Hasher;
 use crate::registry::reference::Digest;
 use crate::registry::{Hashing, Incoming, Request, StreamedWrite, WriteAnswer, WriteTarget};
+use crate::store::{Budget, Purpose, Reservation};
 
 /// How much of a body is kept while the hasher for it is still being read from the store, in bytes.
 const WAITING_LIMIT: usize = 32 * 1024 * 1024;
-/// How much a worker keeps so of all bodies together, in bytes.
-const WAITING_LIMIT_OF_ALL: usize = 128 * 1024 * 1024;
-
-thread_local! {
-    /// How much this worker keeps.
-    static WAITING: Cell<usize> = const { Cell::new(0) };
-}
 
 /// What of a body waits for its hasher.
-#[derive(Default)]
 struct Waiting {
     pieces: Vec<Vec<u8>>,
     length: usize,
+    /// None where there is no memory for any of it.
+    room: Option<Reservation>,
 }
 
 impl Waiting {
+    fn new(budget: &Budget) -> Self {
+        let room = budget.reserve(Purpose::Requests, 0);
+        Self { pieces: Vec::new(), length: 0, room }
+    }
+
     /// Keeps a piece, unless it is too much.
     fn push(&mut self, piece: Vec<u8>) -> bool {
-        let of_all = WAITING.get() + piece.len();
-        if self.length + piece.len() > WAITING_LIMIT || of_all > WAITING_LIMIT_OF_ALL {
+        let is_too_much = self.length + piece.len() > WAITING_LIMIT;
+        if is_too_much || !self.room.as_mut().is_some_and(|room| room.grow(piece.len())) {
             return false;
         }
-        WAITING.set(of_all);
         self.length += piece.len();
         self.pieces.push(piece);
         true
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        WAITING.set(WAITING.get().saturating_sub(self.length));
     }
 }
 
@@ -59,8 +52,8 @@ struct State {
     /// What the handler has asked for and the exchange has not begun yet.
     write: Option<StreamedWrite>,
     hashing: Hashing,
-    /// What came while the hasher was not there.
-    waiting: Waiting,
+    /// What came while the hasher was not there; `None` once it is, or where it is not waited for.
+    waiting: Option<Waiting>,
     length: u64,
     is_whole: bool,
     is_released: bool,
@@ -69,12 +62,12 @@ struct State {
 
 impl Inbox {
     /// The body of `request`, of which nothing has come yet.
-    pub fn new(request: &Request) -> Self {
+    pub fn new(request: &Request, budget: &Budget) -> Self {
         let announced = announced_length(request);
         let state = State {
             write: None,
             hashing: Hashing::Off,
-            waiting: Waiting::default(),
+            waiting: Some(Waiting::new(budget)),
             length: 0,
             is_whole: false,
             is_released: false,
@@ -106,8 +99,8 @@ impl Inbox {
             Hashing::Off => {}
             Hashing::With(hasher) => hasher.update(&bytes),
             Hashing::Later => {
-                if !state.waiting.push(bytes) {
-                    state.waiting = Waiting::default();
+                if !state.waiting.as_mut().is_some_and(|waiting| waiting.push(bytes)) {
+                    state.waiting = None;
                     state.hashing = Hashing::Off;
                 }
             }
@@ -152,14 +145,15 @@ impl Incoming for Inbox {
 
     fn hash_with(&self, hasher: Option<Hasher>) {
         let mut state = self.state.borrow_mut();
-        let waiting = std::mem::take(&mut state.waiting);
+        let waiting = state.waiting.take();
         if !matches!(state.hashing, Hashing::Later) {
             return;
         }
         state.hashing = match hasher {
             None => Hashing::Off,
             Some(mut hasher) => {
-                waiting.pieces.iter().for_each(|bytes| hasher.update(bytes));
+                let pieces = waiting.iter().flat_map(|waiting| &waiting.pieces);
+                pieces.for_each(|bytes| hasher.update(bytes));
                 Hashing::With(Box::new(hasher))
             }
         };

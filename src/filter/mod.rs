@@ -4,6 +4,7 @@
 
 mod body;
 mod claims;
+mod clients;
 mod document;
 mod exchange;
 mod headers;
@@ -18,6 +19,7 @@ mod upstream;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -25,12 +27,20 @@ use proxy_wasm::types::{BufferType, ContextType, LogLevel};
 
 use crate::config::Config;
 use crate::registry::Settings;
-use crate::store::{Bucket, Cached};
+use crate::store::{Bucket, Budget, Cached, Surroundings};
+use clients::Clients;
 use exchange::{Exchange, Handle};
 use queue::Queue;
 use surroundings::{Proxy, TICK};
 use task::{run_as, take_woken};
 use upstream::Upstream;
+
+/// How many exchanges go on in one callback of the plugin. Envoy sends their replies when the callback is over,
+/// each from within the one before, and that can't go deep: with 1,600 the VM's stack is at its end.
+const CALLED_TOGETHER: usize = 16;
+
+/// How many ticks pass from one look for bodies that are late to the next: a second.
+const TICKS_BETWEEN_EXPIRIES: u64 = 10;
 
 /// The entry point that Envoy calls once for every VM.
 #[allow(unsafe_code, reason = "the macro exports a symbol, which counts as unsafe")]
@@ -55,6 +65,10 @@ struct Registry {
     bucket: Cached<Bucket<Upstream>, Proxy>,
     settings: Settings,
     jwt_payload: Option<String>,
+    /// The memory that requests may hold.
+    budget: Rc<Budget>,
+    clients: Rc<Clients>,
+    body_timeout: Duration,
     /// By which Envoy calls the plugin back when exchanges are woken.
     queue: Queue,
     /// The exchanges that wait for something, or have, by their context ids.
@@ -64,30 +78,65 @@ struct Registry {
 impl Registry {
     fn new(config: Config, queue: Queue) -> Self {
         let upstream = Upstream::new(&config.store);
-        let bucket = Bucket::new(upstream, &config.store, config.manifest_max_bytes);
+        let budget = Rc::new(config.limits.budget());
+        let limit = config.manifest_max_bytes;
+        let bucket = Bucket::new(upstream, &config.store, limit, Rc::clone(&budget));
         let proxy = Proxy::new(&config.store.bucket);
         Self {
             bucket: Cached::new(bucket, proxy, config.cache.settings()),
             settings: config.settings(),
             jwt_payload: config.jwt_payload,
+            budget,
+            clients: Rc::new(Clients::new(
+                config.limits.streams_per_client,
+                config.limits.client_memory_bytes(),
+            )),
+            body_timeout: config.limits.body_timeout,
             queue,
             exchanges: RefCell::default(),
         }
     }
 
-    /// Goes on with every exchange that has been woken. To be called as the plugin only.
+    /// Goes on with exchanges that have been woken; if there are more of them than [`CALLED_TOGETHER`], Envoy calls
+    /// the plugin again. To be called as the plugin only.
     fn wake_exchanges(&self) {
-        for context_id in take_woken(self.queue) {
-            let exchange = self.exchanges.borrow().get(&context_id).and_then(Weak::upgrade);
-            let Some(exchange) = exchange else {
-                continue;
-            };
-            if let Err(error) = hostcalls::set_effective_context(context_id) {
-                log::error!("Envoy does not go on with an exchange: {error:?}");
-                continue;
-            }
-            run_as(context_id, || exchange.borrow_mut().wake());
+        for context_id in take_woken(self.queue, CALLED_TOGETHER) {
+            self.call_exchange(context_id, Exchange::wake);
         }
+    }
+
+    /// Ends exchanges whose clients should have sent their bodies by now, some at a time. To be called as the
+    /// plugin only.
+    fn expire_exchanges(&self) {
+        let now = self.bucket.surroundings().now();
+        let is_late = |exchange: &Weak<RefCell<Exchange>>| {
+            exchange.upgrade().is_some_and(|exchange| exchange.borrow().is_late(now))
+        };
+        let exchanges = self.exchanges.borrow();
+        let late = exchanges.iter().filter(|(_, exchange)| is_late(exchange));
+        let late: Vec<u32> = late.map(|(id, _)| *id).take(CALLED_TOGETHER).collect();
+        drop(exchanges);
+        for context_id in late {
+            self.call_exchange(context_id, Exchange::expire);
+        }
+    }
+
+    /// Calls an exchange back, as itself.
+    fn call_exchange(&self, context_id: u32, act: impl FnOnce(&mut Exchange)) {
+        let exchange = self.exchanges.borrow().get(&context_id).and_then(Weak::upgrade);
+        let Some(exchange) = exchange else {
+            return;
+        };
+        if let Err(error) = hostcalls::set_effective_context(context_id) {
+            log::error!("Envoy does not go on with an exchange: {error:?}");
+            return;
+        }
+        run_as(context_id, || act(&mut exchange.borrow_mut()));
+    }
+
+    /// Until when a body has to be there that begins to come now.
+    fn body_deadline(&self) -> Duration {
+        self.bucket.surroundings().now().saturating_add(self.body_timeout)
     }
 
     fn remember(&self, context_id: u32, exchange: Weak<RefCell<Exchange>>) {
@@ -129,7 +178,10 @@ impl RootContext for Plugin {
 
     fn on_tick(&mut self) {
         if let Some(registry) = &self.registry {
-            registry.bucket.surroundings().tick();
+            let ticks = registry.bucket.surroundings().tick();
+            if ticks.is_multiple_of(TICKS_BETWEEN_EXPIRIES) {
+                registry.expire_exchanges();
+            }
         }
     }
 

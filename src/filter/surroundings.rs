@@ -23,22 +23,30 @@ pub struct Proxy {
     keys: Vec<String>,
     /// The time, as it was when last asked for.
     now: Cell<Duration>,
+    /// How often it was asked for.
+    ticks: Cell<u64>,
 }
 
 impl Proxy {
     /// The workers that serve the bucket of that name.
     pub fn new(bucket: &str) -> Self {
         let key = |shard| format!("moorage/{bucket}/writes/{shard}");
-        let proxy = Self { keys: (0..SHARDS).map(key).collect(), now: Cell::default() };
+        let proxy = Self {
+            keys: (0..SHARDS).map(key).collect(),
+            now: Cell::default(),
+            ticks: Cell::default(),
+        };
         proxy.tick();
         proxy
     }
 
     /// Asks Envoy for the time. To be called every [`TICK`]: to ask for every request would cost more
-    /// than the answer's precision is worth.
-    pub fn tick(&self) {
+    /// than the answer's precision is worth. Gives the number of calls so far.
+    pub fn tick(&self) -> u64 {
         let now = hostcalls::get_current_time().unwrap_or(SystemTime::UNIX_EPOCH);
         self.now.set(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
+        self.ticks.set(self.ticks.get().wrapping_add(1));
+        self.ticks.get()
     }
 
     fn key(&self, shard: u8) -> &str {

@@ -7,7 +7,7 @@
 //! would be reported to that other one, and be lost with it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ struct Worker {
     /// Whether that one has been woken meanwhile.
     is_woken_again: Cell<bool>,
     /// The exchanges that are to be polled from each plugin's queue.
-    woken: RefCell<HashMap<Queue, Vec<u32>>>,
+    woken: RefCell<HashMap<Queue, BTreeSet<u32>>>,
 }
 
 /// A future that is polled by hand.
@@ -73,9 +73,7 @@ impl Wake for Owner {
                 return;
             }
             let mut woken = worker.woken.borrow_mut();
-            let woken = woken.entry(self.queue).or_default();
-            if !woken.contains(&self.context_id) {
-                woken.push(self.context_id);
+            if woken.entry(self.queue).or_default().insert(self.context_id) {
                 // Every time, not only for the first: should Envoy refuse one, the next gets through.
                 self.queue.ask_for_a_call();
             }
@@ -91,7 +89,18 @@ pub fn run_as<T>(context_id: u32, act: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The exchanges that have been woken of the plugin with this queue.
-pub fn take_woken(queue: Queue) -> Vec<u32> {
-    WORKER.with(|worker| worker.woken.borrow_mut().remove(&queue)).unwrap_or_default()
+/// Exchanges that have been woken of the plugin with this queue, `limit` of them at most, the oldest first. If there are
+/// more, Envoy is asked for another call.
+pub fn take_woken(queue: Queue, limit: usize) -> Vec<u32> {
+    WORKER.with(|worker| {
+        let mut woken = worker.woken.borrow_mut();
+        let Some(all) = woken.get_mut(&queue) else {
+            return Vec::new();
+        };
+        let now = std::iter::from_fn(|| all.pop_first()).take(limit).collect();
+        if !all.is_empty() {
+            queue.ask_for_a_call();
+        }
+        now
+    })
 }

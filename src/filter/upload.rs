@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -16,7 +17,7 @@ use super::inbox::Inbox;
 use super::task::Task;
 use super::{Registry, headers, replace_buffer};
 use crate::registry::error::{Error, ErrorCode};
-use crate::registry::{Answer, Request, WriteAnswer, handle_streamed};
+use crate::registry::{Answer, Request, WriteAnswer, handle_streamed, proxy_error};
 
 /// How much of a body is read and thrown away before it is refused, in bytes: clients that are still
 /// sending may not read the answer.
@@ -46,6 +47,10 @@ pub struct Upload {
     is_held: bool,
     /// How much has been thrown away, in bytes.
     drained: u64,
+    /// Until when the client may send the rest of a body that has an answer already.
+    deadline: Option<Duration>,
+    /// Whether Envoy shows no more of the body, because it has ended the request by itself.
+    is_cut_off: bool,
     /// The store's answer, as far as it has come.
     answer: Option<Document>,
 }
@@ -53,7 +58,7 @@ pub struct Upload {
 impl Upload {
     /// Hands the request to its handler, which has not run yet.
     pub fn new(registry: &Rc<Registry>, context_id: u32, request: Request) -> Self {
-        let inbox = Rc::new(Inbox::new(&request));
+        let inbox = Rc::new(Inbox::new(&request, &registry.budget));
         let (shared, incoming) = (Rc::clone(registry), Rc::clone(&inbox));
         let answer = async move {
             handle_streamed(&request, &*incoming, &shared.bucket, &shared.settings).await
@@ -66,6 +71,8 @@ impl Upload {
             is_routed: false,
             is_held: false,
             drained: 0,
+            deadline: None,
+            is_cut_off: false,
             answer: None,
         }
     }
@@ -86,11 +93,13 @@ impl Upload {
             headers::rewrite_request(&self.registry.bucket.bucket().write_request(&write));
             self.is_routed = true;
         }
-        let may_reply = self.inbox.is_whole() || self.drained > DRAINED_BEFORE_REFUSING;
+        let may_reply =
+            self.inbox.is_whole() || self.is_cut_off || self.drained > DRAINED_BEFORE_REFUSING;
         match self.reply.take() {
             Some(reply) if may_reply => Step::Reply(reply),
             Some(reply) => {
                 self.reply = Some(reply);
+                self.deadline.get_or_insert_with(|| self.registry.body_deadline());
                 Step::Wait
             }
             None if self.is_routed && (self.inbox.is_released() || !self.inbox.is_whole()) => {
@@ -142,8 +151,30 @@ impl Upload {
         }
     }
 
-    /// The store's answer begins.
-    pub fn begin_answer(&mut self, status: StatusCode, end_of_stream: bool) -> Step {
+    /// Whether the client should have sent the rest of a body by now that has an answer already.
+    pub fn is_late(&self, now: Duration) -> bool {
+        self.reply.is_some() && self.deadline.is_some_and(|deadline| now >= deadline)
+    }
+
+    /// Gives the answer, if there is one, without the rest of the body.
+    pub fn stop_draining(&mut self) -> Step {
+        self.reply.take().map_or(Step::Wait, Step::Reply)
+    }
+
+    /// The store's answer begins, or one of Envoy's own.
+    pub fn begin_answer(
+        &mut self,
+        status: StatusCode,
+        is_local_reply: bool,
+        end_of_stream: bool,
+    ) -> Step {
+        self.is_cut_off |= is_local_reply;
+        let blames_client =
+            matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE);
+        if is_local_reply && blames_client {
+            let reply = self.reply.take();
+            return Step::Reply(reply.unwrap_or_else(|| Rc::new(proxy_error(status))));
+        }
         self.answer = Some(Document::new(status));
         if end_of_stream { self.end_answer() } else { Step::Wait }
     }

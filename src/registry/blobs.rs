@@ -17,23 +17,25 @@ use super::error::{Error, ErrorCode};
 use super::manifests::{identity, not_modified};
 use super::range::ByteRange;
 use super::reference::{Digest, Name};
-use super::{Answer, Body, Request, with_api_version};
+use super::{Answer, Request, refuse_body, with_api_version};
 use crate::store::{Fault, Store};
 
 /// Content under a digest never changes: a year, the longest that caches care for.
 const CACHE_FOR_GOOD: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
 
-/// A blob on its way from the store to the client.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BlobStream {
+/// Content on its way from the store to the client: a blob, or a manifest too large to be sent from memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContentStream {
     /// `GET` or `HEAD`: how the store is to be asked.
     pub method: Method,
     /// The digest under which the content is stored.
     pub content: Digest,
     /// The part of it that the client asked for.
     pub range: Option<ByteRange>,
-    /// The digest that the client asked for.
-    digest: Digest,
+    /// The headers of a success, without those that tell of the bytes that are sent.
+    pub(super) headers: HeaderMap,
+    /// The error if there is no such content after all.
+    pub(super) unknown: Error,
 }
 
 /// What the client sees of the store's answer.
@@ -42,7 +44,7 @@ pub enum StreamAnswer {
     /// The store's body, under this status and these headers instead of the store's own.
     Forward(StatusCode, HeaderMap),
     /// Nothing of it: this instead, once the store's body has been read into
-    /// [`BlobStream::failure`].
+    /// [`ContentStream::failure`].
     Fail,
 }
 
@@ -53,21 +55,28 @@ pub async fn get(
     name: &Name,
     digest: Digest,
 ) -> Result<Answer, Error> {
-    if request.body != Body::None {
-        // It would be streamed to the store together with the request.
-        let message = "a request for a blob has no body";
-        return Err(Error::new(ErrorCode::SizeInvalid, message));
-    }
+    refuse_body(request)?;
     let content = store.blob_link(name, &digest).await?.ok_or_else(|| blob_unknown(&digest))?;
     if IfNoneMatch::parse(request.header_values(IF_NONE_MATCH)).matches(&digest) {
         return Ok(Answer::reply(not_modified(&digest)));
     }
-    Ok(Answer::Stream(BlobStream {
+    Ok(Answer::Stream(ContentStream {
         method: request.method.clone(),
         content,
         range: requested_range(request, &digest),
-        digest,
+        headers: blob_headers(&digest),
+        unknown: blob_unknown(&digest),
     }))
+}
+
+fn blob_headers(digest: &Digest) -> HeaderMap {
+    let mut response = with_api_version(Response::new(()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(CACHE_CONTROL, CACHE_FOR_GOOD);
+    headers.extend(identity(digest));
+    std::mem::take(headers)
 }
 
 /// `DELETE`: takes the blob out of the repository, in two waves of storage calls. Its content stays
@@ -100,7 +109,7 @@ fn blob_unknown(digest: &Digest) -> Error {
     Error::new(ErrorCode::BlobUnknown, message).with_detail(digest.as_str())
 }
 
-impl BlobStream {
+impl ContentStream {
     /// Decides on the status and headers of the store's answer.
     ///
     /// Of the store's headers only those that describe the bytes are kept. The rest tells about the
@@ -114,34 +123,28 @@ impl BlobStream {
         if !is_expected {
             return StreamAnswer::Fail;
         }
-        let mut response = with_api_version(Response::new(()));
-        let headers = response.headers_mut();
+        let mut headers = self.headers.clone();
         for name in [CONTENT_LENGTH, CONTENT_RANGE] {
             if let Some(value) = store_headers.get(&name) {
                 headers.insert(name, value.clone());
             }
         }
-        let octets = HeaderValue::from_static("application/octet-stream");
-        headers.insert(CONTENT_TYPE, octets);
-        headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        headers.insert(CACHE_CONTROL, CACHE_FOR_GOOD);
-        headers.extend(identity(&self.digest));
-        StreamAnswer::Forward(status, std::mem::take(headers))
+        StreamAnswer::Forward(status, headers)
     }
 
-    /// The answer in place of the store's, when that was no blob: `status` and `body` are the
+    /// The answer in place of the store's, when that was not the content: `status` and `body` are the
     /// store's.
     pub fn failure(&self, status: StatusCode, body: &[u8]) -> Response<Bytes> {
         let error = match Fault::of(status, body) {
-            Fault::NoSuchKey => blob_unknown(&self.digest),
+            Fault::NoSuchKey => self.unknown.clone(),
             // A HEAD's answer has no body to tell what is missing. The link was read from the same
             // bucket a moment ago, so it is the object.
             _ if status == StatusCode::NOT_FOUND && self.method == Method::HEAD => {
-                blob_unknown(&self.digest)
+                self.unknown.clone()
             }
             _ if status == StatusCode::RANGE_NOT_SATISFIABLE && self.range.is_some() => {
                 let message = "the range lies outside the blob";
-                Error::new(ErrorCode::RangeInvalid, message).with_detail(self.digest.as_str())
+                Error::new(ErrorCode::RangeInvalid, message).with_detail(self.content.as_str())
             }
             Fault::Other(error) => error.into(),
         };
@@ -157,7 +160,7 @@ mod tests {
 
     use super::*;
     use crate::registry::reference::Algorithm;
-    use crate::registry::{Settings, Stamp, handle};
+    use crate::registry::{Body, REPLY_MAX_BYTES, Settings, Stamp, handle};
     use crate::store::layout;
     use crate::store::memory::{Effect, MemoryStore, run};
 
@@ -183,10 +186,11 @@ mod tests {
             body: Body::None,
             resources: Vec::new(),
             stamp: Stamp::default(),
+            reply_max_bytes: REPLY_MAX_BYTES,
         }
     }
 
-    fn stream(method: Method, headers: &[(HeaderName, &str)]) -> BlobStream {
+    fn stream(method: Method, headers: &[(HeaderName, &str)]) -> ContentStream {
         match run(handle(&request(method, "a", headers), &store(), &Settings::default())) {
             (Answer::Stream(stream), 1) => stream,
             other => panic!("a stream after one wave of calls, not {other:?}"),
@@ -353,7 +357,7 @@ mod tests {
         let get = stream(Method::GET, &[]);
         let head = stream(Method::HEAD, &[]);
         let range = stream(Method::GET, &[(RANGE, "bytes=9-")]);
-        let rows: &[(&BlobStream, u16, &[u8], u16, &str)] = &[
+        let rows: &[(&ContentStream, u16, &[u8], u16, &str)] = &[
             (&get, 404, NO_SUCH_KEY, 404, "BLOB_UNKNOWN"),
             (&head, 404, b"", 404, "BLOB_UNKNOWN"),
             (&get, 404, b"", 500, "UNKNOWN"),

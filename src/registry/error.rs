@@ -4,13 +4,16 @@
 //! the `distribution` registry.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::with_api_version;
 use crate::store::{StoreError, StoreErrorKind};
+
+/// When a client may try again what was refused only for the moment, in seconds.
+const IN_A_SECOND: HeaderValue = HeaderValue::from_static("1");
 
 /// What went wrong, in the API's terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +62,8 @@ pub enum ErrorCode {
     ConditionUnsupported,
     /// The request carries a body of a size that can't be right.
     SizeInvalid,
+    /// The request's body did not come in time.
+    BodyTimedOut,
     /// The client has not said who it is.
     Unauthorized,
     /// The client may not do this.
@@ -96,6 +101,8 @@ impl ErrorCode {
             Self::PreconditionFailed => ("PRECONDITION_FAILED", StatusCode::PRECONDITION_FAILED),
             Self::ConditionUnsupported => ("UNSUPPORTED", StatusCode::NOT_IMPLEMENTED),
             Self::SizeInvalid => ("SIZE_INVALID", StatusCode::BAD_REQUEST),
+            // The API has no code for it.
+            Self::BodyTimedOut => ("UNKNOWN", StatusCode::REQUEST_TIMEOUT),
             Self::Unauthorized => ("UNAUTHORIZED", StatusCode::UNAUTHORIZED),
             Self::Denied => ("DENIED", StatusCode::FORBIDDEN),
             Self::TooManyRequests => ("TOOMANYREQUESTS", StatusCode::TOO_MANY_REQUESTS),
@@ -142,6 +149,16 @@ impl Error {
         .with_header(ALLOW, value)
     }
 
+    /// The proxy has too much to do at the moment.
+    pub fn busy(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::Unavailable, message).with_header(RETRY_AFTER, IN_A_SECOND)
+    }
+
+    /// The client has too much under way at the moment.
+    pub fn too_many_requests(message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::TooManyRequests, message).with_header(RETRY_AFTER, IN_A_SECOND)
+    }
+
     /// Adds what a program may want to read: the digest, the reference, the offending field.
     pub fn with_detail(mut self, detail: impl Into<Value>) -> Self {
         self.detail = Some(detail.into());
@@ -184,6 +201,7 @@ impl From<StoreError> for Error {
     /// person who sees it first is often the one who runs the registry.
     fn from(error: StoreError) -> Self {
         let code = match error.kind() {
+            StoreErrorKind::Busy => return Self::busy(error.to_string()),
             StoreErrorKind::Unavailable => ErrorCode::Unavailable,
             StoreErrorKind::TimedOut | StoreErrorKind::Failed => ErrorCode::Unknown,
         };
@@ -273,6 +291,7 @@ mod tests {
             (StoreErrorKind::Failed, ErrorCode::Unknown),
             (StoreErrorKind::TimedOut, ErrorCode::Unknown),
             (StoreErrorKind::Unavailable, ErrorCode::Unavailable),
+            (StoreErrorKind::Busy, ErrorCode::Unavailable),
         ] {
             assert_eq!(Error::from(StoreError::new(kind, "x")).code(), code);
         }

@@ -33,7 +33,7 @@ use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Method, Response};
 use serde::Deserialize;
 
-pub use blobs::{BlobStream, StreamAnswer};
+pub use blobs::{ContentStream, StreamAnswer};
 pub use error::proxy_error;
 pub use fields::HeaderFields;
 pub use incoming::{Hashing, Incoming, NoBody, StreamedWrite, WriteAnswer, WriteTarget};
@@ -44,7 +44,7 @@ pub use range::ByteRange;
 pub use schema1::{KeyError, SigningKey};
 
 use crate::store::{Session, Store, Uploads};
-use error::Error;
+use error::{Error, ErrorCode};
 use route::Endpoint;
 
 /// The header that tells a client which API answers.
@@ -55,6 +55,11 @@ const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-conten
 /// The largest manifest that is served or accepted unless something else is set, in bytes. The
 /// specification wants registries to take this much.
 pub const DEFAULT_MANIFEST_MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The largest manifest that is sent from memory, in bytes; a larger one is streamed from the store. What is
+/// sent from memory the proxy holds until the client has taken it, however slow that is, while what it
+/// streams waits in the store.
+pub const REPLY_MAX_BYTES: usize = 64 * 1024;
 
 /// A client's request.
 #[derive(Debug, Clone)]
@@ -71,6 +76,9 @@ pub struct Request {
     pub resources: Vec<Resource>,
     /// What no other request has.
     pub stamp: Stamp,
+    /// The largest manifest that is sent from memory, in bytes: [`REPLY_MAX_BYTES`], or less while the proxy holds
+    /// many replies that clients do not take.
+    pub reply_max_bytes: usize,
 }
 
 /// What tells a request from every other, for names that must be new.
@@ -95,8 +103,10 @@ pub enum Body {
     None,
     /// All of it.
     Whole(Bytes),
-    /// More than [`Settings::manifest_max_bytes`]; the rest was not read.
+    /// More than the endpoint takes; the rest was not read.
     TooLarge,
+    /// There was one where the endpoint takes none, and it was thrown away.
+    Discarded,
     /// Less than `Content-Length` announced.
     Short,
 }
@@ -176,7 +186,7 @@ pub enum Answer {
     /// would have, so that its length is known; whoever sends it leaves the body out.
     Reply(Rc<Response<Bytes>>),
     /// With an object of the store, which the proxy streams to the client.
-    Stream(BlobStream),
+    Stream(ContentStream),
 }
 
 impl Answer {
@@ -195,14 +205,31 @@ impl Answer {
     }
 }
 
-/// Whether the body of a request is to be streamed to the store, by [`handle_streamed`], not read.
-pub fn is_streamed(request: &Request) -> bool {
+/// What becomes of a request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyUse {
+    /// The request takes none: it is thrown away.
+    None,
+    /// [`handle`] is to have all of it.
+    Whole,
+    /// It is streamed to the store, by [`handle_streamed`].
+    Streamed,
+}
+
+/// What becomes of the body of a request. Only a manifest is ever held in memory.
+pub fn use_of_body(request: &Request) -> BodyUse {
     match Endpoint::parse(&request.target) {
-        Ok(Endpoint::Upload { .. }) => matches!(request.method, Method::PATCH | Method::PUT),
-        Ok(Endpoint::Uploads { .. }) => {
-            request.method == Method::POST && request.query_values("digest").next().is_some()
+        Ok(Endpoint::Manifest { .. }) if request.method == Method::PUT => BodyUse::Whole,
+        Ok(Endpoint::Upload { .. }) if matches!(request.method, Method::PATCH | Method::PUT) => {
+            BodyUse::Streamed
         }
-        _ => false,
+        Ok(Endpoint::Uploads { .. })
+            if request.method == Method::POST
+                && request.query_values("digest").next().is_some() =>
+        {
+            BodyUse::Streamed
+        }
+        _ => BodyUse::None,
     }
 }
 
@@ -314,8 +341,57 @@ fn base() -> Response<Bytes> {
     response
 }
 
+/// Refuses a body where the answer is streamed: it would be sent to the store together with the request.
+fn refuse_body(request: &Request) -> Result<(), Error> {
+    if request.body == Body::None {
+        return Ok(());
+    }
+    Err(Error::new(ErrorCode::SizeInvalid, "a request for content has no body"))
+}
+
 /// Adds the header that every reply of the API carries.
 pub fn with_api_version<B>(mut response: Response<B>) -> Response<B> {
     response.headers_mut().insert(API_VERSION, API_VERSION_2);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    #[test]
+    fn only_a_manifest_is_held_in_memory_and_only_a_blob_is_streamed() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let upload = "/v2/a/blobs/uploads/0b0f4ed6-9c1c-4b9c-9d0e-5c1f1a1b2c3d";
+        for (method, target, body_use) in [
+            (Method::PUT, "/v2/a/manifests/t".to_owned(), BodyUse::Whole),
+            (Method::PUT, format!("/v2/a/manifests/{digest}"), BodyUse::Whole),
+            (Method::GET, "/v2/a/manifests/t".to_owned(), BodyUse::None),
+            (Method::DELETE, "/v2/a/manifests/t".to_owned(), BodyUse::None),
+            (Method::POST, "/v2/a/manifests/t".to_owned(), BodyUse::None),
+            (Method::PATCH, upload.to_owned(), BodyUse::Streamed),
+            (Method::PUT, format!("{upload}?digest={digest}"), BodyUse::Streamed),
+            (Method::DELETE, upload.to_owned(), BodyUse::None),
+            (Method::POST, format!("/v2/a/blobs/uploads/?digest={digest}"), BodyUse::Streamed),
+            (Method::POST, "/v2/a/blobs/uploads/".to_owned(), BodyUse::None),
+            (Method::GET, "/v2/".to_owned(), BodyUse::None),
+            (Method::PUT, "/v2/".to_owned(), BodyUse::None),
+            (Method::PUT, "/v2/a/manifests/..%2fx".to_owned(), BodyUse::None),
+            (Method::PUT, "/".to_owned(), BodyUse::None),
+        ] {
+            let request = Request {
+                method: method.clone(),
+                target: target.clone(),
+                headers: HeaderFields::default(),
+                body: Body::None,
+                resources: Vec::new(),
+                stamp: Stamp::default(),
+                reply_max_bytes: REPLY_MAX_BYTES,
+            };
+            assert_eq!(use_of_body(&request), body_use, "{method} {target}");
+        }
+    }
 }

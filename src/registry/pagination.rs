@@ -75,7 +75,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::registry::{Body, HeaderFields, Stamp};
+    use crate::registry::{Body, HeaderFields, REPLY_MAX_BYTES, Stamp};
 
     fn request(query: &str) -> Request {
         Request {
@@ -85,6 +85,7 @@ mod tests {
             body: Body::None,
             resources: Vec::new(),
             stamp: Stamp::default(),
+            reply_max_bytes: REPLY_MAX_BYTES,
         }
     }
 

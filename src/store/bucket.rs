@@ -1,6 +1,7 @@
 //! The objects of an S3-compatible bucket.
 
 use std::cell::Cell;
+use std::rc::Rc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::budget::{self, Budget};
 use super::fault::{Fault, StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{
@@ -16,16 +18,26 @@ use super::objects::{
 use super::s3::{self, Http, HttpError, HttpRequest, HttpResponse, Patience};
 use crate::config::StoreConfig;
 use crate::registry::reference::Digest;
-use crate::registry::{BlobStream, ByteRange, StreamedWrite, WriteTarget};
+use crate::registry::{ByteRange, ContentStream, StreamedWrite, WriteTarget};
 
 /// What S3 encodes in the values of a query: all but unreserved characters.
 pub(super) const QUERY: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// How much of some content is read at first, in bytes. Most manifests are smaller, and one call has all
+/// of them.
+const FIRST_READ: u64 = 32 * 1024;
+/// How many times as much is read of it by each further call. Nobody knows how much there is, so memory
+/// for each is reserved before.
+const READ_GROWTH: u64 = 16;
+/// What one entry of a listing takes in the store's answer, in bytes, at most about.
+const LISTED_ENTRY: usize = 512;
+
 /// A bucket that is reached over `H`.
 #[derive(Debug)]
 pub struct Bucket<H> {
     http: H,
+    budget: Rc<Budget>,
     authority: String,
     name: String,
     /// The path of the bucket itself, with a slash at its end.
@@ -39,10 +51,11 @@ pub struct Bucket<H> {
 
 impl<H: Http> Bucket<H> {
     /// The bucket that `config` describes. `content_limit` is the largest content, in bytes, that is
-    /// read into memory.
-    pub fn new(http: H, config: &StoreConfig, content_limit: u64) -> Self {
+    /// read into memory, and `budget` what there is of that.
+    pub fn new(http: H, config: &StoreConfig, content_limit: u64, budget: Rc<Budget>) -> Self {
         Self {
             http,
+            budget,
             authority: config.request_authority(),
             name: config.bucket.clone(),
             root: config.bucket_path(),
@@ -59,7 +72,7 @@ impl<H: Http> Bucket<H> {
     }
 
     /// The request with which the proxy streams a blob from the store.
-    pub fn stream_request(&self, stream: &BlobStream) -> HttpRequest {
+    pub fn stream_request(&self, stream: &ContentStream) -> HttpRequest {
         let mut request = self.request(stream.method.clone(), &layout::content(&stream.content));
         request.headers.extend(stream.range.map(|range| ("range", range.to_string())));
         request
@@ -114,6 +127,21 @@ impl<H: Http> Bucket<H> {
         request: &HttpRequest,
     ) -> Result<HttpResponse, StoreError> {
         unreachable(request, self.http.send(request).await)
+    }
+
+    /// Reads content from one byte to another, both included.
+    async fn read_range(&self, key: &Key, first: u64, last: u64) -> Result<Read, StoreError> {
+        let mut request = self.request(Method::GET, key);
+        let range = ByteRange::From(first, Some(last));
+        request.headers.push(("range", range.to_string()));
+        let response = self.send(&request).await?;
+        match response.status {
+            StatusCode::PARTIAL_CONTENT => Ok(Read::Part(response.body)),
+            // A store need not heed a range.
+            StatusCode::OK => Ok(Read::Whole(response.body)),
+            StatusCode::RANGE_NOT_SATISFIABLE => Ok(Read::Nothing),
+            _ => absent_or_fault(&request, &response).map(|()| Read::Absent),
+        }
     }
 
     fn list_query(&self, list: ListRequest<'_>) -> String {
@@ -176,19 +204,37 @@ impl<H: Http> Objects for Bucket<H> {
     async fn read_content(&self, key: &Key) -> Result<Content, StoreError> {
         // Any blob can be asked for as if it were a manifest, a huge layer too. So no more is read
         // than a manifest may have, and one byte to tell that there is more.
-        let mut request = self.request(Method::GET, key);
-        let range = ByteRange::From(0, Some(self.content_limit));
-        request.headers.push(("range", range.to_string()));
-        let response = self.send(&request).await?;
-        match response.status {
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT => {}
-            // An empty object has no first byte.
-            StatusCode::RANGE_NOT_SATISFIABLE => return Ok(Content::Whole(Bytes::new())),
-            _ => return absent_or_fault(&request, &response).map(|()| Content::Absent),
+        let end = self.content_limit.saturating_add(1);
+        let mut reservation = self.budget.reserve_read(0)?;
+        let mut content = Bytes::new();
+        let mut size = FIRST_READ.min(end);
+        loop {
+            let start = content.len() as u64;
+            let room = usize::try_from(size - start).unwrap_or(usize::MAX);
+            if !reservation.grow(room) {
+                return Err(budget::no_room_for_reads());
+            }
+            match self.read_range(key, start, size - 1).await? {
+                Read::Absent => return Ok(Content::Absent),
+                Read::Whole(bytes) => {
+                    content = bytes;
+                    break;
+                }
+                Read::Part(bytes) if content.is_empty() => content = bytes,
+                Read::Part(bytes) => content = [content, bytes].concat().into(),
+                Read::Nothing => break,
+            }
+            if (content.len() as u64) < size || size >= end {
+                break;
+            }
+            size = size.saturating_mul(READ_GROWTH).min(end);
         }
         let limit = self.content_limit;
-        let is_too_large = response.body.len() as u64 > limit;
-        Ok(if is_too_large { Content::TooLarge { limit } } else { Content::Whole(response.body) })
+        let is_too_large = content.len() as u64 > limit;
+        Ok(match is_too_large {
+            true => Content::TooLarge { limit },
+            false => Content::Whole(reservation.hold(content)),
+        })
     }
 
     async fn exists(&self, key: &Key) -> Result<bool, StoreError> {
@@ -248,6 +294,7 @@ impl<H: Http> Objects for Bucket<H> {
     async fn list(&self, list: ListRequest<'_>) -> Result<Page, StoreError> {
         let mut request = self.request(Method::GET, list.prefix);
         request.path = format!("{}?{}", self.root, self.list_query(list));
+        let _room = self.budget.reserve_read(list.limit.saturating_mul(LISTED_ENTRY))?;
         let response = self.send(&request).await?;
         if response.status != StatusCode::OK {
             return Err(match Fault::of(response.status, &response.body) {
@@ -272,6 +319,18 @@ impl<H: Http> Objects for Bucket<H> {
         let keys = listing.keys.iter().filter_map(|key| key.strip_prefix(&self.prefix));
         Ok(Page { keys: keys.filter_map(Key::listed).collect(), next: listing.next.map(Cursor) })
     }
+}
+
+/// What reading a range of some content gave.
+enum Read {
+    /// There is no such content.
+    Absent,
+    /// All of the content.
+    Whole(Bytes),
+    /// What there is of the range.
+    Part(Bytes),
+    /// The content ends before the range.
+    Nothing,
 }
 
 /// The header by which the store verifies what it is sent.
@@ -318,4 +377,111 @@ pub(super) fn fault(request: &HttpRequest, kind: StoreErrorKind, message: &str) 
 fn logged(request: &HttpRequest, error: StoreError) -> StoreError {
     log::error!("{} {}: {error}", request.method, request.path);
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::registry::reference::Algorithm;
+    use crate::store::Purpose;
+    use crate::store::memory::run;
+
+    const LIMIT: u64 = 4 * 1024 * 1024;
+    const MEMORY: usize = 8 * 1024 * 1024;
+
+    /// A store with one object, which serves ranges or ignores them.
+    struct OneObject {
+        content: Vec<u8>,
+        heeds_ranges: bool,
+        calls: RefCell<usize>,
+    }
+
+    impl Http for OneObject {
+        async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
+            *self.calls.borrow_mut() += 1;
+            let answer = |status, body: &[u8]| {
+                Ok(HttpResponse { status, version: None, body: Bytes::copy_from_slice(body) })
+            };
+            let range = request.headers.iter().find(|(name, _)| *name == "range");
+            let (_, range) = range.expect("content is read by ranges");
+            let (first, last) =
+                range.strip_prefix("bytes=").and_then(|r| r.split_once('-')).expect("a range");
+            let first: usize = first.parse().expect("a number");
+            let last: usize = last.parse().expect("a number");
+            if !self.heeds_ranges {
+                return answer(StatusCode::OK, &self.content);
+            }
+            if first >= self.content.len() {
+                return answer(StatusCode::RANGE_NOT_SATISFIABLE, b"");
+            }
+            let end = self.content.len().min(last + 1);
+            answer(StatusCode::PARTIAL_CONTENT, &self.content[first..end])
+        }
+    }
+
+    fn bucket(size: usize, heeds_ranges: bool, memory: usize) -> Bucket<OneObject> {
+        let config = r#"{"cluster": "c", "authority": "a", "bucket": "b"}"#;
+        let config: StoreConfig = serde_json::from_str(config).expect("a valid configuration");
+        let content = (0..size).map(|position| (position / 1000) as u8).collect();
+        let store = OneObject { content, heeds_ranges, calls: RefCell::new(0) };
+        Bucket::new(store, &config, LIMIT, Rc::new(Budget::new(memory * 4)))
+    }
+
+    fn read(bucket: &Bucket<OneObject>) -> Result<Content, StoreError> {
+        let key = layout::content(&Digest::of(Algorithm::Sha256, b""));
+        run(bucket.read_content(&key)).0
+    }
+
+    #[test]
+    fn content_of_any_size_is_read_whole_and_most_by_one_call() {
+        let first = FIRST_READ as usize;
+        let second = first * READ_GROWTH as usize;
+        let limit = LIMIT as usize;
+        for (size, calls) in [
+            (0, 1),
+            (1, 1),
+            (first - 1, 1),
+            (first, 2),
+            (first + 1, 2),
+            (second - 1, 2),
+            (second + 1, 3),
+            (limit, 3),
+        ] {
+            for heeds_ranges in [true, false] {
+                let bucket = bucket(size, heeds_ranges, MEMORY);
+                let content = read(&bucket).expect("no fault");
+                let whole = Content::Whole(bucket.http.content.clone().into());
+                assert_eq!(content, whole, "{size} bytes");
+                let made = *bucket.http.calls.borrow();
+                assert_eq!(made, if heeds_ranges { calls } else { 1 }, "{size} bytes");
+                let held = bucket.budget.held(Purpose::Reads);
+                let counted = if size > crate::store::UNCOUNTED { size } else { 0 };
+                assert_eq!(held, counted, "{size} bytes");
+                drop(content);
+                assert_eq!(bucket.budget.held(Purpose::Reads), 0, "{size} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_is_read_than_the_limit_and_one_byte() {
+        for size in [LIMIT as usize + 1, 2 * LIMIT as usize] {
+            let bucket = bucket(size, true, MEMORY);
+            assert_eq!(read(&bucket), Ok(Content::TooLarge { limit: LIMIT }));
+            assert_eq!(bucket.budget.held(Purpose::Reads), 0);
+        }
+    }
+
+    #[test]
+    fn what_there_is_no_memory_for_is_not_read() {
+        let bucket = bucket(1_000_000, true, 100_000);
+        let refused = read(&bucket).expect_err("there is no memory for it");
+        assert_eq!(refused.kind(), StoreErrorKind::Busy);
+        assert_eq!((*bucket.http.calls.borrow(), bucket.budget.held(Purpose::Reads)), (1, 0));
+    }
 }

@@ -146,7 +146,8 @@ impl<O: Objects, S: Surroundings> Cached<O, S> {
             Content::Whole(bytes) if digest.matches(&bytes) => bytes,
             other => return Ok(other),
         };
-        let verified = Verified::new(digest.clone(), content);
+        // A copy: what was read is counted as such until it is dropped, and what is kept is not.
+        let verified = Verified::new(digest.clone(), Bytes::copy_from_slice(&content));
         self.entries.borrow_mut().put(key.kind(), Entry::Content(verified.clone()));
         Ok(Content::Verified(verified))
     }

@@ -16,6 +16,8 @@ pub enum StoreErrorKind {
     TimedOut,
     /// The store answered with an error, or with something that makes no sense.
     Failed,
+    /// The store was not asked: the proxy has as much under way as it has memory for.
+    Busy,
 }
 
 /// A storage fault. Never "there is no such object", which is no fault.
@@ -69,7 +71,7 @@ impl Fault {
         let message = match kind {
             StoreErrorKind::Unavailable => "the blob store can't be reached or is overloaded",
             StoreErrorKind::TimedOut => "the blob store did not answer in time",
-            StoreErrorKind::Failed => "the blob store failed",
+            StoreErrorKind::Failed | StoreErrorKind::Busy => "the blob store failed",
         };
         let answer = Answer { status, code };
         Self::Other(StoreError::new(kind, format!("{message} ({answer})")))

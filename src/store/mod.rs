@@ -6,6 +6,7 @@
 
 mod bucket;
 mod bucket_parts;
+mod budget;
 mod cache;
 mod catalog;
 mod compose;
@@ -26,6 +27,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use crate::registry::reference::{Digest, Name, Tag};
 
 pub use bucket::Bucket;
+pub use budget::{Budget, Purpose, Reservation, UNCOUNTED};
 pub use cache::{CacheSettings, Cached, Surroundings};
 pub use fault::{Fault, StoreError, StoreErrorKind};
 pub use names::{FolderName, Names};

@@ -45,7 +45,7 @@ pub async fn convert(
 pub fn signed(digest: Digest, payload: &str, key: &SigningKey) -> Result<Manifest, Error> {
     let content =
         sign(payload, key).ok_or_else(|| unservable(&digest, "it can't be signed as schema 1"))?;
-    Ok(Manifest::new(digest, MediaType::DockerSchema1Signed, content.into()))
+    Ok(Manifest::made(digest, MediaType::DockerSchema1Signed, content.into()))
 }
 
 /// Reads the configuration of an image and verifies it.

@@ -25,7 +25,9 @@ use super::error::{Error, ErrorCode};
 use super::manifest::media_type_of;
 use super::media_type::MediaType;
 use super::reference::{Digest, Name, Reference, Tag};
-use super::{Answer, DOCKER_CONTENT_DIGEST, Request, Settings, with_api_version};
+use super::{
+    Answer, ContentStream, DOCKER_CONTENT_DIGEST, Request, Settings, refuse_body, with_api_version,
+};
 use crate::store::{Content, Description, Store, StoreError, Uploads, Verified};
 pub use delete::delete;
 use negotiate::negotiate;
@@ -35,12 +37,15 @@ pub use put::put;
 struct Manifest {
     digest: Digest,
     description: Description,
+    /// The digest under which the store has the content; `None` for a manifest that was made for the client.
+    stored_under: Option<Digest>,
 }
 
 impl Manifest {
-    fn new(digest: Digest, media_type: MediaType, content: Bytes) -> Self {
+    /// A manifest that was made for the client.
+    fn made(digest: Digest, media_type: MediaType, content: Bytes) -> Self {
         let description = describe(&digest, media_type, content);
-        Self { digest, description }
+        Self { digest, description, stored_under: None }
     }
 
     fn media_type(&self) -> MediaType {
@@ -51,12 +56,34 @@ impl Manifest {
         self.description.reply.body()
     }
 
-    /// 200, or 304 for a client that has the manifest.
-    fn into_reply(self, request: &Request) -> Rc<Response<Bytes>> {
+    /// 200, or 304 for a client that has the manifest. What is large is streamed.
+    ///
+    /// # Errors
+    ///
+    /// `SIZE_INVALID` for a request with a body, which would be streamed to the store with it.
+    fn into_answer(
+        self,
+        request: &Request,
+        name: &Name,
+        reference: &Reference,
+    ) -> Result<Answer, Error> {
         let condition = IfNoneMatch::parse(request.header_values(IF_NONE_MATCH));
-        match condition.matches(&self.digest) {
-            true => self.description.not_modified,
-            false => self.description.reply,
+        if condition.matches(&self.digest) {
+            return Ok(Answer::Reply(self.description.not_modified));
+        }
+        let reply = self.description.reply;
+        match self.stored_under {
+            Some(content) if reply.body().len() > request.reply_max_bytes => {
+                refuse_body(request)?;
+                Ok(Answer::Stream(ContentStream {
+                    method: request.method.clone(),
+                    content,
+                    range: None,
+                    headers: reply.headers().clone(),
+                    unknown: manifest_unknown(name, reference),
+                }))
+            }
+            _ => Ok(Answer::Reply(reply)),
         }
     }
 }
@@ -69,22 +96,27 @@ pub async fn get(
     name: &Name,
     reference: &Reference,
 ) -> Result<Answer, Error> {
-    match reference {
+    let tag = match reference {
         Reference::Digest(digest) => {
             let manifest = fetch(store, name, digest, reference).await?;
-            Ok(Answer::Reply(manifest.into_reply(request)))
+            return manifest.into_answer(request, name, reference);
         }
-        Reference::Tag(tag) => {
-            let vary = HeaderValue::from_static("Accept");
-            match tagged(request, store, settings, name, tag).await {
-                Ok(manifest) => {
-                    let mut response = Rc::unwrap_or_clone(manifest.into_reply(request));
-                    response.headers_mut().insert(VARY, vary);
-                    Ok(Answer::Reply(Rc::new(response)))
-                }
-                Err(error) => Err(error.with_header(VARY, vary)),
-            }
+        Reference::Tag(tag) => tag,
+    };
+    let vary = HeaderValue::from_static("Accept");
+    let manifest = tagged(request, store, settings, name, tag).await;
+    let answer = manifest.and_then(|manifest| manifest.into_answer(request, name, reference));
+    match answer {
+        Ok(Answer::Reply(reply)) => {
+            let mut reply = Rc::unwrap_or_clone(reply);
+            reply.headers_mut().insert(VARY, vary);
+            Ok(Answer::Reply(Rc::new(reply)))
         }
+        Ok(Answer::Stream(mut stream)) => {
+            stream.headers.insert(VARY, vary);
+            Ok(Answer::Stream(stream))
+        }
+        Err(error) => Err(error.with_header(VARY, vary)),
     }
 }
 
@@ -110,10 +142,13 @@ async fn fetch(
     digest: &Digest,
     reference: &Reference,
 ) -> Result<Manifest, Error> {
-    let content = match content_of(store, name, digest).await? {
+    let (stored_under, content) = locate(store, store.manifest_link(name, digest), digest).await?;
+    let stored_under = Some(stored_under);
+    let content = match content {
         Content::Verified(verified) => {
             let description = describe_once(&verified)?.clone();
-            return Ok(Manifest { digest: verified.digest().clone(), description });
+            let digest = verified.digest().clone();
+            return Ok(Manifest { digest, description, stored_under });
         }
         Content::Whole(content) => content,
         Content::Absent => return Err(manifest_unknown(name, reference)),
@@ -128,7 +163,8 @@ async fn fetch(
     }
     let media_type =
         media_type_of(&content).map_err(|error| unservable(digest, &error.to_string()))?;
-    Ok(Manifest::new(digest.clone(), media_type, content))
+    let description = describe(digest, media_type, content);
+    Ok(Manifest { digest: digest.clone(), description, stored_under })
 }
 
 /// What verified content is, which is found out once.
@@ -159,17 +195,27 @@ async fn linked_content(
     link: impl Future<Output = Result<Option<Digest>, StoreError>>,
     digest: &Digest,
 ) -> Result<Content, StoreError> {
+    let (_, content) = locate(store, link, digest).await?;
+    Ok(content)
+}
+
+/// The same, with the digest under which the content is stored.
+async fn locate(
+    store: &impl Store,
+    link: impl Future<Output = Result<Option<Digest>, StoreError>>,
+    digest: &Digest,
+) -> Result<(Digest, Content), StoreError> {
     let (link, content) = join(link, store.content(digest)).await;
     match link? {
         // Without a link the content is none of this repository's business, whatever became of
         // reading it.
-        None => Ok(Content::Absent),
-        Some(target) if target == *digest => content,
+        None => Ok((digest.clone(), Content::Absent)),
+        Some(target) if target == *digest => Ok((target, content?)),
         // `distribution` links content under a second digest by pointing from there to the first.
         // What was verified there was verified against the other digest.
         Some(target) => match store.content(&target).await? {
-            Content::Verified(verified) => Ok(Content::Whole(verified.content().clone())),
-            content => Ok(content),
+            Content::Verified(verified) => Ok((target, Content::Whole(verified.content().clone()))),
+            content => Ok((target, content)),
         },
     }
 }
@@ -219,14 +265,14 @@ fn unservable(digest: &Digest, why: &str) -> Error {
 mod tests {
     use std::time::Duration;
 
-    use http::Method;
-    use http::header::ACCEPT;
+    use http::header::{ACCEPT, CONTENT_LENGTH};
+    use http::{HeaderMap, Method};
     #[cfg(target_family = "wasm")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
     use crate::registry::reference::Algorithm;
-    use crate::registry::{Body, Settings, Stamp, handle};
+    use crate::registry::{Body, REPLY_MAX_BYTES, Settings, Stamp, StreamAnswer, handle};
     use crate::store::memory::{MemoryStore, World, run};
     use crate::store::{CacheSettings, Cached, StoreErrorKind, layout};
 
@@ -255,6 +301,7 @@ mod tests {
             body: Body::None,
             resources: Vec::new(),
             stamp: Stamp::default(),
+            reply_max_bytes: REPLY_MAX_BYTES,
         }
     }
 
@@ -305,6 +352,83 @@ mod tests {
         scene.store.put(layout::content(&digest), CONTENT);
         let (response, waves) = scene.get(digest.as_str(), &[]);
         assert_eq!((response.body(), waves), (&Bytes::from_static(CONTENT), 1));
+    }
+
+    /// A manifest of so many bytes, in the repository under its SHA-256 and a SHA-512 that points there.
+    fn put_large(scene: &Scene, size: usize) -> [Digest; 2] {
+        let mut content = CONTENT.to_vec();
+        content.resize(size, b' ');
+        let digests =
+            [Algorithm::Sha256, Algorithm::Sha512].map(|algorithm| Digest::of(algorithm, &content));
+        let stored = digests[0].to_string();
+        scene.store.put(layout::content(&digests[0]), content);
+        for digest in &digests {
+            scene.store.put(layout::manifest_link(&scene.name, digest), stored.clone());
+        }
+        let tag = "large".parse().expect("a valid tag");
+        scene.store.put(layout::tag_link(&scene.name, &tag), stored);
+        digests
+    }
+
+    #[test]
+    fn a_large_manifest_is_verified_and_then_streamed() {
+        let scene = scene();
+        let [sha256, sha512] = put_large(&scene, REPLY_MAX_BYTES + 1);
+        let store_headers =
+            HeaderMap::from_iter([(CONTENT_LENGTH, HeaderValue::from(REPLY_MAX_BYTES + 1))]);
+        for (reference, own, vary) in [
+            ("large", &sha256, true),
+            (sha256.as_str(), &sha256, false),
+            (sha512.as_str(), &sha512, false),
+        ] {
+            for method in [Method::GET, Method::HEAD] {
+                let mut request = request(reference, &[]);
+                request.method = method.clone();
+                let answer = run(handle(&request, &scene.store, &Settings::default())).0;
+                let Answer::Stream(stream) = answer else {
+                    panic!("a stream, not {answer:?}");
+                };
+                assert_eq!((&stream.method, &stream.content), (&method, &sha256));
+                assert_eq!(stream.range, None);
+                let StreamAnswer::Forward(status, headers) =
+                    stream.answer(StatusCode::OK, &store_headers)
+                else {
+                    panic!("the manifest is forwarded");
+                };
+                assert_eq!(status, 200);
+                assert_eq!(headers[CONTENT_TYPE], MediaType::OciManifest.as_str());
+                assert_eq!(headers[CONTENT_LENGTH], (REPLY_MAX_BYTES + 1).to_string());
+                assert_eq!(headers[DOCKER_CONTENT_DIGEST], own.as_str());
+                assert_eq!(headers[ETAG], format!("\"{own}\""));
+                assert_eq!(headers.contains_key(VARY), vary);
+                let gone = b"<Error><Code>NoSuchKey</Code></Error>";
+                let gone = stream.failure(StatusCode::NOT_FOUND, gone);
+                assert_eq!(gone.status(), 404);
+                assert!(String::from_utf8_lossy(gone.body()).contains("MANIFEST_UNKNOWN"));
+            }
+            let entity_tag = format!("\"{own}\"");
+            assert_eq!(scene.get(reference, &[(IF_NONE_MATCH, &entity_tag)]).0.status(), 304);
+        }
+        // While many replies wait for their clients, less is sent from memory.
+        let mut small = request("t", &[]);
+        small.reply_max_bytes = CONTENT.len() - 1;
+        let answer = run(handle(&small, &scene.store, &Settings::default())).0;
+        assert!(matches!(answer, Answer::Stream(_)), "{answer:?}");
+        // What would go to the store with the request is refused.
+        let mut with_body = request("large", &[]);
+        with_body.body = Body::Discarded;
+        let refused = run(handle(&with_body, &scene.store, &Settings::default())).0.expect_reply();
+        assert_eq!(refused.status(), 400);
+        // Never streamed unverified.
+        scene.store.put(layout::content(&sha256), vec![b' '; REPLY_MAX_BYTES + 1]);
+        assert_eq!(scene.error("large"), (500, "UNKNOWN".to_owned()));
+    }
+
+    #[test]
+    fn a_manifest_that_is_not_large_is_sent_from_memory() {
+        let scene = scene();
+        let [digest, _] = put_large(&scene, REPLY_MAX_BYTES);
+        assert_eq!(scene.get(digest.as_str(), &[]).0.body().len(), REPLY_MAX_BYTES);
     }
 
     #[test]

@@ -69,7 +69,9 @@ pub async fn put(
 fn whole_body<'a>(body: &'a Body, settings: &Settings) -> Result<&'a Bytes, Error> {
     match body {
         Body::Whole(content) => Ok(content),
-        Body::None => Err(Error::new(ErrorCode::ManifestInvalid, "the request has no manifest")),
+        Body::None | Body::Discarded => {
+            Err(Error::new(ErrorCode::ManifestInvalid, "the request has no manifest"))
+        }
         Body::Short => {
             let message = "the request ended before as much was sent as Content-Length announced";
             Err(Error::new(ErrorCode::SizeInvalid, message))

@@ -6,7 +6,7 @@ use http::{Method, Response};
 use serde_json::{Value, json};
 
 use crate::registry::reference::{Digest, Name};
-use crate::registry::{Body, HeaderFields, Request, Settings, Stamp, handle};
+use crate::registry::{Body, HeaderFields, REPLY_MAX_BYTES, Request, Settings, Stamp, handle};
 use crate::store::memory::{MemoryStore, run};
 
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -43,6 +43,7 @@ impl Scene {
             body,
             resources: Vec::new(),
             stamp: Stamp::default(),
+            reply_max_bytes: REPLY_MAX_BYTES,
         };
         let (answer, waves) = run(handle(&request, &self.store, &self.settings));
         (answer.expect_reply(), waves)
@@ -70,6 +71,7 @@ pub fn get(store: &MemoryStore, target: &str) -> (Response<Bytes>, usize) {
         body: Body::None,
         resources: Vec::new(),
         stamp: Stamp::default(),
+        reply_max_bytes: REPLY_MAX_BYTES,
     };
     let (answer, waves) = run(handle(&request, store, &Settings::default()));
     (answer.expect_reply(), waves)

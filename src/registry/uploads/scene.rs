@@ -9,7 +9,7 @@ use http::{Method, Response, StatusCode};
 use crate::registry::hasher::Hasher;
 use crate::registry::incoming::{Hashing, Incoming, StreamedWrite, WriteAnswer, WriteTarget};
 use crate::registry::reference::{Algorithm, Digest, Name};
-use crate::registry::{Body, Request, Settings, Stamp, handle_streamed};
+use crate::registry::{Body, REPLY_MAX_BYTES, Request, Settings, Stamp, handle_streamed};
 use crate::store::memory::{MemoryStore, run, take_a_turn};
 use crate::store::{Objects, layout};
 
