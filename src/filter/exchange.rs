@@ -13,13 +13,14 @@ use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType};
 
 use super::body::Collector;
+use super::cut::cut;
 use super::document::Document;
 use super::stamp::stamp;
 use super::task::{Task, run_as};
 use super::upload::{Step, Upload};
 use super::{Registry, claims, headers, replace_buffer};
 use crate::registry::error::{Error, ErrorCode};
-use crate::registry::{self, Answer, BlobStream, Request, StreamAnswer};
+use crate::registry::{self, Answer, BlobStream, Cutter, Request, StreamAnswer};
 
 /// An exchange as Envoy sees it. The plugin has it as well, to go on with it when what it waits for
 /// was read by another.
@@ -77,6 +78,8 @@ enum State {
     Streaming(BlobStream),
     /// The store had no blob but an error: its document is read before the client gets an answer.
     Failing(BlobStream, Document),
+    /// Envoy's router streams a blob, of which the client gets some parts.
+    Cutting(Cutter),
     /// Envoy's own reply goes out with this body in place of its plain text.
     Rewording(Bytes),
     /// The answer has been given.
@@ -117,8 +120,7 @@ impl Exchange {
         {
             request.resources = claims::resources(key);
         }
-        // What comes without a body needs nothing new but the id of an upload that begins.
-        if request.method == Method::POST {
+        if registry::needs_stamp(&request) {
             request.stamp = stamp(&request);
         }
         let answer =
@@ -165,6 +167,12 @@ impl Exchange {
                 headers::rewrite_response(status, &headers);
                 Action::Continue
             }
+            StreamAnswer::Cut(status, headers, cutter) => {
+                self.state = State::Cutting(cutter);
+                headers::rewrite_response(status, &headers);
+                Action::Continue
+            }
+            StreamAnswer::Reply(response) => self.reply(&response),
             StreamAnswer::Fail if end_of_stream => self.reply(&stream.failure(status, b"")),
             StreamAnswer::Fail => {
                 self.state = State::Failing(stream, Document::new(status));
@@ -320,6 +328,7 @@ impl Exchange {
                 let response = stream.failure(document.status, &document.bytes);
                 self.reply(&response)
             }
+            State::Cutting(cutter) => cut(cutter, size, end_of_stream),
             State::Rewording(body) => {
                 let body = std::mem::take(body);
                 replace_buffer(BufferType::HttpResponseBody, size, &body);

@@ -4,6 +4,7 @@
 
 mod body;
 mod claims;
+mod cut;
 mod document;
 mod exchange;
 mod headers;
