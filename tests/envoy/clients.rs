@@ -1,6 +1,8 @@
 //! Real clients push and pull through a real Envoy: what is pulled by digest are the very bytes that
 //! were pushed, by whichever client, from Moorage or from the peer on the same folder.
 
+mod engines;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +14,6 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use crate::support::blob_store::BlobStore;
-use crate::support::buildah::Buildah;
 use crate::support::docker_registry::DockerRegistry;
 use crate::support::envoy::{Bootstrap, Envoy};
 use crate::support::garage::Garage;
@@ -139,24 +140,6 @@ async fn what_clients_push_to_a_distributed_store_is_pulled_from_it() {
     let store = Garage::start(&garage).await;
     let envoy = Envoy::start(&Bootstrap::new(store.address).signed()).await;
     round_trips(envoy.address, &[envoy.address]).await;
-}
-
-#[tokio::test]
-async fn buildah_unpacks_what_buildah_pushed() {
-    let Some(program) = optional_tool("MOORAGE_BUILDAH") else { return };
-    let registries = Registries::start().await;
-    let (moorage, peer) = (registries.envoy.address, registries.peer.address);
-    let layout = Layout::image().await;
-    skopeo::push(layout.path(), skopeo::AS_IT_IS, moorage, "image:1.0").await;
-    let (ours, theirs) = (Buildah::new(program.clone()), Buildah::new(program));
-    let id = ours.pull(moorage, "image:1.0").await;
-    assert_eq!(id, layout.config_digest().hex());
-    let digest = ours.push(&id, moorage, "buildah:1.0").await;
-    for registry in [moorage, peer] {
-        assert_eq!(theirs.pull(registry, &format!("buildah@{digest}")).await, id);
-    }
-    let digest = theirs.push(&id, peer, "buildah:2.0").await;
-    assert_eq!(ours.pull(moorage, &format!("buildah@{digest}")).await, id);
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
 //! What the tests run on: real processes on ports of their own, and one stand-in store for faults.
 
 pub mod blob_store;
-pub mod buildah;
 pub mod client;
 pub mod conformance;
 pub mod crane;
@@ -12,6 +11,7 @@ pub mod image;
 pub mod jwt;
 pub mod listing;
 pub mod oras;
+pub mod podman;
 pub mod process;
 pub mod skopeo;
 pub mod stand_in;
