@@ -270,9 +270,18 @@ ensure_go_commands() {
 install_go_tool() {
   local command
   command=$(go_tool "$1")
-  step "Installing ${command##*/} ${1##*@} with go (once, half a minute to some minutes)"
+  step "Installing ${command##*/} ${1##*@} with go (once, half a minute to five minutes)"
   GOBIN=${command%/*} CGO_ENABLED=0 go install "$1" ||
+    build_go_tool "$1" "$command" ||
     die "$1 could not be installed (see above): check the network and 'go env GOPROXY', and run this again"
+}
+
+# build_go_tool PACKAGE@VERSION PATH: for modules whose go.mod holds only if they are the main module, which
+# `go install` refuses: builds the command in the module's own folder. The package is its cmd/NAME.
+build_go_tool() {
+  local module=${1%/cmd/*}@${1##*@} folder
+  folder=$(go mod download -json "$module" | sed -n 's/^\t"Dir": "\(.*\)",\{0,1\}$/\1/p')
+  [[ -n $folder ]] && CGO_ENABLED=0 go -C "$folder" build -o "$2" "./cmd/${2##*/}"
 }
 
 # CNCF Distribution's own registry, for the benchmark, which goes on without it.
