@@ -1,22 +1,24 @@
-//! `buildah`, for how podman pushes and pulls: through storage of its own, where it unpacks images.
+//! `podman`, and `buildah`, which takes the same options: clients that keep images unpacked, in a
+//! storage of their own, and pack their layers anew when they push.
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::process::run;
 
 /// The images of one user. They go when this is dropped.
-pub struct Buildah {
+pub struct Podman {
     program: PathBuf,
     folder: TempDir,
 }
 
-impl Buildah {
-    /// No images yet.
+impl Podman {
+    /// No images yet. `program` is podman, or buildah.
     pub fn new(program: PathBuf) -> Self {
         Self { program, folder: TempDir::new().expect("a temporary folder") }
     }
@@ -27,7 +29,7 @@ impl Buildah {
         self.run(&["pull", "--quiet", "--tls-verify=false", &source]).await
     }
 
-    /// Pushes an image by its id, and gives the digest of what it pushed: it packs the layers anew.
+    /// Pushes an image by its id, and gives the digest of what it pushed.
     pub async fn push(&self, id: &str, registry: SocketAddr, reference: &str) -> String {
         let file = self.folder.path().join("digest");
         let destination = format!("docker://{registry}/{reference}");
@@ -42,10 +44,24 @@ impl Buildah {
             &destination,
         ])
         .await;
-        fs::read_to_string(file).expect("buildah has written the digest")
+        fs::read_to_string(file).expect("the digest is written")
     }
 
-    async fn run(&self, arguments: &[&str]) -> String {
+    /// Builds an image from the Containerfile in `folder`, and gives its id.
+    pub async fn build(&self, folder: &Path) -> String {
+        self.run(&["build", "--quiet", folder.to_str().expect("the path is text")]).await
+    }
+
+    /// The tags of a repository. For podman alone: buildah doesn't list them.
+    pub async fn list_tags(&self, registry: SocketAddr, name: &str) -> Value {
+        let repository = format!("{registry}/{name}");
+        let search = ["search", "--tls-verify=false", "--list-tags", "--format=json", &repository];
+        let found: Value = serde_json::from_str(&self.run(&search).await).expect("JSON");
+        found[0]["Tags"].clone()
+    }
+
+    /// Runs podman with these arguments on its storage, and gives what it printed.
+    pub async fn run(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(&self.program);
         command
             .arg("--root")
