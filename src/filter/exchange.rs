@@ -161,7 +161,7 @@ impl Exchange {
     /// The store's answer to a streamed request begins.
     fn begin_stream(&mut self, stream: BlobStream, end_of_stream: bool) -> Action {
         let (status, store_headers) = headers::read_response();
-        match stream.answer(status, &store_headers) {
+        match stream.answer(status, &store_headers, &self.registry.gaps) {
             StreamAnswer::Forward(status, headers) => {
                 self.state = State::Done;
                 headers::rewrite_response(status, &headers);

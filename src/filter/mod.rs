@@ -25,7 +25,7 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{BufferType, ContextType, LogLevel};
 
 use crate::config::Config;
-use crate::registry::Settings;
+use crate::registry::{Allowance, Settings};
 use crate::store::{Bucket, Cached};
 use exchange::{Exchange, Handle};
 use queue::Queue;
@@ -56,6 +56,8 @@ struct Registry {
     bucket: Cached<Bucket<Upstream>, Proxy>,
     settings: Settings,
     jwt_payload: Option<String>,
+    /// What answers in parts may read from the store for nothing.
+    gaps: Allowance,
     /// By which Envoy calls the plugin back when exchanges are woken.
     queue: Queue,
     /// The exchanges that wait for something, or have, by their context ids.
@@ -71,6 +73,7 @@ impl Registry {
             bucket: Cached::new(bucket, proxy, config.cache.settings()),
             settings: config.settings(),
             jwt_payload: config.jwt_payload,
+            gaps: Allowance::default(),
             queue,
             exchanges: RefCell::default(),
         }

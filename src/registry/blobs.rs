@@ -6,6 +6,7 @@
 //! Source: OCI distribution specification, "Pulling blobs", "Deleting Blobs".
 
 use std::ops::Range;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{
@@ -17,7 +18,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use super::conditional::{IfNoneMatch, if_range_holds};
 use super::error::{Error, ErrorCode};
 use super::manifests::{identity, not_modified};
-use super::multipart::{Boundary, Cutter, Multipart};
+use super::multipart::{Allowance, Boundary, Cutter, Multipart};
 use super::range::{ByteRange, RangeSet, Ranges, parse_content_range, parse_unsatisfied_range};
 use super::reference::{Digest, Name};
 use super::{Answer, Body, Request, with_api_version};
@@ -46,6 +47,8 @@ pub struct BlobStream {
 struct WantedParts {
     ranges: RangeSet,
     boundary: Boundary,
+    /// When the client asked.
+    time: SystemTime,
 }
 
 /// What the client sees of the store's answer.
@@ -82,8 +85,8 @@ pub async fn get(
         None => (None, None),
         Some(Ranges::One(range)) => (Some(range), None),
         Some(Ranges::Several(ranges)) => {
-            let boundary = Boundary::new(&request.stamp);
-            (ranges.span(), Some(WantedParts { ranges, boundary }))
+            let (boundary, time) = (Boundary::new(&request.stamp), request.stamp.time);
+            (ranges.span(), Some(WantedParts { ranges, boundary, time }))
         }
         Some(Ranges::TooMany) => return Err(too_costly()),
     };
@@ -136,9 +139,16 @@ fn blob_unknown(digest: &Digest) -> Error {
 impl BlobStream {
     /// Decides on the status and headers of the store's answer.
     ///
+    /// `allowance` is what answers in parts may read from the store for nothing.
+    ///
     /// Of the store's headers only those that describe the bytes are kept. The rest tells about the
     /// store, not about the blob.
-    pub fn answer(&self, status: StatusCode, store_headers: &HeaderMap) -> StreamAnswer {
+    pub fn answer(
+        &self,
+        status: StatusCode,
+        store_headers: &HeaderMap,
+        allowance: &Allowance,
+    ) -> StreamAnswer {
         let is_expected = match status {
             StatusCode::OK => true,
             StatusCode::PARTIAL_CONTENT => self.range.is_some(),
@@ -149,7 +159,7 @@ impl BlobStream {
         }
         let mut headers = self.headers();
         let answer = match &self.parts {
-            Some(wanted) => self.cut(wanted, status, store_headers),
+            Some(wanted) => self.cut(wanted, status, store_headers, allowance),
             None => Ok(None),
         };
         match answer {
@@ -177,6 +187,7 @@ impl BlobStream {
         wanted: &WantedParts,
         status: StatusCode,
         store_headers: &HeaderMap,
+        allowance: &Allowance,
     ) -> Result<Option<(Multipart, u64)>, Error> {
         let (body, length) =
             sent_by_store(status, store_headers, self.range).ok_or_else(another_range)?;
@@ -187,7 +198,11 @@ impl BlobStream {
             return Err(self.unsatisfiable(Some(length)));
         }
         let answer = Multipart::new(wanted.boundary.clone(), parts, length);
-        if answer.is_worth(&body) { Ok(Some((answer, body.start))) } else { Err(too_costly()) }
+        if answer.may_read(&body, allowance, wanted.time) {
+            Ok(Some((answer, body.start)))
+        } else {
+            Err(too_costly())
+        }
     }
 
     /// The answer where the store sends nothing of the blob.
@@ -312,6 +327,10 @@ mod tests {
         }
     }
 
+    fn answer(stream: &BlobStream, status: StatusCode, headers: &HeaderMap) -> StreamAnswer {
+        stream.answer(status, headers, &Allowance::default())
+    }
+
     fn status_and_code(response: &Response<Bytes>) -> (u16, String) {
         let json: serde_json::Value = serde_json::from_slice(response.body()).expect("JSON");
         let code = json["errors"][0]["code"].as_str().expect("a code");
@@ -342,7 +361,7 @@ mod tests {
             panic!("the blob is streamed");
         };
         assert_eq!(stream.content, digest());
-        let StreamAnswer::Forward(_, headers) = stream.answer(StatusCode::OK, &HeaderMap::new())
+        let StreamAnswer::Forward(_, headers) = answer(&stream, StatusCode::OK, &HeaderMap::new())
         else {
             panic!("the blob is forwarded");
         };
@@ -448,7 +467,7 @@ mod tests {
         .collect();
         let stream = stream(Method::GET, &[(RANGE, "bytes=1-2")]);
         let StreamAnswer::Forward(status, headers) =
-            stream.answer(StatusCode::PARTIAL_CONTENT, &store_headers)
+            answer(&stream, StatusCode::PARTIAL_CONTENT, &store_headers)
         else {
             panic!("the blob is forwarded");
         };
@@ -492,7 +511,7 @@ mod tests {
         ];
         for (stream, status, store_headers, expected) in rows {
             let status = StatusCode::from_u16(status).expect("a status");
-            let answer = stream.answer(status, &store_headers);
+            let answer = answer(stream, status, &store_headers);
             let StreamAnswer::Cut(status, headers, mut cutter) = answer else {
                 panic!("parts are cut out, not {answer:?}");
             };
@@ -520,7 +539,8 @@ mod tests {
     fn a_blob_is_sent_whole_where_its_last_bytes_reach_into_other_ranges() {
         let stream = stream(Method::GET, &[(RANGE, "bytes=0-3,-4")]);
         let store_headers = headers(&[(CONTENT_LENGTH, "7")]);
-        let StreamAnswer::Forward(status, headers) = stream.answer(StatusCode::OK, &store_headers)
+        let StreamAnswer::Forward(status, headers) =
+            answer(&stream, StatusCode::OK, &store_headers)
         else {
             panic!("the blob is forwarded");
         };
@@ -530,7 +550,7 @@ mod tests {
     #[test]
     fn ranges_that_can_not_be_answered_are_refused() {
         let one = stream(Method::GET, &[(RANGE, "bytes=9-")]);
-        let several = stream(Method::GET, &[(RANGE, "bytes=0-0,20000000-20000000")]);
+        let several = stream(Method::GET, &[(RANGE, "bytes=0-0,2000000000-2000000000")]);
         let last = stream(Method::GET, &[(RANGE, "bytes=0-0,-1")]);
         let beyond = stream(Method::GET, &[(RANGE, "bytes=9-9,11-")]);
         let part = |range| headers(&[(CONTENT_RANGE, range)]);
@@ -539,8 +559,8 @@ mod tests {
             (&beyond, 416, part("bytes */4"), 416, Some("bytes */4")),
             (&beyond, 200, headers(&[(CONTENT_LENGTH, "4")]), 416, Some("bytes */4")),
             (&last, 200, headers(&[(CONTENT_LENGTH, "0")]), 416, Some("bytes */0")),
-            (&several, 206, part("bytes 0-20000000/20000001"), 400, None),
-            (&last, 200, headers(&[(CONTENT_LENGTH, "20000000")]), 400, None),
+            (&several, 206, part("bytes 0-2000000000/2000000001"), 400, None),
+            (&last, 200, headers(&[(CONTENT_LENGTH, "2000000000")]), 400, None),
             // Stores that can't be believed.
             (&several, 206, part("bytes 0-2/4"), 500, None),
             (&several, 206, part("bytes 1-3/4"), 500, None),
@@ -550,7 +570,7 @@ mod tests {
         ];
         for (stream, status, store_headers, expected, content_range) in rows {
             let status = StatusCode::from_u16(status).expect("a status");
-            let answer = stream.answer(status, &store_headers);
+            let answer = answer(stream, status, &store_headers);
             let StreamAnswer::Reply(response) = answer else {
                 panic!("the ranges are refused, not {answer:?}");
             };
@@ -601,7 +621,7 @@ mod tests {
         ];
         for (stream, status, body, expected, code) in rows {
             let status = StatusCode::from_u16(*status).expect("a status");
-            assert!(matches!(stream.answer(status, &HeaderMap::new()), StreamAnswer::Fail));
+            assert!(matches!(answer(stream, status, &HeaderMap::new()), StreamAnswer::Fail));
             let response = stream.failure(status, body);
             let found = status_and_code(&response);
             assert_eq!(found, (*expected, (*code).to_owned()), "{status}");

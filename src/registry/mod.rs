@@ -40,7 +40,7 @@ pub use fields::HeaderFields;
 pub use incoming::{Hashing, Incoming, NoBody, StreamedWrite, WriteAnswer, WriteTarget};
 pub use legacy::{AbsentAccept, Legacy, Platform, PlatformError};
 pub use manifest::{ManifestError, media_type_of};
-pub use multipart::{Cutter, Piece};
+pub use multipart::{Allowance, Cutter, Piece};
 pub use policy::{Class, Resource};
 pub use range::{ByteRange, Ranges};
 pub use schema1::{KeyError, SigningKey};

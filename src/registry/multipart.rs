@@ -9,8 +9,10 @@
 //! The RFC lets a server join them, but podman counts: it takes the answer for broken when it has not as
 //! many parts as it asked for (containers/image, `handle206Response`).
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::time::SystemTime;
 
 use http::HeaderValue;
 
@@ -19,9 +21,42 @@ use super::Stamp;
 /// How much may lie between the ranges of an answer, in bytes, whatever it has itself: as much as a request for
 /// a manifest reads as well.
 const GAPS_FREE: u64 = 4 * 1024 * 1024;
-/// How much more may lie between them for each byte that the client gets. What is between them is read from
-/// the store for nothing, so a client must not get much of that for little.
+/// How much more may lie between them for each byte that the client gets.
 const GAPS_PER_BYTE: u64 = 16;
+/// The most that may lie between them beyond that, of all answers of a worker together, in bytes.
+const ALLOWANCE: u64 = 1024 * 1024 * 1024;
+/// How much of [`ALLOWANCE`] comes back each second: what costs Envoy about a hundredth of one.
+const ALLOWANCE_PER_SECOND: u64 = 32 * 1024 * 1024;
+
+/// What may be read from the store for nothing. What lies between two ranges is read and given to nobody, at the speed of
+/// the store, not of the client. So whoever asks for little of much could keep the store and the worker busy with few
+/// requests; those who pull images ask so now and then.
+#[derive(Debug)]
+pub struct Allowance {
+    left: Cell<u64>,
+    since: Cell<SystemTime>,
+}
+
+impl Default for Allowance {
+    /// All of it.
+    fn default() -> Self {
+        Self { left: Cell::new(ALLOWANCE), since: Cell::new(SystemTime::UNIX_EPOCH) }
+    }
+}
+
+impl Allowance {
+    /// Takes so many bytes off what is left now; `false` if there are not as many.
+    fn take(&self, bytes: u64, now: SystemTime) -> bool {
+        // A clock that was set back begins anew.
+        let elapsed = now.duration_since(self.since.replace(now)).unwrap_or_default();
+        let back = elapsed.as_millis().saturating_mul(u128::from(ALLOWANCE_PER_SECOND)) / 1000;
+        let back = u64::try_from(back).unwrap_or(u64::MAX);
+        let left = self.left.get().saturating_add(back).min(ALLOWANCE);
+        let rest = left.checked_sub(bytes);
+        self.left.set(rest.unwrap_or(left));
+        rest.is_some()
+    }
+}
 
 /// What separates the parts. Nobody who stores a blob can know it beforehand, so none contains it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,31 +70,30 @@ impl Boundary {
 }
 
 /// An answer of several parts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Multipart {
-    boundary: Boundary,
+    frame: Frame,
     /// The parts in their order, by their offsets in the content. None is empty.
-    parts: Vec<Range<u64>>,
-    /// The length of the whole content.
-    length: u64,
+    parts: VecDeque<Range<u64>>,
 }
 
 impl Multipart {
     /// An answer with these parts of content of this length.
     pub fn new(boundary: Boundary, parts: Vec<Range<u64>>, length: u64) -> Self {
-        Self { boundary, parts, length }
+        Self { frame: Frame { boundary, length }, parts: parts.into() }
     }
 
-    /// Whether it is worth to read `body` of the content for it.
-    pub fn is_worth(&self, body: &Range<u64>) -> bool {
+    /// Whether `body` of the content may be read for it.
+    pub fn may_read(&self, body: &Range<u64>, allowance: &Allowance, now: SystemTime) -> bool {
         let sent: u64 = self.parts.iter().map(|part| part.end - part.start).sum();
         let gaps = (body.end - body.start).saturating_sub(sent);
-        gaps <= sent.saturating_mul(GAPS_PER_BYTE).saturating_add(GAPS_FREE)
+        let free = sent.saturating_mul(GAPS_PER_BYTE).saturating_add(GAPS_FREE);
+        gaps <= free || allowance.take(gaps - free, now)
     }
 
     /// The type of the answer.
     pub fn content_type(&self) -> HeaderValue {
-        let value = format!("multipart/byteranges; boundary={}", self.boundary.0);
+        let value = format!("multipart/byteranges; boundary={}", self.frame.boundary.0);
         // Hex digits are what a header may have.
         HeaderValue::try_from(value)
             .unwrap_or(HeaderValue::from_static("multipart/byteranges; boundary=\"\""))
@@ -67,16 +101,26 @@ impl Multipart {
 
     /// The length of the answer, in bytes.
     pub fn content_length(&self) -> u64 {
-        let part = |part: &Range<u64>| self.head(part).len() as u64 + (part.end - part.start);
-        self.parts.iter().map(part).sum::<u64>() + self.end().len() as u64
+        let part = |part: &Range<u64>| self.frame.head(part).len() as u64 + (part.end - part.start);
+        let end = self.frame.end().len() as u64;
+        self.parts.iter().map(part).fold(end, u64::saturating_add)
     }
 
     /// What makes the answer of a body that begins at this offset of the content.
     pub fn cutter(self, start: u64) -> Cutter {
-        let parts = self.parts.iter().cloned().collect();
-        Cutter { answer: self, parts, at: start }
+        Cutter { frame: self.frame, parts: self.parts, at: start }
     }
+}
 
+/// What stands around the parts.
+#[derive(Debug, PartialEq, Eq)]
+struct Frame {
+    boundary: Boundary,
+    /// The length of the whole content.
+    length: u64,
+}
+
+impl Frame {
     /// What stands before a part.
     fn head(&self, part: &Range<u64>) -> String {
         format!(
@@ -97,7 +141,7 @@ impl Multipart {
 /// Cuts the parts of an answer out of the content as it passes.
 #[derive(Debug)]
 pub struct Cutter {
-    answer: Multipart,
+    frame: Frame,
     /// The parts that have not passed whole.
     parts: VecDeque<Range<u64>>,
     /// The offset in the content of what comes next.
@@ -121,7 +165,7 @@ impl Cutter {
         let mut pieces = Vec::new();
         while let Some(part) = self.parts.front().filter(|part| part.start < self.at) {
             if part.start >= from {
-                pieces.push(Piece::Text(self.answer.head(part)));
+                pieces.push(Piece::Text(self.frame.head(part)));
             }
             let (first, end) = (part.start.max(from), part.end.min(self.at));
             // Both are within what passes, whose size is a `usize`.
@@ -131,7 +175,7 @@ impl Cutter {
             }
             self.parts.pop_front();
             if self.parts.is_empty() {
-                pieces.push(Piece::Text(self.answer.end()));
+                pieces.push(Piece::Text(self.frame.end()));
             }
         }
         pieces
@@ -145,6 +189,8 @@ impl Cutter {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     #[cfg(target_family = "wasm")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -158,8 +204,10 @@ mod tests {
     }
 
     /// The answer, made of a body that comes in pieces of this size.
-    fn cut(answer: &Multipart, body: &Range<usize>, size: usize) -> String {
-        let mut cutter = answer.clone().cutter(body.start as u64);
+    fn cut(parts: &[Range<u64>], body: &Range<usize>, size: usize) -> String {
+        let answer = answer(parts);
+        let announced = answer.content_length();
+        let mut cutter = answer.cutter(body.start as u64);
         let mut made = Vec::new();
         for bytes in CONTENT[body.clone()].chunks(size) {
             for piece in cutter.cut(bytes.len()) {
@@ -170,13 +218,13 @@ mod tests {
             }
         }
         assert!(cutter.is_done());
-        assert_eq!(made.len() as u64, answer.content_length());
+        assert_eq!(made.len() as u64, announced);
         String::from_utf8(made).expect("text")
     }
 
     #[test]
     fn the_parts_are_cut_out_of_whatever_passes() {
-        let answer = answer(&[2..4, 4..5, 9..13]);
+        let parts = [2..4, 4..5, 9..13];
         let part = |range: &str, bytes: &str| {
             format!(
                 "\r\n--limit\r\nContent-Type: application/octet-stream\r\n\
@@ -191,10 +239,10 @@ mod tests {
         ];
         for body in [0..16, 0..13, 2..13, 1..16] {
             for size in 1..17 {
-                assert_eq!(cut(&answer, &body, size), expected.concat(), "{body:?} by {size}");
+                assert_eq!(cut(&parts, &body, size), expected.concat(), "{body:?} by {size}");
             }
         }
-        assert_eq!(answer.content_type(), "multipart/byteranges; boundary=limit");
+        assert_eq!(answer(&parts).content_type(), "multipart/byteranges; boundary=limit");
     }
 
     #[test]
@@ -211,20 +259,37 @@ mod tests {
     }
 
     #[test]
-    fn little_is_not_sent_of_much() {
+    fn little_is_sent_of_much_only_now_and_then() {
         const MIB: u64 = 1024 * 1024;
-        let answer = |parts: &[Range<u64>]| {
-            Multipart::new(Boundary(String::new()), parts.to_vec(), 1000 * MIB)
+        // Whether an answer with parts of the first and the last so many bytes may read all between them.
+        let may_read = |size: u64, length: u64, allowance: &Allowance, seconds| {
+            let parts = vec![0..size, length - size..length];
+            let answer = Multipart::new(Boundary(String::new()), parts, length);
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+            answer.may_read(&(0..length), allowance, now)
         };
-        for (parts, worth) in [
-            (vec![0..1, 4 * MIB + 1..4 * MIB + 2], true),
-            (vec![0..1, 4 * MIB + 40..4 * MIB + 41], false),
-            (vec![0..MIB, 20 * MIB..21 * MIB], true),
-            (vec![0..MIB, 60 * MIB..61 * MIB], false),
-            (vec![0..MIB, 60 * MIB..70 * MIB], true),
+        let spent = Allowance { left: Cell::new(0), ..Allowance::default() };
+        for (size, length, expected) in [
+            (1, 4 * MIB, true),
+            (1, 4 * MIB + 40, false),
+            (MIB, 38 * MIB, true),
+            (MIB, 39 * MIB, false),
         ] {
-            let body = 0..parts.last().expect("a part").end;
-            assert_eq!(answer(&parts).is_worth(&body), worth, "{parts:?}");
+            assert_eq!(may_read(size, length, &spent, 0), expected, "{size} of {length}");
+        }
+        let full = Allowance::default();
+        for (length, seconds, expected) in [
+            (1029 * MIB, 100, false),
+            (1028 * MIB, 100, true),
+            (36 * MIB, 100, false),
+            (36 * MIB, 101, true),
+            (36 * MIB, 101, false),
+            // A clock that is set back gives nothing, and goes on from there.
+            (36 * MIB, 1, false),
+            (36 * MIB, 2, true),
+            (1028 * MIB, 1_000_000, true),
+        ] {
+            assert_eq!(may_read(1, length, &full, seconds), expected, "{length} at {seconds} s");
         }
     }
 

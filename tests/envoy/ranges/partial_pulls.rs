@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -12,95 +12,47 @@ use super::noise;
 use crate::support::blob_store::BlobStore;
 use crate::support::docker_registry::DockerRegistry;
 use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::process::{note, optional_tool, output, run};
+use crate::support::podman::Podman;
+use crate::support::process::{optional_tool, output};
 use crate::support::relay::Relay;
 
 const FILES: usize = 60;
 const FILE_SIZE: usize = 200_000;
 const IMAGE_SIZE: u64 = (FILES * FILE_SIZE) as u64;
 
-/// A user of podman whose storage takes parts of images.
-struct Podman {
-    program: PathBuf,
-    folder: TempDir,
+struct Registry {
+    name: &'static str,
+    address: SocketAddr,
 }
 
-impl Drop for Podman {
-    /// The storage driver leaves a mount, which keeps the folder from being removed.
-    fn drop(&mut self) {
-        let mounted = self.folder.path().join("root/overlay");
-        let unmounted = std::process::Command::new("umount").arg("--quiet").arg(mounted).status();
-        if let Err(error) = unmounted {
-            note(&format!("umount can't be run: {error}"));
-        }
-    }
+/// Builds an image of what is in the folder `files`, and pushes it.
+async fn push(podman: &Podman, folder: &Path, registry: SocketAddr, reference: &str) {
+    fs::write(folder.join("Containerfile"), "FROM scratch\nCOPY files /\n").expect("a file");
+    let id = podman.build(folder).await;
+    let destination = format!("docker://{registry}/{reference}");
+    let format = "--compression-format=zstd:chunked";
+    podman.run(&["push", "--quiet", "--tls-verify=false", format, &id, &destination]).await;
 }
 
-impl Podman {
-    /// No images yet. `None`, and a line that says so, where this machine has no podman that can.
-    async fn new() -> Option<Self> {
-        let program = optional_tool("MOORAGE_PODMAN")?;
-        let folder = TempDir::new().expect("a temporary folder");
-        let path = folder.path().display();
-        let configuration = format!(
-            "[storage]\n\
-             driver = \"overlay\"\n\
-             graphroot = \"{path}/root\"\n\
-             runroot = \"{path}/run\"\n\
-             [storage.options]\n\
-             pull_options = {{ enable_partial_images = \"true\" }}\n"
-        );
-        fs::write(folder.path().join("storage.conf"), configuration).expect("a file");
-        let podman = Self { program, folder };
-        let trial = output(podman.command().arg("images")).await;
-        if !trial.status.success() {
-            let complaint = String::from_utf8_lossy(&trial.stderr);
-            note(&format!("left out: podman has no overlay storage here: {complaint}"));
-            return None;
-        }
-        Some(podman)
-    }
+/// Pulls an image; gives its id and how many bytes the registry sent.
+async fn pull(podman: &Podman, registry: SocketAddr, reference: &str) -> (String, u64) {
+    let relay = Relay::start(registry).await;
+    let id = podman.pull(relay.address, reference).await;
+    (id, relay.sent())
+}
 
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        command.env("CONTAINERS_STORAGE_CONF", self.folder.path().join("storage.conf"));
-        command
-    }
-
-    async fn run(&self, arguments: &[&str]) -> String {
-        let printed = run(self.command().args(arguments)).await;
-        String::from_utf8(printed).expect("text").trim().to_owned()
-    }
-
-    /// Builds an image of what is in the folder `files`, and pushes it.
-    async fn push(&self, folder: &Path, registry: SocketAddr, reference: &str) {
-        fs::write(folder.join("Containerfile"), "FROM scratch\nCOPY files /\n").expect("a file");
-        let id = self.run(&["build", "--quiet", folder.to_str().expect("text")]).await;
-        let destination = format!("docker://{registry}/{reference}");
-        let format = "--compression-format=zstd:chunked";
-        self.run(&["push", "--quiet", "--tls-verify=false", format, &id, &destination]).await;
-    }
-
-    /// Pulls an image through a relay; gives its id and how many bytes the registry sent.
-    async fn pull(&self, registry: SocketAddr, reference: &str) -> (String, u64) {
-        let relay = Relay::start(registry).await;
-        let source = format!("docker://{}/{reference}", relay.address);
-        let id = self.run(&["pull", "--quiet", "--tls-verify=false", &source]).await;
-        (id, relay.sent())
-    }
-
-    /// Whether an image has just the files of the folder.
-    async fn has_files(&self, id: &str, files: &Path) -> bool {
-        let mounted = self.run(&["image", "mount", id]).await;
-        let difference = output(Command::new("diff").arg("-r").arg(&mounted).arg(files)).await;
-        self.run(&["image", "unmount", id]).await;
-        difference.status.success()
-    }
+/// Whether an image has just the files of the folder.
+async fn has_files(podman: &Podman, id: &str, files: &Path) -> bool {
+    let mounted = podman.run(&["image", "mount", id]).await;
+    let difference = output(Command::new("diff").arg("-r").arg(&mounted).arg(files)).await;
+    podman.run(&["image", "unmount", id]).await;
+    difference.status.success()
 }
 
 #[tokio::test]
 async fn podman_pulls_the_files_it_needs_with_as_many_bytes_as_from_docker_registry() {
-    let Some(pusher) = Podman::new().await else { return };
+    let Some(program) = optional_tool("MOORAGE_PODMAN") else { return };
+    let Some(pusher) = Podman::taking_parts(program.clone()).await else { return };
     let root = TempDir::new().expect("a temporary folder");
     let bucket = root.path().join("registry");
     fs::create_dir(&bucket).expect("a folder");
@@ -108,32 +60,42 @@ async fn podman_pulls_the_files_it_needs_with_as_many_bytes_as_from_docker_regis
     let envoy = Envoy::start(&Bootstrap::new(store.address)).await;
     let peer = DockerRegistry::start(&bucket).await;
 
-    // The second image has half of the files of the first one.
     let context = TempDir::new().expect("a temporary folder");
     let files = context.path().join("files");
     fs::create_dir(&files).expect("a folder");
-    let write = |numbers: &mut dyn Iterator<Item = usize>, version| {
+    let write = |numbers: &[usize], version: usize, size: usize| {
         for number in numbers {
-            let content = noise(number + version * FILES, FILE_SIZE);
+            let content = noise(number + version * FILES, size);
             fs::write(files.join(format!("{number:03}")), content).expect("a file");
         }
     };
-    write(&mut (0..FILES), 0);
-    pusher.push(context.path(), envoy.address, "image:1").await;
-    write(&mut (0..FILES).step_by(2), 1);
-    pusher.push(context.path(), envoy.address, "image:2").await;
-
-    let mut second = Vec::new();
-    for registry in [envoy.address, peer.address] {
-        let Some(puller) = Podman::new().await else { return };
-        let (_, whole) = puller.pull(registry, "image:1").await;
-        assert!(whole > IMAGE_SIZE && whole < IMAGE_SIZE * 11 / 10, "{whole} bytes");
-        let (id, bytes) = puller.pull(registry, "image:2").await;
-        assert!(puller.has_files(&id, &files).await, "an image of other files");
-        second.push(bytes);
+    let all: Vec<_> = (0..FILES).collect();
+    let half: Vec<_> = (0..FILES).step_by(2).collect();
+    let moorage = &Registry { name: "Moorage", address: envoy.address };
+    let peer = &Registry { name: "docker-registry", address: peer.address };
+    let mut pullers = Vec::new();
+    for registry in [moorage, peer] {
+        let Some(puller) = Podman::taking_parts(program.clone()).await else { return };
+        pullers.push((registry, puller));
     }
-    let (ours, theirs) = (second[0], second[1]);
-    println!("the second pull took {ours} bytes, from docker-registry {theirs}, of {IMAGE_SIZE}");
-    assert!(theirs < IMAGE_SIZE * 6 / 10, "podman does not pull in parts: {theirs} bytes");
-    assert!(ours * 10 <= theirs * 11, "{ours} bytes, from docker-registry {theirs}");
+    // All files are new; then every other one; then a little at both ends, with all the others between.
+    for (tag, numbers, size, most) in [
+        ("1", all.as_slice(), FILE_SIZE, IMAGE_SIZE * 11 / 10),
+        ("2", half.as_slice(), FILE_SIZE, IMAGE_SIZE * 6 / 10),
+        ("3", &[0, FILES - 1], 2_000, IMAGE_SIZE / 100),
+    ] {
+        write(numbers, tag.parse().expect("a number"), size);
+        let reference = format!("image:{tag}");
+        push(&pusher, context.path(), moorage.address, &reference).await;
+        let mut sent = Vec::new();
+        for (registry, puller) in &pullers {
+            let (id, bytes) = pull(puller, registry.address, &reference).await;
+            println!("{reference} took {bytes} bytes from {}", registry.name);
+            assert!(has_files(puller, &id, &files).await, "{reference} has other files");
+            assert!(bytes < most, "{reference} took {bytes} bytes from {}", registry.name);
+            sent.push(bytes);
+        }
+        let (ours, theirs) = (sent[0], sent[1]);
+        assert!(ours * 10 <= theirs * 11, "{ours} bytes, {theirs} from docker-registry");
+    }
 }
