@@ -35,8 +35,8 @@ pub fn cut(cutter: &mut Cutter, size: usize, end_of_stream: bool) -> Action {
     }
 }
 
-/// The answer's length is promised already. A response in the middle of it ends the stream, which tells the client
-/// that it has not got it whole.
+/// The answer's length is promised already. A response in the middle of it ends the stream, which tells the
+/// client that it has not got it whole.
 fn give_up(message: &str) -> Action {
     log::error!("{message}");
     headers::send_response(&Error::new(ErrorCode::Unknown, message).into_response());

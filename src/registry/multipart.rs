@@ -28,9 +28,9 @@ const ALLOWANCE: u64 = 1024 * 1024 * 1024;
 /// How much of [`ALLOWANCE`] comes back each second: what costs Envoy about a hundredth of one.
 const ALLOWANCE_PER_SECOND: u64 = 32 * 1024 * 1024;
 
-/// What may be read from the store for nothing. What lies between two ranges is read and given to nobody, at the speed of
-/// the store, not of the client. So whoever asks for little of much could keep the store and the worker busy with few
-/// requests; those who pull images ask so now and then.
+/// What may be read from the store for nothing. What lies between two ranges is read and given to nobody,
+/// at the speed of the store, not of the client. So whoever asks for little of much could keep the store and
+/// the worker busy with few requests; those who pull images ask so now and then.
 #[derive(Debug)]
 pub struct Allowance {
     left: Cell<u64>,
