@@ -67,6 +67,9 @@ ensure_all_tools() {
   ensure_wasm_bindgen_runner
   ensure_go_tools
   ensure_buildah
+  ensure_podman
+  ensure_docker
+  ensure_buildkit
   ensure_garage
 }
 
@@ -98,23 +101,14 @@ example_binary() {
 
 run_tests() {
   ensure_all_tools
+  export_tools
   build_filter
   build_blob_store
   build_purge_uploads
-
   MOORAGE_WASM=$PWD/moorage.wasm
-  MOORAGE_ENVOY=$(envoy_binary)
   MOORAGE_BLOB_STORE=$(example_binary blob-store)
   MOORAGE_PURGE_UPLOADS=$(example_binary purge-uploads)
-  export MOORAGE_WASM MOORAGE_ENVOY MOORAGE_BLOB_STORE MOORAGE_PURGE_UPLOADS
-  export_optional MOORAGE_CONFORMANCE "$(go_tool "$CONFORMANCE")"
-  export_optional MOORAGE_CRANE "$(go_tool "$CRANE")"
-  export_optional MOORAGE_ORAS "$(go_tool "$ORAS")"
-  export_optional MOORAGE_GARAGE "$(garage_binary)"
-  unset MOORAGE_BUILDAH
-  if buildah_runs; then
-    export_optional MOORAGE_BUILDAH "$(command -v buildah)"
-  fi
+  export MOORAGE_WASM MOORAGE_BLOB_STORE MOORAGE_PURGE_UPLOADS
 
   local failed=()
   step "Testing: native, and through Envoy"
@@ -127,11 +121,34 @@ run_tests() {
   step "All tests passed"
 }
 
-# export_optional NAME PATH: tells the tests of a tool, if it is there. They leave out what needs it else.
+# Tells the tests where the tools are. Stores and clients that this machine can't have are left out.
+export_tools() {
+  MOORAGE_ENVOY=$(envoy_binary)
+  export MOORAGE_ENVOY
+  export_optional MOORAGE_CONFORMANCE "$(go_tool "$CONFORMANCE")"
+  export_optional MOORAGE_GARAGE "$(garage_binary)"
+  export_optional MOORAGE_CRANE "$(go_tool "$CRANE")"
+  export_optional MOORAGE_ORAS "$(go_tool "$ORAS")"
+  export_optional MOORAGE_REGCTL "$(go_tool "$REGCTL")"
+  export_optional MOORAGE_HELM "$(go_tool "$HELM")"
+  export_optional MOORAGE_COSIGN "$(go_tool "$COSIGN")"
+  export_optional MOORAGE_BUILDAH "$(storage_client buildah)"
+  export_optional MOORAGE_PODMAN "$(storage_client podman)"
+  export_optional MOORAGE_DOCKER "$(docker_client)"
+  export_optional MOORAGE_CTR "$(containerd_client)"
+  export_optional MOORAGE_BUILDKITD "$(buildkit_tool "$BUILDKITD")"
+  export_optional MOORAGE_BUILDCTL "$(buildkit_tool "$BUILDCTL")"
+  export_optional MOORAGE_BUILDX "$(buildkit_tool "$BUILDX")"
+}
+
+# export_optional NAME PATH: tells the tests of a tool, if it is there. They leave out what needs it else,
+# which a person's machine may do; CI leaves nothing out.
 export_optional() {
   unset "$1"
   if [[ -x $2 ]]; then
     export "$1=$2"
+  elif [[ -n ${CI:-} ]]; then
+    die "there is nothing for $1, and CI must run every test: a line 'Skipped' above says why it is missing"
   fi
 }
 

@@ -8,6 +8,12 @@ readonly GARAGE_VERSION=2.5.0
 readonly CONFORMANCE=github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111
 readonly CRANE=github.com/google/go-containerregistry/cmd/crane@v0.22.1
 readonly ORAS=oras.land/oras/cmd/oras@v1.3.6
+readonly REGCTL=github.com/regclient/regclient/cmd/regctl@v0.11.7
+readonly HELM=helm.sh/helm/v4/cmd/helm@v4.3.1
+readonly COSIGN=github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
+readonly BUILDKITD=github.com/moby/buildkit/cmd/buildkitd@v0.34.2
+readonly BUILDCTL=github.com/moby/buildkit/cmd/buildctl@v0.34.2
+readonly BUILDX=github.com/docker/buildx/cmd/buildx@v0.38.2
 readonly DISTRIBUTION=github.com/distribution/distribution/v3/cmd/registry@v3.1.1
 readonly TOOLS=$PWD/.tools
 readonly WASM_TARGET=wasm32-unknown-unknown
@@ -58,11 +64,15 @@ ensure_debian_packages() {
   step "Installing ${missing[*]} with apt-get"
   install_debian_packages "${missing[@]}" ||
     die "${missing[*]} must be there: install them (Debian: apt-get install ${missing[*]})"
-  # Debian starts a service when it installs one. The tests start their own, on ports of their own.
-  if [[ " ${missing[*]} " == *" docker-registry "* && -d /run/systemd/system ]]; then
-    step "Switching off the docker-registry service that came with the package"
-    as_root systemctl disable --now docker-registry.service
-  fi
+  [[ " ${missing[*]} " != *" docker-registry "* ]] || switch_off_services docker-registry.service
+}
+
+# switch_off_services UNIT...: Debian starts a service when it installs one. The tests start their own,
+# on ports and in folders of their own.
+switch_off_services() {
+  [[ -d /run/systemd/system ]] || return 0
+  step "Switching off what came with the package: $*"
+  as_root systemctl disable --now "$@"
 }
 
 ensure_node() {
@@ -236,15 +246,20 @@ go_tool() {
 # A Go that fetches the Go version a module asks for, as 1.21 and later do.
 have_go() { have go && [[ -n $(go env GOTOOLCHAIN) ]]; }
 
-# The OCI conformance suite and two clients. A machine without Go goes on without them.
+# The OCI conformance suite and clients. A machine without Go goes on without them.
 ensure_go_tools() {
+  ensure_go_commands "$CONFORMANCE" "$CRANE" "$ORAS" "$REGCTL" "$HELM" "$COSIGN"
+}
+
+# ensure_go_commands PACKAGE@VERSION...
+ensure_go_commands() {
   local tool missing=()
-  for tool in "$CONFORMANCE" "$CRANE" "$ORAS"; do
+  for tool in "$@"; do
     [[ -x $(go_tool "$tool") ]] || missing+=("$tool")
   done
   ((${#missing[@]})) || return 0
   if ! have_go; then
-    step "Skipped: the OCI conformance suite, crane and oras, which need Go 1.21 or later to build"
+    step "Skipped, since they need Go 1.21 or later to build: ${missing[*]##*/}"
     return
   fi
   for tool in "${missing[@]}"; do
@@ -255,9 +270,18 @@ ensure_go_tools() {
 install_go_tool() {
   local command
   command=$(go_tool "$1")
-  step "Installing ${command##*/} ${1##*@} with go (once, about half a minute)"
+  step "Installing ${command##*/} ${1##*@} with go (once, half a minute to five minutes)"
   GOBIN=${command%/*} CGO_ENABLED=0 go install "$1" ||
+    build_go_tool "$1" "$command" ||
     die "$1 could not be installed (see above): check the network and 'go env GOPROXY', and run this again"
+}
+
+# build_go_tool PACKAGE@VERSION PATH: for modules whose go.mod holds only if they are the main module, which
+# `go install` refuses: builds the command in the module's own folder. The package is its cmd/NAME.
+build_go_tool() {
+  local module=${1%/cmd/*}@${1##*@} folder
+  folder=$(go mod download -json "$module" | sed -n 's/^\t"Dir": "\(.*\)",\{0,1\}$/\1/p')
+  [[ -n $folder ]] && CGO_ENABLED=0 go -C "$folder" build -o "$2" "./cmd/${2##*/}"
 }
 
 # CNCF Distribution's own registry, for the benchmark, which goes on without it.
@@ -268,24 +292,86 @@ ensure_distribution() {
   fi
 }
 
-# Podman's library of pushing and pulling. It needs the right to make namespaces.
-ensure_buildah() {
-  buildah_runs && return
-  if ! have buildah; then
-    step "Installing buildah with apt-get"
-    install_debian_packages buildah && buildah_runs && return
-  fi
-  step "Skipped: buildah, which is not on this machine or may not run on it"
+# daemons_run: may the tests start daemons that mount and run containers, in namespaces of their own?
+daemons_run() {
+  [[ $EUID == 0 ]] && unshare --mount --pid --fork true 2>/dev/null
 }
 
-buildah_runs() {
-  have buildah || return 1
+# Docker with its daemon, and containerd with its client. Installing them starts services and sets up a
+# network, so only CI does it unasked.
+ensure_docker() {
+  docker_client >/dev/null && return
+  if [[ -n ${CI:-} ]] && daemons_run; then
+    step "Installing docker.io and containerd with apt-get"
+    if install_debian_packages docker.io containerd; then
+      switch_off_services docker.socket docker.service containerd.service
+      docker_client >/dev/null && return
+    fi
+  fi
+  step "Skipped: docker and ctr, whose daemons need root here (Debian: apt-get install docker.io containerd)"
+}
+
+# docker_client: docker, if the tests can start its daemon and containerd. A client alone is no docker,
+# and one that was put elsewhere may not fit the packages' daemon.
+docker_client() {
+  containerd_client >/dev/null && have dockerd || return 1
+  if [[ -x /usr/bin/docker ]]; then
+    printf '/usr/bin/docker\n'
+  else
+    command -v docker
+  fi
+}
+
+# containerd_client: ctr, if the tests can start its daemon.
+containerd_client() {
+  daemons_run && have containerd && command -v ctr
+}
+
+# BuildKit, docker's plugin for it, and a shell for what it builds, which has no base image to start from.
+ensure_buildkit() {
+  if ! daemons_run; then
+    step "Skipped: BuildKit, whose daemon needs root here"
+    return
+  fi
+  if ! have runc || ! [[ -x /bin/busybox ]]; then
+    step "Installing runc and busybox-static with apt-get"
+    if ! install_debian_packages runc busybox-static; then
+      step "Skipped: BuildKit, which needs runc and a static busybox"
+      return
+    fi
+  fi
+  ensure_go_commands "$BUILDKITD" "$BUILDCTL" "$BUILDX"
+}
+
+# buildkit_tool PACKAGE@VERSION: where it is, if the tests can start BuildKit's daemon.
+buildkit_tool() {
+  daemons_run && have runc && [[ -x /bin/busybox ]] && go_tool "$1"
+}
+
+# Both need the right to make namespaces.
+ensure_buildah() { ensure_storage_client buildah; }
+
+ensure_podman() { ensure_storage_client podman; }
+
+# ensure_storage_client COMMAND: one of the clients that keep images in containers/storage.
+ensure_storage_client() {
+  storage_client "$1" >/dev/null && return
+  if ! have "$1"; then
+    step "Installing $1 with apt-get"
+    install_debian_packages "$1" && storage_client "$1" >/dev/null && return
+  fi
+  step "Skipped: $1, which is not on this machine or may not run on it"
+}
+
+# storage_client COMMAND: where it is, if it runs here.
+storage_client() {
+  have "$1" || return 1
   local folder status=0
   folder=$(mktemp -d)
-  buildah --root "$folder/root" --runroot "$folder/run" --storage-driver vfs images \
+  "$1" --root "$folder/root" --runroot "$folder/run" --storage-driver vfs images \
     </dev/null >/dev/null 2>&1 || status=$?
   rm -rf -- "$folder"
-  return "$status"
+  ((status == 0)) && command -v "$1"
 }
 
 garage_binary() {

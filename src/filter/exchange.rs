@@ -15,13 +15,14 @@ use proxy_wasm::types::{Action, BufferType};
 
 use super::body::{Collector, Progress};
 use super::clients::ClientShare;
+use super::cut::cut;
 use super::document::Document;
 use super::stamp::stamp;
 use super::task::{Task, run_as};
 use super::upload::{Step, Upload};
 use super::{Registry, claims, headers, replace_buffer};
 use crate::registry::error::{Error, ErrorCode};
-use crate::registry::{self, Answer, BodyUse, ContentStream, Request, StreamAnswer};
+use crate::registry::{self, Answer, BodyUse, ContentStream, Cutter, Request, StreamAnswer};
 use crate::store::{Purpose, Reservation, UNCOUNTED};
 
 /// What a request that waits takes of the module's memory, in bytes, about: its headers, its handler's future and
@@ -90,6 +91,8 @@ enum State {
     Streaming(ContentStream),
     /// The store had no blob but an error: its document is read before the client gets an answer.
     Failing(ContentStream, Document),
+    /// Envoy's router streams a blob, of which the client gets some parts.
+    Cutting(Cutter),
     /// Envoy's own reply goes out with this body in place of its plain text.
     Rewording(Bytes),
     /// The answer has been given.
@@ -163,8 +166,7 @@ impl Exchange {
         {
             request.resources = claims::resources(key);
         }
-        // What comes without a body needs nothing new but the id of an upload that begins.
-        if request.method == Method::POST {
+        if registry::needs_stamp(&request) {
             request.stamp = stamp(&request);
         }
         let answer =
@@ -244,12 +246,18 @@ impl Exchange {
     /// The store's answer to a streamed request begins.
     fn begin_stream(&mut self, stream: ContentStream, end_of_stream: bool) -> Action {
         let (status, store_headers) = headers::read_response();
-        match stream.answer(status, &store_headers) {
+        match stream.answer(status, &store_headers, &self.registry.gaps) {
             StreamAnswer::Forward(status, headers) => {
                 self.state = State::Done;
                 headers::rewrite_response(status, &headers);
                 Action::Continue
             }
+            StreamAnswer::Cut(status, headers, cutter) => {
+                self.state = State::Cutting(cutter);
+                headers::rewrite_response(status, &headers);
+                Action::Continue
+            }
+            StreamAnswer::Reply(response) => self.reply(&response),
             StreamAnswer::Fail if end_of_stream => self.reply(&stream.failure(status, b"")),
             StreamAnswer::Fail => {
                 self.state = State::Failing(stream, Document::new(status));
@@ -423,6 +431,7 @@ impl Exchange {
                 let response = stream.failure(document.status, &document.bytes);
                 self.reply(&response)
             }
+            State::Cutting(cutter) => cut(cutter, size, end_of_stream),
             State::Rewording(body) => {
                 let body = std::mem::take(body);
                 replace_buffer(BufferType::HttpResponseBody, size, &body);

@@ -5,6 +5,7 @@
 mod body;
 mod claims;
 mod clients;
+mod cut;
 mod document;
 mod exchange;
 mod headers;
@@ -26,7 +27,7 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{BufferType, ContextType, LogLevel};
 
 use crate::config::Config;
-use crate::registry::Settings;
+use crate::registry::{Allowance, Settings};
 use crate::store::{Bucket, Budget, Cached, Surroundings};
 use clients::Clients;
 use exchange::{Exchange, Handle};
@@ -69,6 +70,8 @@ struct Registry {
     budget: Rc<Budget>,
     clients: Rc<Clients>,
     body_timeout: Duration,
+    /// What answers in parts may read from the store for nothing.
+    gaps: Allowance,
     /// By which Envoy calls the plugin back when exchanges are woken.
     queue: Queue,
     /// The exchanges that wait for something, or have, by their context ids.
@@ -92,6 +95,7 @@ impl Registry {
                 config.limits.client_memory_bytes(),
             )),
             body_timeout: config.limits.body_timeout,
+            gaps: Allowance::default(),
             queue,
             exchanges: RefCell::default(),
         }

@@ -5,20 +5,25 @@
 //!
 //! Source: OCI distribution specification, "Pulling blobs", "Deleting Blobs".
 
+mod parts;
+
 use bytes::Bytes;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, IF_NONE_MATCH,
-    IF_RANGE, RANGE,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
-use super::conditional::{IfNoneMatch, if_range_holds};
+use super::conditional::IfNoneMatch;
 use super::error::{Error, ErrorCode};
 use super::manifests::{identity, not_modified};
-use super::range::ByteRange;
+use super::multipart::{Allowance, Cutter};
+use super::range::{ByteRange, Ranges, parse_unsatisfied_range};
 use super::reference::{Digest, Name};
 use super::{Answer, Request, refuse_body, with_api_version};
-use crate::store::{Fault, Store};
+use crate::store::{Fault, Store, unsatisfied_length};
+use parts::{WantedParts, requested_ranges, too_costly};
+
+pub use parts::needs_stamp;
 
 /// Content under a digest never changes: a year, the longest that caches care for.
 const CACHE_FOR_GOOD: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
@@ -30,8 +35,10 @@ pub struct ContentStream {
     pub method: Method,
     /// The digest under which the content is stored.
     pub content: Digest,
-    /// The part of it that the client asked for.
+    /// The part of it that the store is asked for.
     pub range: Option<ByteRange>,
+    /// What is to be cut out of that, where the client asked for several parts.
+    pub(super) parts: Option<WantedParts>,
     /// The headers of a success, without those that tell of the bytes that are sent.
     pub(super) headers: HeaderMap,
     /// The error if there is no such content after all.
@@ -43,7 +50,11 @@ pub struct ContentStream {
 pub enum StreamAnswer {
     /// The store's body, under this status and these headers instead of the store's own.
     Forward(StatusCode, HeaderMap),
-    /// Nothing of it: this instead, once the store's body has been read into
+    /// What is cut out of the store's body, under this status and these headers.
+    Cut(StatusCode, HeaderMap, Cutter),
+    /// Nothing of it: this instead, at once.
+    Reply(Response<Bytes>),
+    /// Nothing of it: something else instead, once the store's body has been read into
     /// [`ContentStream::failure`].
     Fail,
 }
@@ -60,10 +71,19 @@ pub async fn get(
     if IfNoneMatch::parse(request.header_values(IF_NONE_MATCH)).matches(&digest) {
         return Ok(Answer::reply(not_modified(&digest)));
     }
+    let (range, parts) = match requested_ranges(request, &digest) {
+        None => (None, None),
+        Some(Ranges::One(range)) => (Some(range), None),
+        Some(Ranges::Several(ranges)) => {
+            (ranges.span(), Some(WantedParts::new(ranges, &request.stamp)))
+        }
+        Some(Ranges::TooMany) => return Err(too_costly()),
+    };
     Ok(Answer::Stream(ContentStream {
         method: request.method.clone(),
         content,
-        range: requested_range(request, &digest),
+        range,
+        parts,
         headers: blob_headers(&digest),
         unknown: blob_unknown(&digest),
     }))
@@ -95,15 +115,6 @@ pub async fn delete(
     Ok(response)
 }
 
-/// The part of the blob to send. `Range` has a meaning for `GET` only (RFC 9110, section 14.2).
-fn requested_range(request: &Request, digest: &Digest) -> Option<ByteRange> {
-    let mut if_range = request.header_values(IF_RANGE);
-    let applies =
-        request.method == Method::GET && if_range.all(|value| if_range_holds(value, digest));
-    let range = request.header_value(RANGE).filter(|_| applies)?;
-    ByteRange::parse(range)
-}
-
 fn blob_unknown(digest: &Digest) -> Error {
     let message = "the repository has no such blob";
     Error::new(ErrorCode::BlobUnknown, message).with_detail(digest.as_str())
@@ -112,24 +123,73 @@ fn blob_unknown(digest: &Digest) -> Error {
 impl ContentStream {
     /// Decides on the status and headers of the store's answer.
     ///
+    /// `allowance` is what answers in parts may read from the store for nothing.
+    ///
     /// Of the store's headers only those that describe the bytes are kept. The rest tells about the
     /// store, not about the blob.
-    pub fn answer(&self, status: StatusCode, store_headers: &HeaderMap) -> StreamAnswer {
+    pub fn answer(
+        &self,
+        status: StatusCode,
+        store_headers: &HeaderMap,
+        allowance: &Allowance,
+    ) -> StreamAnswer {
         let is_expected = match status {
             StatusCode::OK => true,
             StatusCode::PARTIAL_CONTENT => self.range.is_some(),
             _ => false,
         };
         if !is_expected {
-            return StreamAnswer::Fail;
+            return self.refusal(status, store_headers);
         }
         let mut headers = self.headers.clone();
-        for name in [CONTENT_LENGTH, CONTENT_RANGE] {
-            if let Some(value) = store_headers.get(&name) {
-                headers.insert(name, value.clone());
+        let answer = match &self.parts {
+            Some(wanted) => wanted.of(self, status, store_headers, allowance),
+            None => Ok(None),
+        };
+        match answer {
+            Ok(Some((answer, start))) => {
+                headers.insert(CONTENT_TYPE, answer.content_type());
+                headers.insert(CONTENT_LENGTH, answer.content_length().into());
+                StreamAnswer::Cut(StatusCode::PARTIAL_CONTENT, headers, answer.cutter(start))
             }
+            Ok(None) => {
+                for name in [CONTENT_LENGTH, CONTENT_RANGE] {
+                    if let Some(value) = store_headers.get(&name) {
+                        headers.insert(name, value.clone());
+                    }
+                }
+                StreamAnswer::Forward(status, headers)
+            }
+            Err(error) => StreamAnswer::Reply(error.into_response()),
         }
-        StreamAnswer::Forward(status, headers)
+    }
+
+    /// The answer where the store sends nothing of the blob.
+    fn refusal(&self, status: StatusCode, store_headers: &HeaderMap) -> StreamAnswer {
+        let range = store_headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+        match range.and_then(parse_unsatisfied_range) {
+            Some(length) if self.is_unsatisfiable(status) => {
+                StreamAnswer::Reply(self.unsatisfiable(Some(length)).into_response())
+            }
+            _ => StreamAnswer::Fail,
+        }
+    }
+
+    fn is_unsatisfiable(&self, status: StatusCode) -> bool {
+        status == StatusCode::RANGE_NOT_SATISFIABLE && self.range.is_some()
+    }
+
+    /// The blob, of this length if that is known, has nothing of what was asked for (RFC 9110,
+    /// section 15.5.17).
+    fn unsatisfiable(&self, length: Option<u64>) -> Error {
+        let message = "the range lies outside the blob";
+        let error = Error::new(ErrorCode::RangeInvalid, message).with_detail(self.content.as_str());
+        let range =
+            length.and_then(|length| HeaderValue::try_from(format!("bytes */{length}")).ok());
+        match range {
+            Some(range) => error.with_header(CONTENT_RANGE, range),
+            None => error,
+        }
     }
 
     /// The answer in place of the store's, when that was not the content: `status` and `body` are the
@@ -142,10 +202,7 @@ impl ContentStream {
             _ if status == StatusCode::NOT_FOUND && self.method == Method::HEAD => {
                 self.unknown.clone()
             }
-            _ if status == StatusCode::RANGE_NOT_SATISFIABLE && self.range.is_some() => {
-                let message = "the range lies outside the blob";
-                Error::new(ErrorCode::RangeInvalid, message).with_detail(self.content.as_str())
-            }
+            _ if self.is_unsatisfiable(status) => self.unsatisfiable(unsatisfied_length(body)),
             Fault::Other(error) => error.into(),
         };
         error.into_response()
@@ -154,7 +211,7 @@ impl ContentStream {
 
 #[cfg(test)]
 mod tests {
-    use http::header::HeaderName;
+    use http::header::{HeaderName, IF_RANGE, RANGE};
     #[cfg(target_family = "wasm")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
@@ -166,7 +223,7 @@ mod tests {
 
     const NO_SUCH_KEY: &[u8] = b"<Error><Code>NoSuchKey</Code></Error>";
 
-    fn digest() -> Digest {
+    pub(super) fn digest() -> Digest {
         Digest::of(Algorithm::Sha256, b"blob")
     }
 
@@ -178,7 +235,7 @@ mod tests {
         store
     }
 
-    fn request(method: Method, name: &str, headers: &[(HeaderName, &str)]) -> Request {
+    pub(super) fn request(method: Method, name: &str, headers: &[(HeaderName, &str)]) -> Request {
         Request {
             method,
             target: format!("/v2/{name}/blobs/{}", digest()),
@@ -190,20 +247,28 @@ mod tests {
         }
     }
 
-    fn stream(method: Method, headers: &[(HeaderName, &str)]) -> ContentStream {
+    pub(super) fn stream(method: Method, headers: &[(HeaderName, &str)]) -> ContentStream {
         match run(handle(&request(method, "a", headers), &store(), &Settings::default())) {
             (Answer::Stream(stream), 1) => stream,
             other => panic!("a stream after one wave of calls, not {other:?}"),
         }
     }
 
-    fn status_and_code(response: &Response<Bytes>) -> (u16, String) {
+    pub(super) fn answer(
+        stream: &ContentStream,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> StreamAnswer {
+        stream.answer(status, headers, &Allowance::default())
+    }
+
+    pub(super) fn status_and_code(response: &Response<Bytes>) -> (u16, String) {
         let json: serde_json::Value = serde_json::from_slice(response.body()).expect("JSON");
         let code = json["errors"][0]["code"].as_str().expect("a code");
         (response.status().as_u16(), code.to_owned())
     }
 
-    fn reply(request: Request) -> Response<Bytes> {
+    pub(super) fn reply(request: Request) -> Response<Bytes> {
         run(handle(&request, &store(), &Settings::default())).0.expect_reply()
     }
 
@@ -227,7 +292,7 @@ mod tests {
             panic!("the blob is streamed");
         };
         assert_eq!(stream.content, digest());
-        let StreamAnswer::Forward(_, headers) = stream.answer(StatusCode::OK, &HeaderMap::new())
+        let StreamAnswer::Forward(_, headers) = answer(&stream, StatusCode::OK, &HeaderMap::new())
         else {
             panic!("the blob is forwarded");
         };
@@ -307,7 +372,11 @@ mod tests {
             (Method::HEAD, vec![range.clone()], None),
             (Method::GET, vec![range.clone(), (IF_RANGE, &entity_tag)], wanted),
             (Method::GET, vec![range.clone(), (IF_RANGE, "\"other\"")], None),
-            (Method::GET, vec![(RANGE, "bytes=0-1,3-4")], None),
+            (Method::GET, vec![(RANGE, "bytes=0-1,3-4")], Some(ByteRange::From(0, Some(4)))),
+            (Method::GET, vec![(RANGE, "bytes=3-4,0-1")], None),
+            (Method::GET, vec![(RANGE, "bytes=0-1,-2")], None),
+            (Method::HEAD, vec![(RANGE, "bytes=0-1,3-4")], None),
+            (Method::GET, vec![(RANGE, "bytes=0-1,3-4"), (IF_RANGE, "\"other\"")], None),
         ] {
             assert_eq!(stream(method, &headers).range, expected, "{headers:?}");
         }
@@ -329,7 +398,7 @@ mod tests {
         .collect();
         let stream = stream(Method::GET, &[(RANGE, "bytes=1-2")]);
         let StreamAnswer::Forward(status, headers) =
-            stream.answer(StatusCode::PARTIAL_CONTENT, &store_headers)
+            answer(&stream, StatusCode::PARTIAL_CONTENT, &store_headers)
         else {
             panic!("the blob is forwarded");
         };
@@ -350,6 +419,11 @@ mod tests {
             ("etag", format!("\"{}\"", digest())),
         ];
         assert_eq!(headers, expected);
+    }
+
+    pub(super) fn headers(pairs: &[(HeaderName, &'static str)]) -> HeaderMap {
+        let value = |value| HeaderValue::from_static(value);
+        pairs.iter().map(|(name, text)| (name.clone(), value(text))).collect()
     }
 
     #[test]
@@ -375,7 +449,7 @@ mod tests {
         ];
         for (stream, status, body, expected, code) in rows {
             let status = StatusCode::from_u16(*status).expect("a status");
-            assert!(matches!(stream.answer(status, &HeaderMap::new()), StreamAnswer::Fail));
+            assert!(matches!(answer(stream, status, &HeaderMap::new()), StreamAnswer::Fail));
             let response = stream.failure(status, body);
             let found = status_and_code(&response);
             assert_eq!(found, (*expected, (*code).to_owned()), "{status}");

@@ -48,6 +48,8 @@ pub enum ErrorCode {
     PaginationNumberInvalid,
     /// The range asked for lies outside the content, or the range sent is not the one that comes next.
     RangeInvalid,
+    /// The ranges asked for cost more than they are worth.
+    RangesTooCostly,
     /// The manifest is malformed.
     ManifestInvalid,
     /// The manifest is larger than any that is accepted.
@@ -92,6 +94,8 @@ impl ErrorCode {
             Self::NameUnknown => ("NAME_UNKNOWN", StatusCode::NOT_FOUND),
             Self::PaginationNumberInvalid => ("PAGINATION_NUMBER_INVALID", StatusCode::BAD_REQUEST),
             Self::RangeInvalid => ("RANGE_INVALID", StatusCode::RANGE_NOT_SATISFIABLE),
+            // They could be answered, so 416 would be wrong; and clients know this status as "too many".
+            Self::RangesTooCostly => ("RANGE_INVALID", StatusCode::BAD_REQUEST),
             Self::ManifestInvalid => ("MANIFEST_INVALID", StatusCode::BAD_REQUEST),
             Self::ManifestUnverified => ("MANIFEST_UNVERIFIED", StatusCode::BAD_REQUEST),
             // The specification asks for this status, and no code of the API goes with it.

@@ -14,6 +14,7 @@ mod legacy;
 mod manifest;
 mod manifests;
 pub mod media_type;
+mod multipart;
 mod pagination;
 mod policy;
 mod range;
@@ -39,8 +40,9 @@ pub use fields::HeaderFields;
 pub use incoming::{Hashing, Incoming, NoBody, StreamedWrite, WriteAnswer, WriteTarget};
 pub use legacy::{AbsentAccept, Legacy, Platform, PlatformError};
 pub use manifest::{ManifestError, media_type_of};
+pub use multipart::{Allowance, Cutter, Piece};
 pub use policy::{Class, Resource};
-pub use range::ByteRange;
+pub use range::{ByteRange, Ranges};
 pub use schema1::{KeyError, SigningKey};
 
 use crate::store::{Session, Store, Uploads};
@@ -231,6 +233,11 @@ pub fn use_of_body(request: &Request) -> BodyUse {
         }
         _ => BodyUse::None,
     }
+}
+
+/// Whether [`Request::stamp`] is of any use for a request without a body.
+pub fn needs_stamp(request: &Request) -> bool {
+    request.method == Method::POST || blobs::needs_stamp(request)
 }
 
 /// Answers a request. Failures are answered too: in the API's JSON.

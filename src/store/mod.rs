@@ -37,6 +37,7 @@ pub use objects::{
 };
 pub use s3::{
     Http, HttpError, HttpRequest, HttpResponse, Patience, error_code, is_checksum_mismatch,
+    unsatisfied_length,
 };
 pub use uploads::{Chunk, Progress, Session, SessionState, Uploads};
 

@@ -82,6 +82,11 @@ pub fn is_checksum_mismatch(status: StatusCode, body: &[u8]) -> bool {
         )
 }
 
+/// The length of an object in S3's error document for a range that lies outside it, where it is given.
+pub fn unsatisfied_length(body: &[u8]) -> Option<u64> {
+    text_at(body, &["Error", "ActualObjectSize"])?.parse().ok()
+}
+
 /// The text of the first element with this path in an XML document, if `body` is one.
 pub fn text_at(body: &[u8], wanted: &[&str]) -> Option<String> {
     let mut reader = Reader::from_str(std::str::from_utf8(body).ok()?);

@@ -1,38 +1,48 @@
 //! Real clients push and pull through a real Envoy: what is pulled by digest are the very bytes that
 //! were pushed, by whichever client, from Moorage or from the peer on the same folder.
 
+mod artifacts;
+mod engines;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use http::Method;
 use moorage::registry::reference::Digest;
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 use crate::support::blob_store::BlobStore;
-use crate::support::buildah::Buildah;
+use crate::support::containerd::Containerd;
 use crate::support::docker_registry::DockerRegistry;
 use crate::support::envoy::{Bootstrap, Envoy};
 use crate::support::garage::Garage;
-use crate::support::image::{Layout, SIGNATURE};
+use crate::support::image::Layout;
 use crate::support::process::{optional_tool, wait_for};
-use crate::support::{client, crane, oras, skopeo};
+use crate::support::{client, crane, oras, regctl, skopeo};
 
 /// A client that keeps what it pushes and pulls as it is.
 enum Client {
     Skopeo,
     Crane(PathBuf),
     Oras(PathBuf),
+    Regctl(PathBuf),
+    Ctr(Box<Containerd>),
 }
 
 impl Client {
     /// Those that are on this machine.
-    fn all() -> Vec<Self> {
+    async fn all() -> Vec<Self> {
         let crane = optional_tool("MOORAGE_CRANE").map(Self::Crane);
         let oras = optional_tool("MOORAGE_ORAS").map(Self::Oras);
-        [Some(Self::Skopeo), crane, oras].into_iter().flatten().collect()
+        let regctl = optional_tool("MOORAGE_REGCTL").map(Self::Regctl);
+        let ctr = match optional_tool("MOORAGE_CTR") {
+            Some(program) => Some(Self::Ctr(Box::new(Containerd::start(program).await))),
+            None => None,
+        };
+        [Some(Self::Skopeo), crane, oras, regctl, ctr].into_iter().flatten().collect()
     }
 
     fn name(&self) -> &'static str {
@@ -40,6 +50,8 @@ impl Client {
             Self::Skopeo => "skopeo",
             Self::Crane(_) => "crane",
             Self::Oras(_) => "oras",
+            Self::Regctl(_) => "regctl",
+            Self::Ctr(_) => "ctr",
         }
     }
 
@@ -49,6 +61,8 @@ impl Client {
             Self::Skopeo => skopeo::push(folder, skopeo::AS_IT_IS, registry, reference).await,
             Self::Crane(program) => crane::push(program, folder, registry, reference).await,
             Self::Oras(program) => oras::push(program, folder, registry, reference).await,
+            Self::Regctl(program) => regctl::push(program, folder, registry, reference).await,
+            Self::Ctr(containerd) => containerd.push(folder, registry, reference).await,
         }
     }
 
@@ -57,6 +71,8 @@ impl Client {
             Self::Skopeo => skopeo::pull_layout(registry, reference).await,
             Self::Crane(program) => crane::pull(program, registry, reference).await,
             Self::Oras(program) => oras::pull(program, registry, reference).await,
+            Self::Regctl(program) => regctl::pull(program, registry, reference).await,
+            Self::Ctr(containerd) => containerd.pull(registry, reference).await,
         }
     }
 }
@@ -93,7 +109,7 @@ async fn images() -> Vec<(&'static str, &'static str, Layout)> {
 
 /// Has every client push every image to one registry and every client pull it from others.
 async fn round_trips(pushed_to: SocketAddr, pulled_from: &[SocketAddr]) {
-    let clients = Client::all();
+    let clients = Client::all().await;
     for pusher in &clients {
         for (name, tag, layout) in images().await {
             let name = format!("{}/{name}", pusher.name());
@@ -142,77 +158,6 @@ async fn what_clients_push_to_a_distributed_store_is_pulled_from_it() {
 }
 
 #[tokio::test]
-async fn buildah_unpacks_what_buildah_pushed() {
-    let Some(program) = optional_tool("MOORAGE_BUILDAH") else { return };
-    let registries = Registries::start().await;
-    let (moorage, peer) = (registries.envoy.address, registries.peer.address);
-    let layout = Layout::image().await;
-    skopeo::push(layout.path(), skopeo::AS_IT_IS, moorage, "image:1.0").await;
-    let (ours, theirs) = (Buildah::new(program.clone()), Buildah::new(program));
-    let id = ours.pull(moorage, "image:1.0").await;
-    assert_eq!(id, layout.config_digest().hex());
-    let digest = ours.push(&id, moorage, "buildah:1.0").await;
-    for registry in [moorage, peer] {
-        assert_eq!(theirs.pull(registry, &format!("buildah@{digest}")).await, id);
-    }
-    let digest = theirs.push(&id, peer, "buildah:2.0").await;
-    assert_eq!(ours.pull(moorage, &format!("buildah@{digest}")).await, id);
-}
-
-#[tokio::test]
-async fn oras_discovers_what_it_attached() {
-    let Some(program) = optional_tool("MOORAGE_ORAS") else { return };
-    let registries = Registries::start().await;
-    let registry = registries.envoy.address;
-    let folder = TempDir::new().expect("a temporary folder");
-    for file in ["sbom.json", "report.txt"] {
-        fs::write(folder.path().join(file), file).expect("a file");
-    }
-    skopeo::push(Layout::image().await.path(), skopeo::AS_IT_IS, registry, "a/b:1").await;
-    for (artifact_type, file) in [("application/x.sbom", "sbom.json"), ("text/x", "report.txt")] {
-        let file = folder.path().join(file);
-        oras::attach(&program, registry, "a/b:1", artifact_type, &file).await;
-    }
-    assert_eq!(oras::discover(&program, registry, "a/b:1", None).await.len(), 2);
-    let sboms = oras::discover(&program, registry, "a/b:1", Some("application/x.sbom"));
-    let sboms = sboms.await;
-    assert_eq!(sboms.len(), 1, "{sboms:?}");
-    let digest = sboms[0]["digest"].as_str().expect("a digest");
-
-    let pulled = TempDir::new().expect("a temporary folder");
-    oras::pull_files(&program, registry, &format!("a/b@{digest}"), pulled.path()).await;
-    assert_eq!(fs::read(pulled.path().join("sbom.json")).expect("it was pulled"), b"sbom.json");
-}
-
-#[tokio::test]
-async fn a_signature_is_listed_at_its_image_and_found_by_its_tag() {
-    let registries = Registries::start().await;
-    let (moorage, peer) = (registries.envoy.address, registries.peer.address);
-    // oras pulls an artifact only together with its subject.
-    for client in Client::all().iter().filter(|client| !matches!(client, Client::Oras(_))) {
-        let (name, image) = (client.name(), Layout::image().await);
-        let signature = Layout::signature(&image);
-        // As cosign names it.
-        let tag = format!("sha256-{}.sig", image.digest().hex());
-        client.push(&image, moorage, &format!("{name}:1")).await;
-        client.push(&signature, moorage, &format!("{name}:{tag}")).await;
-        for registry in [moorage, peer] {
-            let pulled = client.pull(registry, &format!("{name}:{tag}")).await;
-            assert_eq!(pulled.blobs(), signature.blobs(), "{name}");
-        }
-
-        let artifact_type = SIGNATURE.replace('+', "%2B");
-        let path = format!("/v2/{name}/referrers/{}?artifactType={artifact_type}", image.digest());
-        let referrers = client::get(moorage, &path, &[]).await;
-        let referrers: Value = serde_json::from_slice(referrers.body()).expect("JSON");
-        let mut expected = signature.descriptor();
-        expected["artifactType"] = json!(SIGNATURE);
-        expected["annotations"] = json!({ "org.example.signed-by": "tests" });
-        assert_eq!(referrers["manifests"], json!([expected]), "{name}");
-    }
-}
-
-#[tokio::test]
 async fn clients_list_what_is_there() {
     let registries = Registries::start().await;
     let registry = registries.envoy.address;
@@ -226,6 +171,9 @@ async fn clients_list_what_is_there() {
         }
     }
     assert_eq!(skopeo::list_tags(registry, "a/b").await, json!(tags));
+    if let Some(program) = optional_tool("MOORAGE_REGCTL") {
+        assert_eq!(regctl::list_tags(&program, registry, "a/b").await, tags);
+    }
     let Some(program) = optional_tool("MOORAGE_CRANE") else { return };
     assert_eq!(crane::list(&program, registry, "a/b").await, tags);
     let mut catalog = crane::catalog(&program, registry).await;
@@ -252,6 +200,25 @@ async fn crane_deletes_a_tag_and_then_the_image() {
             assert_eq!(status, if left.contains(&tag) { 200 } else { 404 }, "{deleted}, {tag}");
         }
     }
+}
+
+#[tokio::test]
+async fn regctl_deletes_a_tag_and_then_the_image() {
+    let Some(program) = optional_tool("MOORAGE_REGCTL") else { return };
+    let registries = Registries::start().await;
+    let registry = registries.envoy.address;
+    let layout = Layout::image().await;
+    for tag in ["1", "2"] {
+        regctl::push(&program, layout.path(), registry, &format!("a/b:{tag}")).await;
+    }
+    regctl::delete_tag(&program, registry, "a/b:1").await;
+    assert_eq!(regctl::list_tags(&program, registry, "a/b").await, ["2"]);
+    let image = format!("a/b@{}", layout.digest());
+    assert_eq!(regctl::pull(&program, registry, &image).await.blobs(), layout.blobs());
+    regctl::delete_manifest(&program, registry, &image).await;
+    let request =
+        client::request(Method::HEAD, &format!("/v2/a/b/manifests/{}", layout.digest()), &[]);
+    assert_eq!(client::send(registry, request).await.status(), 404);
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod policy;
 mod protocol;
 mod pull;
 mod push;
+mod ranges;
 mod round_trips;
 mod streaming;
 mod support;

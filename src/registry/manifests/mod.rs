@@ -79,6 +79,7 @@ impl Manifest {
                     method: request.method.clone(),
                     content,
                     range: None,
+                    parts: None,
                     headers: reply.headers().clone(),
                     unknown: manifest_unknown(name, reference),
                 }))

@@ -1,18 +1,25 @@
 //! What the tests run on: real processes on ports of their own, and one stand-in store for faults.
 
 pub mod blob_store;
-pub mod buildah;
 pub mod client;
 pub mod conformance;
+pub mod containerd;
+pub mod cosign;
 pub mod crane;
+pub mod daemon;
+pub mod docker;
 pub mod docker_registry;
 pub mod envoy;
 pub mod garage;
+pub mod helm;
 pub mod image;
 pub mod jwt;
 pub mod listing;
 pub mod oras;
+pub mod podman;
 pub mod process;
+pub mod regctl;
+pub mod relay;
 pub mod skopeo;
 pub mod stand_in;
 pub mod tree;
