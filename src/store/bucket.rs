@@ -13,6 +13,7 @@ use super::layout::{self, Key};
 use super::objects::{
     Condition, Content, Cursor, ListRequest, Listed, Object, Objects, Page, Start, Version,
 };
+use super::rehash::Rehashes;
 use super::s3::{self, Http, HttpError, HttpRequest, HttpResponse, Patience};
 use crate::config::StoreConfig;
 use crate::registry::reference::Digest;
@@ -35,6 +36,7 @@ pub struct Bucket<H> {
     content_limit: u64,
     heeds_conditions: Cell<Option<bool>>,
     pub(super) refuses_wrong_checksums: Cell<Option<bool>>,
+    pub(super) rehashes: Rehashes,
 }
 
 impl<H: Http> Bucket<H> {
@@ -50,6 +52,7 @@ impl<H: Http> Bucket<H> {
             content_limit,
             heeds_conditions: Cell::new(None),
             refuses_wrong_checksums: Cell::new(None),
+            rehashes: Rehashes::default(),
         }
     }
 

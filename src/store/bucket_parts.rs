@@ -14,6 +14,7 @@ use super::bucket::{Bucket, QUERY, absent_or_fault, checksum, fault, refused};
 use super::compose::{Checked, HasParts, MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::Key;
+use super::rehash::Rehashes;
 use super::s3::{self, Http, HttpRequest, HttpResponse, Patience};
 use crate::registry::ByteRange;
 use crate::registry::reference::Digest;
@@ -29,6 +30,10 @@ impl<H: Http> HasParts for Bucket<H> {
 impl<H: Http> Parts for Bucket<H> {
     fn refuses_wrong_checksums(&self) -> &Cell<Option<bool>> {
         &self.refuses_wrong_checksums
+    }
+
+    fn rehashes(&self) -> &Rehashes {
+        &self.rehashes
     }
 
     async fn write_checked(

@@ -14,6 +14,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::Key;
 use super::objects::Objects;
+use super::rehash::Rehashes;
 use crate::registry::reference::Digest;
 
 /// The least that a part has, but for the last, in bytes.
@@ -97,6 +98,9 @@ pub enum Checked {
 pub trait Parts: Objects {
     /// Whether the store verifies checksums, once that is known.
     fn refuses_wrong_checksums(&self) -> &Cell<Option<bool>>;
+
+    /// The upload sessions whose content is being hashed.
+    fn rehashes(&self) -> &Rehashes;
 
     /// Writes an object with its SHA-256.
     async fn write_checked(

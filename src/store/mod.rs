@@ -16,6 +16,8 @@ pub mod layout;
 pub mod memory;
 mod names;
 mod objects;
+mod progress;
+mod rehash;
 mod repositories;
 mod s3;
 mod uploads;
@@ -33,10 +35,11 @@ pub use objects::{
     Condition, Content, Cursor, Description, ListRequest, Listed, Object, Objects, PAGE_LIMIT,
     Page, Start, Verified, Version,
 };
+pub use progress::{Chunk, LIST_LENGTH, Progress};
 pub use s3::{
     Http, HttpError, HttpRequest, HttpResponse, Patience, error_code, is_checksum_mismatch,
 };
-pub use uploads::{Chunk, Progress, Session, SessionState, Uploads};
+pub use uploads::{Session, SessionState, Uploads};
 
 /// How many storage calls one request makes at a time, at most, where their number depends on what
 /// a client or the store's content says. It is more than any ordinary manifest has references.
