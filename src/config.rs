@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::registry::{Class, DEFAULT_MANIFEST_MAX_BYTES, Legacy, Mount, Settings};
+use crate::registry::{Class, DEFAULT_MANIFEST_MAX_BYTES, Legacy, Limits, Mount, Settings};
 use crate::store::CacheSettings;
 
 /// The plugin's configuration.
@@ -42,6 +42,9 @@ pub struct Config {
     /// What clients from before 2017 get.
     #[serde(default)]
     pub legacy: Legacy,
+    /// How much one request may ask for.
+    #[serde(default)]
+    pub limits: Limits,
     /// What is answered from memory.
     #[serde(default)]
     pub cache: CacheConfig,
@@ -136,6 +139,7 @@ impl Config {
             classes: self.policy.repository.classes.clone(),
             mount: self.mount,
             legacy: self.legacy.clone(),
+            limits: self.limits.clone(),
         }
     }
 }
@@ -263,6 +267,11 @@ impl Config {
                 (1..=256 * 1024 * 1024).contains(&self.manifest_max_bytes),
                 "must be from 1 to 268435456",
             ),
+            (
+                "limits.manifest_descriptors",
+                (1..=1_000_000).contains(&self.limits.manifest_descriptors),
+                "must be from 1 to 1000000",
+            ),
         ];
         match checks.into_iter().find(|(_, holds, _)| !holds) {
             Some((field, _, problem)) => Err(ConfigError::Value { field, problem }),
@@ -382,6 +391,9 @@ mod tests {
             ("/store/copy_timeout_ms", json!(0), "store.copy_timeout_ms"),
             ("/manifest_max_bytes", json!(-1), "manifest_max_bytes"),
             ("/manifest_max_bytes", json!(0), "manifest_max_bytes"),
+            ("/limits", json!({ "descriptors": 1 }), "limits"),
+            ("/limits", json!({ "manifest_descriptors": "many" }), "limits.manifest_descriptors"),
+            ("/limits", json!({ "manifest_descriptors": 0 }), "limits.manifest_descriptors"),
             (
                 "/policy",
                 json!({ "repository": { "classes": ["vm"] } }),

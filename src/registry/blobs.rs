@@ -17,7 +17,7 @@ use super::error::{Error, ErrorCode};
 use super::manifests::{identity, not_modified};
 use super::range::ByteRange;
 use super::reference::{Digest, Name};
-use super::{Answer, Body, Request, with_api_version};
+use super::{Answer, Body, Request, with_common_headers};
 use crate::store::{Fault, Store};
 
 /// Content under a digest never changes: a year, the longest that caches care for.
@@ -114,7 +114,7 @@ impl BlobStream {
         if !is_expected {
             return StreamAnswer::Fail;
         }
-        let mut response = with_api_version(Response::new(()));
+        let mut response = with_common_headers(Response::new(()));
         let headers = response.headers_mut();
         for name in [CONTENT_LENGTH, CONTENT_RANGE] {
             if let Some(value) = store_headers.get(&name) {

@@ -4,12 +4,12 @@
 //! the `distribution` registry.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::with_api_version;
+use super::with_common_headers;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// What went wrong, in the API's terms.
@@ -167,10 +167,10 @@ impl Error {
         self.code
     }
 
-    /// The answer: the status of the table and the JSON envelope, with the header that every reply of
-    /// the API carries.
+    /// The answer: the status of the table and the JSON envelope, with the headers that every reply
+    /// carries.
     pub fn into_response(self) -> Response<Bytes> {
-        let mut response = with_api_version(Response::new(envelope(&self)));
+        let mut response = with_common_headers(Response::new(envelope(&self)));
         *response.status_mut() = self.code.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -187,7 +187,13 @@ impl From<StoreError> for Error {
             StoreErrorKind::Unavailable => ErrorCode::Unavailable,
             StoreErrorKind::TimedOut | StoreErrorKind::Failed => ErrorCode::Unknown,
         };
-        Self::new(code, error.to_string())
+        let answer = Self::new(code, error.to_string());
+        match code {
+            ErrorCode::Unavailable => {
+                answer.with_header(RETRY_AFTER, HeaderValue::from_static("1"))
+            }
+            _ => answer,
+        }
     }
 }
 
