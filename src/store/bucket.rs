@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::fault::{Fault, StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{
-    Condition, Content, Cursor, ListRequest, Listed, Object, Objects, Page, Start, Version,
+    Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, Page, Start, Version,
 };
 use super::rehash::Rehashes;
 use super::s3::{self, Http, HttpError, HttpRequest, HttpResponse, Patience};
@@ -176,22 +176,37 @@ impl<H: Http> Objects for Bucket<H> {
         }
     }
 
+    async fn read_head(&self, key: &Key, limit: u64) -> Result<Option<Head>, StoreError> {
+        let mut request = self.request(Method::GET, key);
+        let range = ByteRange::From(0, Some(limit.saturating_sub(1)));
+        request.headers.push(("range", range.to_string()));
+        let HttpResponse { status, body: bytes, .. } = self.send(&request).await?;
+        match status {
+            StatusCode::OK => Ok(Some(Head { bytes, is_whole: true })),
+            StatusCode::PARTIAL_CONTENT => {
+                let is_whole = (bytes.len() as u64) < limit;
+                Ok(Some(Head { bytes, is_whole }))
+            }
+            // An empty object has no first byte.
+            StatusCode::RANGE_NOT_SATISFIABLE => {
+                Ok(Some(Head { bytes: Bytes::new(), is_whole: true }))
+            }
+            _ => {
+                let response = HttpResponse { status, version: None, body: bytes };
+                absent_or_fault(&request, &response).map(|()| None)
+            }
+        }
+    }
+
     async fn read_content(&self, key: &Key) -> Result<Content, StoreError> {
         // Any blob can be asked for as if it were a manifest, a huge layer too. So no more is read
         // than a manifest may have, and one byte to tell that there is more.
-        let mut request = self.request(Method::GET, key);
-        let range = ByteRange::From(0, Some(self.content_limit));
-        request.headers.push(("range", range.to_string()));
-        let response = self.send(&request).await?;
-        match response.status {
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT => {}
-            // An empty object has no first byte.
-            StatusCode::RANGE_NOT_SATISFIABLE => return Ok(Content::Whole(Bytes::new())),
-            _ => return absent_or_fault(&request, &response).map(|()| Content::Absent),
-        }
         let limit = self.content_limit;
-        let is_too_large = response.body.len() as u64 > limit;
-        Ok(if is_too_large { Content::TooLarge { limit } } else { Content::Whole(response.body) })
+        Ok(match self.read_head(key, limit + 1).await? {
+            None => Content::Absent,
+            Some(head) if head.bytes.len() as u64 > limit => Content::TooLarge { limit },
+            Some(head) => Content::Whole(head.bytes),
+        })
     }
 
     async fn exists(&self, key: &Key) -> Result<bool, StoreError> {

@@ -20,7 +20,7 @@ use super::compose::{Checked, HasParts, MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{
-    Condition, Content, Cursor, ListRequest, Listed, Object, Objects, Page, Start, Version,
+    Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, Page, Start, Version,
 };
 use super::rehash::Rehashes;
 use crate::registry::reference::{Algorithm, Digest, Name, Tag};
@@ -181,6 +181,15 @@ impl Objects for MemoryStore {
     async fn read_version(&self, key: &Key) -> Result<Option<Object>, StoreError> {
         let bytes = self.read(key).await?;
         Ok(bytes.map(|bytes| Object { version: version_of(&bytes), bytes }))
+    }
+
+    async fn read_head(&self, key: &Key, limit: u64) -> Result<Option<Head>, StoreError> {
+        let head = self.call(key, |objects| objects.get(key).cloned()).await?.map(|bytes| {
+            let length = bytes.len().min(limit as usize);
+            Head { bytes: bytes.slice(..length), is_whole: (length as u64) < limit }
+        });
+        count(&self.bytes_read, head.as_ref().map(|head| &head.bytes));
+        Ok(head)
     }
 
     async fn read_content(&self, key: &Key) -> Result<Content, StoreError> {

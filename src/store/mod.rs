@@ -29,11 +29,12 @@ use crate::registry::reference::{Digest, Name, Tag};
 
 pub use bucket::Bucket;
 pub use cache::{CacheSettings, Cached, Surroundings};
+pub use catalog::Repositories;
 pub use fault::{Fault, StoreError, StoreErrorKind};
 pub use names::{FolderName, Names};
 pub use objects::{
-    Condition, Content, Cursor, Description, ListRequest, Listed, Object, Objects, PAGE_LIMIT,
-    Page, Start, Verified, Version,
+    Condition, Content, Cursor, Description, Head, ListRequest, Listed, Object, Objects,
+    PAGE_LIMIT, Page, Start, Verified, Version,
 };
 pub use progress::{Chunk, LIST_LENGTH, Progress};
 pub use s3::{
@@ -108,14 +109,23 @@ pub trait Store {
         after: Option<&Digest>,
     ) -> Result<Names<Digest>, StoreError>;
 
-    /// The descriptor, as JSON, that was noted of a manifest that refers to `subject`. Nobody has
-    /// looked at it.
+    /// The descriptor, as JSON, that was noted of a manifest that refers to `subject`: its first `limit`
+    /// bytes. Nobody has looked at it.
+    async fn referrer_head(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        digest: &Digest,
+        limit: u64,
+    ) -> Result<Option<Head>, StoreError>;
+
+    /// The same descriptor, if it is no larger than a manifest may be.
     async fn referrer(
         &self,
         name: &Name,
         subject: &Digest,
         digest: &Digest,
-    ) -> Result<Option<Bytes>, StoreError>;
+    ) -> Result<Content, StoreError>;
 
     /// Notes in the tag's history that it points at the manifest.
     async fn record_tag(&self, name: &Name, tag: &Tag, digest: &Digest) -> Result<(), StoreError>;
@@ -171,8 +181,8 @@ pub trait Store {
 
     /// The first `limit` repositories after `after`, which need not be one: those that have blobs or
     /// manifests, in the order of their names' components. About one call for each, and one for each
-    /// folder that others lie in.
-    async fn repositories(&self, after: &str, limit: usize) -> Result<Names<Name>, StoreError>;
+    /// folder that others lie in; fewer repositories where it would be many more calls.
+    async fn repositories(&self, after: &str, limit: usize) -> Result<Repositories, StoreError>;
 
     /// Removes the tag with its history, and tells whether there was anything. As many calls as its
     /// history has entries, a listing for every thousand of them, and one for the tag, which goes last.
