@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::compose::Compositions;
 use super::fault::{Fault, StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{
@@ -37,6 +38,7 @@ pub struct Bucket<H> {
     heeds_conditions: Cell<Option<bool>>,
     pub(super) refuses_wrong_checksums: Cell<Option<bool>>,
     pub(super) rehashes: Rehashes,
+    pub(super) compositions: Compositions,
 }
 
 impl<H: Http> Bucket<H> {
@@ -53,6 +55,7 @@ impl<H: Http> Bucket<H> {
             heeds_conditions: Cell::new(None),
             refuses_wrong_checksums: Cell::new(None),
             rehashes: Rehashes::default(),
+            compositions: Compositions::default(),
         }
     }
 

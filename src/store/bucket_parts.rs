@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use percent_encoding::utf8_percent_encode;
 
 use super::bucket::{Bucket, QUERY, absent_or_fault, checksum, fault, refused};
-use super::compose::{Checked, HasParts, MultipartId, PartTag, Parts, Piece};
+use super::compose::{Checked, Compositions, HasParts, MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::Key;
 use super::rehash::Rehashes;
@@ -34,6 +34,10 @@ impl<H: Http> Parts for Bucket<H> {
 
     fn rehashes(&self) -> &Rehashes {
         &self.rehashes
+    }
+
+    fn compositions(&self) -> &Compositions {
+        &self.compositions
     }
 
     async fn write_checked(

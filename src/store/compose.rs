@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::fault::{StoreError, StoreErrorKind};
+use super::flight::Flights;
 use super::layout::Key;
 use super::objects::Objects;
 use super::rehash::Rehashes;
@@ -102,6 +103,9 @@ pub trait Parts: Objects {
     /// The upload sessions whose content is being hashed.
     fn rehashes(&self) -> &Rehashes;
 
+    /// The upload sessions whose chunks are being put together.
+    fn compositions(&self) -> &Compositions;
+
     /// Writes an object with its SHA-256.
     async fn write_checked(
         &self,
@@ -148,6 +152,9 @@ pub trait Parts: Objects {
     /// Forgets the parts.
     async fn abort_parts(&self, key: &Key, id: &MultipartId) -> Result<(), StoreError>;
 }
+
+/// Chunks that are being put together, by the last one's key and the digest they make.
+pub type Compositions = Flights<(Key, Digest), Result<(), StoreError>>;
 
 /// What leads to a bucket that can do so, or is one.
 pub trait HasParts {

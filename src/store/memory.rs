@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::cache::Surroundings;
-use super::compose::{Checked, HasParts, MultipartId, PartTag, Parts, Piece};
+use super::compose::{Checked, Compositions, HasParts, MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{
@@ -47,6 +47,7 @@ pub struct MemoryStore {
     pub ignores_checksums: bool,
     refuses_wrong_checksums: Cell<Option<bool>>,
     rehashes: Rehashes,
+    compositions: Compositions,
     /// The parts of multipart uploads under way, by the upload's id.
     parts: RefCell<HashMap<String, BTreeMap<usize, Bytes>>>,
     calls: RefCell<Vec<Key>>,
@@ -284,6 +285,10 @@ impl Parts for MemoryStore {
 
     fn rehashes(&self) -> &Rehashes {
         &self.rehashes
+    }
+
+    fn compositions(&self) -> &Compositions {
+        &self.compositions
     }
 
     async fn write_checked(

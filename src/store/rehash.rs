@@ -184,6 +184,20 @@ mod tests {
     }
 
     #[test]
+    fn many_that_close_the_same_upload_put_it_together_once() {
+        let store = MemoryStore::default();
+        let (session, progress, content) = session(&store, 0);
+        let chunks = run(store.upload_chunks(&session, &progress)).0.expect("no fault");
+        let digest = Digest::of(Algorithm::Sha256, &content);
+        let before = store.calls().len();
+        let compose = || store.compose_content(&session, &chunks, &digest);
+        let ((one, other), _) = run(join(compose(), compose()));
+        assert_eq!((one, other), (Ok(()), Ok(())));
+        assert_eq!(store.calls().len() - before, 3, "two reads and a write");
+        assert_eq!(store.objects()[&layout::content(&digest)], content);
+    }
+
+    #[test]
     fn more_than_a_few_at_a_time_are_told_to_come_back() {
         let store = MemoryStore::default();
         let sessions: Vec<_> = (0..10).map(|number| session(&store, number)).collect();

@@ -90,7 +90,8 @@ pub trait Uploads {
     ) -> Result<Hasher, StoreError>;
 
     /// Makes the chunks the content stored under the digest, which they must have. The store does it;
-    /// only small chunks are read and written again. See [`compose`] for the number of calls.
+    /// only small chunks are read and written again, once for all who ask for the same at a time. See
+    /// [`compose`] for the number of calls.
     async fn compose_content(
         &self,
         session: &Session,
@@ -224,7 +225,16 @@ impl<O: Objects + HasParts> Uploads for O {
         digest: &Digest,
     ) -> Result<(), StoreError> {
         let pieces = pieces(session, chunks);
-        compose::compose(self.bucket_of_parts(), &pieces, &layout::content(digest)).await
+        let (bucket, key) = (self.bucket_of_parts(), layout::content(digest));
+        let compose = async || compose::compose(bucket, &pieces, &key).await;
+        match pieces.last() {
+            // Two that close the same upload have the same last chunk, and nobody else has.
+            Some(last) => {
+                let subject = (last.key.clone(), digest.clone());
+                bucket.compositions().share(&subject, compose).await
+            }
+            None => compose().await,
+        }
     }
 
     async fn remove_chunk(&self, session: &Session, chunk: &UploadId) -> Result<(), StoreError> {
