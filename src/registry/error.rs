@@ -4,7 +4,7 @@
 //! the `distribution` registry.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
@@ -187,13 +187,7 @@ impl From<StoreError> for Error {
             StoreErrorKind::Unavailable => ErrorCode::Unavailable,
             StoreErrorKind::TimedOut | StoreErrorKind::Failed => ErrorCode::Unknown,
         };
-        let answer = Self::new(code, error.to_string());
-        match code {
-            ErrorCode::Unavailable => {
-                answer.with_header(RETRY_AFTER, HeaderValue::from_static("1"))
-            }
-            _ => answer,
-        }
+        Self::new(code, error.to_string())
     }
 }
 

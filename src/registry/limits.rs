@@ -9,7 +9,7 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// The most descriptors of a manifest that is put; 10,000 unless set. Each is looked up, by two calls
-    /// to the store.
+    /// to the store or more.
     pub manifest_descriptors: usize,
 }
 
