@@ -344,6 +344,7 @@ mod tests {
             ("docker-content-digest", digest().to_string()),
             ("docker-distribution-api-version", "registry/2.0".to_owned()),
             ("etag", format!("\"{}\"", digest())),
+            ("x-content-type-options", "nosniff".to_owned()),
         ];
         assert_eq!(headers, expected);
     }
