@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::registry::{Class, DEFAULT_MANIFEST_MAX_BYTES, Legacy, Mount, Settings};
+use crate::registry::{Class, DEFAULT_MANIFEST_MAX_BYTES, Legacy, Limits, Mount, Settings};
 use crate::store::{Budget, CacheSettings};
 
 /// The plugin's configuration.
@@ -118,6 +118,8 @@ impl CacheConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
+    /// The most descriptors of a manifest that is put; 10,000 unless set.
+    pub manifest_descriptors: usize,
     /// How much memory each of Envoy's workers holds for requests under way, beside the cache, in bytes; 256 MiB
     /// unless set.
     pub memory_bytes: u32,
@@ -133,6 +135,7 @@ pub struct LimitsConfig {
 impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
+            manifest_descriptors: Limits::default().manifest_descriptors,
             memory_bytes: 256 * 1024 * 1024,
             streams_per_client: 512,
             body_timeout: Duration::from_secs(60),
@@ -177,6 +180,7 @@ impl Config {
             classes: self.policy.repository.classes.clone(),
             mount: self.mount,
             legacy: self.legacy.clone(),
+            limits: Limits { manifest_descriptors: self.limits.manifest_descriptors },
         }
     }
 }
@@ -313,6 +317,11 @@ impl Config {
                     && u64::from(self.limits.memory_bytes) / 8 >= self.manifest_max_bytes,
                 "must be 8388608 at least, and eight times manifest_max_bytes",
             ),
+            (
+                "limits.manifest_descriptors",
+                (1..=1_000_000).contains(&self.limits.manifest_descriptors),
+                "must be from 1 to 1000000",
+            ),
         ];
         match checks.into_iter().find(|(_, holds, _)| !holds) {
             Some((field, _, problem)) => Err(ConfigError::Value { field, problem }),
@@ -432,6 +441,9 @@ mod tests {
             ("/store/copy_timeout_ms", json!(0), "store.copy_timeout_ms"),
             ("/manifest_max_bytes", json!(-1), "manifest_max_bytes"),
             ("/manifest_max_bytes", json!(0), "manifest_max_bytes"),
+            ("/limits", json!({ "descriptors": 1 }), "limits"),
+            ("/limits", json!({ "manifest_descriptors": "many" }), "limits.manifest_descriptors"),
+            ("/limits", json!({ "manifest_descriptors": 0 }), "limits.manifest_descriptors"),
             (
                 "/policy",
                 json!({ "repository": { "classes": ["vm"] } }),

@@ -48,7 +48,12 @@ impl Bucket {
     fn with_sessions(prefix: &str) -> Self {
         let mut bucket = Self::new();
         for (session, started, objects, goes) in [
-            ("a/_uploads/old", Some(OLD), &[("chunks/1", OLD), ("progress/0", 900)][..], true),
+            (
+                "a/_uploads/old",
+                Some(OLD),
+                &[("chunks/1", OLD), ("lists/1", OLD), ("progress/0", 900)][..],
+                true,
+            ),
             ("a/_uploads/bare", Some(OLD), &[], true),
             ("a/_uploads/young", Some(YOUNG), &[("chunks/1", YOUNG)], false),
             ("a/_uploads/slow", Some(900), &[("chunks/1", OLD), ("chunks/2", YOUNG)], false),

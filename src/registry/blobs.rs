@@ -19,7 +19,7 @@ use super::manifests::{identity, not_modified};
 use super::multipart::{Allowance, Cutter};
 use super::range::{ByteRange, Ranges, parse_unsatisfied_range};
 use super::reference::{Digest, Name};
-use super::{Answer, Request, refuse_body, with_api_version};
+use super::{Answer, Request, refuse_body, with_common_headers};
 use crate::store::{Fault, Store, unsatisfied_length};
 use parts::{WantedParts, requested_ranges, too_costly};
 
@@ -90,7 +90,7 @@ pub async fn get(
 }
 
 fn blob_headers(digest: &Digest) -> HeaderMap {
-    let mut response = with_api_version(Response::new(()));
+    let mut response = with_common_headers(Response::new(()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
@@ -417,6 +417,7 @@ mod tests {
             ("docker-content-digest", digest().to_string()),
             ("docker-distribution-api-version", "registry/2.0".to_owned()),
             ("etag", format!("\"{}\"", digest())),
+            ("x-content-type-options", "nosniff".to_owned()),
         ];
         assert_eq!(headers, expected);
     }

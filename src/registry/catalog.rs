@@ -17,7 +17,8 @@ struct Catalog<'a> {
     repositories: Vec<&'a str>,
 }
 
-/// `GET` and `HEAD`.
+/// `GET` and `HEAD`. A page may have fewer repositories than were asked for, even none, and still a `Link`
+/// to the next.
 pub async fn list(request: &Request, store: &impl Store) -> Result<Response<Bytes>, Error> {
     let page = PageRequest::parse(request)?;
     if page.entries == 0 {
@@ -25,7 +26,7 @@ pub async fn list(request: &Request, store: &impl Store) -> Result<Response<Byte
     }
     let found = store.repositories(&page.last, page.entries).await?;
     let mut response = reply(&found.names);
-    if let Some(last) = found.names.last().filter(|_| found.more) {
+    if let Some(last) = &found.next {
         let entries = page.entries.to_string();
         let link = pagination::link("/v2/_catalog", &[("n", &entries), ("last", last.as_str())]);
         response.headers_mut().extend(link);

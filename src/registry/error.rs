@@ -9,7 +9,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::with_api_version;
+use super::with_common_headers;
 use crate::store::{StoreError, StoreErrorKind};
 
 /// When a client may try again what was refused only for the moment, in seconds.
@@ -188,10 +188,10 @@ impl Error {
         self.code
     }
 
-    /// The answer: the status of the table and the JSON envelope, with the header that every reply of
-    /// the API carries.
+    /// The answer: the status of the table and the JSON envelope, with the headers that every reply
+    /// carries.
     pub fn into_response(self) -> Response<Bytes> {
-        let mut response = with_api_version(Response::new(envelope(&self)));
+        let mut response = with_common_headers(Response::new(envelope(&self)));
         *response.status_mut() = self.code.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -88,6 +88,9 @@ pub struct Manifest {
     pub media_type: MediaType,
     /// What it refers to, each once, in order.
     pub references: Vec<Reference>,
+    /// How many descriptors of layers or manifests it has, and of a configuration; all count, those that
+    /// stand twice and those of what is kept elsewhere as well.
+    pub descriptors: usize,
     /// The type of an image's configuration, if that has one.
     pub config_type: Option<String>,
     /// The digest of the manifest it is about, which need not be there.
@@ -147,8 +150,8 @@ impl Manifest {
         let media_type = agreed_media_type(&fields, content_type)?;
         let is_index = matches!(media_type, MediaType::OciIndex | MediaType::DockerManifestList);
         fields.refuse_other_shape(is_index)?;
-        let (references, config_type) =
-            if is_index { (index_references(&fields)?, None) } else { image_references(&fields)? };
+        let Listed { references, descriptors, config_type } =
+            if is_index { index_references(&fields)? } else { image_references(&fields)? };
         let subject = match fields.value::<Descriptor>("subject")? {
             Some(subject) => Some(subject.check("subject")?),
             None => None,
@@ -157,6 +160,7 @@ impl Manifest {
         Ok(Self {
             media_type,
             references,
+            descriptors,
             subject,
             artifact_type: artifact_type.or_else(|| config_type.clone()),
             config_type,
@@ -200,8 +204,18 @@ fn agreed_media_type(
     }
 }
 
-/// An image needs its configuration and layers. The second value is the configuration's type.
-fn image_references(fields: &Fields) -> Result<(Vec<Reference>, Option<String>), InvalidManifest> {
+/// What a manifest lists.
+struct Listed {
+    /// What it needs, each once.
+    references: Vec<Reference>,
+    /// How many descriptors there are.
+    descriptors: usize,
+    /// The type of an image's configuration.
+    config_type: Option<String>,
+}
+
+/// An image needs its configuration and layers.
+fn image_references(fields: &Fields) -> Result<Listed, InvalidManifest> {
     let config = fields.required::<Descriptor>("config")?;
     let layers = fields.required::<Vec<Descriptor>>("layers")?;
     let mut references = Vec::with_capacity(layers.len() + 1);
@@ -212,17 +226,19 @@ fn image_references(fields: &Fields) -> Result<(Vec<Reference>, Option<String>),
             references.push(reference);
         }
     }
-    Ok((each_once(references), config.media_type))
+    let references = each_once(references);
+    Ok(Listed { references, descriptors: layers.len() + 1, config_type: config.media_type })
 }
 
 /// An index needs its children.
-fn index_references(fields: &Fields) -> Result<Vec<Reference>, InvalidManifest> {
-    let manifests = fields.required::<Vec<Descriptor>>("manifests")?.into_iter().enumerate();
-    let references = manifests.map(|(position, child)| {
+fn index_references(fields: &Fields) -> Result<Listed, InvalidManifest> {
+    let manifests = fields.required::<Vec<Descriptor>>("manifests")?;
+    let references = manifests.iter().enumerate().map(|(position, child)| {
         let digest = child.check(&format!("manifests[{position}]"))?;
         Ok(Reference::Manifest(digest))
     });
-    Ok(each_once(references.collect::<Result<_, _>>()?))
+    let references = each_once(references.collect::<Result<_, _>>()?);
+    Ok(Listed { references, descriptors: manifests.len(), config_type: None })
 }
 
 pub(super) fn each_once(mut references: Vec<Reference>) -> Vec<Reference> {

@@ -11,6 +11,7 @@ mod fields;
 pub mod hasher;
 pub mod incoming;
 mod legacy;
+mod limits;
 mod manifest;
 mod manifests;
 pub mod media_type;
@@ -30,7 +31,7 @@ use std::rc::Rc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName};
+use http::header::{CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Response};
 use serde::Deserialize;
 
@@ -39,6 +40,7 @@ pub use error::proxy_error;
 pub use fields::HeaderFields;
 pub use incoming::{Hashing, Incoming, NoBody, StreamedWrite, WriteAnswer, WriteTarget};
 pub use legacy::{AbsentAccept, Legacy, Platform, PlatformError};
+pub use limits::Limits;
 pub use manifest::{ManifestError, media_type_of};
 pub use multipart::{Allowance, Cutter, Piece};
 pub use policy::{Class, Resource};
@@ -132,6 +134,8 @@ pub struct Settings {
     pub mount: Mount,
     /// What old clients get.
     pub legacy: Legacy,
+    /// How much one request may ask for.
+    pub limits: Limits,
 }
 
 /// From where a blob may be put into a repository without uploading it.
@@ -158,6 +162,7 @@ impl Default for Settings {
             classes: Vec::new(),
             mount: Mount::default(),
             legacy: Legacy::default(),
+            limits: Limits::default(),
         }
     }
 }
@@ -194,7 +199,7 @@ pub enum Answer {
 impl Answer {
     /// With a response that was made for this request.
     fn reply(response: Response<Bytes>) -> Self {
-        Self::Reply(Rc::new(with_api_version(response)))
+        Self::Reply(Rc::new(with_common_headers(response)))
     }
 
     /// The reply, where a test wants one.
@@ -356,9 +361,12 @@ fn refuse_body(request: &Request) -> Result<(), Error> {
     Err(Error::new(ErrorCode::SizeInvalid, "a request for content has no body"))
 }
 
-/// Adds the header that every reply of the API carries.
-pub fn with_api_version<B>(mut response: Response<B>) -> Response<B> {
-    response.headers_mut().insert(API_VERSION, API_VERSION_2);
+/// Adds the headers that every reply carries: which API answers, and that no browser may take what a
+/// client has uploaded for something else than its `Content-Type` says.
+pub fn with_common_headers<B>(mut response: Response<B>) -> Response<B> {
+    let headers = response.headers_mut();
+    headers.insert(API_VERSION, API_VERSION_2);
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 

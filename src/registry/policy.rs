@@ -123,6 +123,7 @@ mod tests {
         let manifest = Manifest {
             media_type,
             references: Vec::new(),
+            descriptors: 0,
             config_type: config_type.map(str::to_owned),
             subject: None,
             artifact_type: None,

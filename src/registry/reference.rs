@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256, Sha512};
 use thiserror::Error;
 
@@ -308,7 +309,8 @@ impl fmt::Display for Reference {
 pub struct UploadIdError;
 
 /// The id of an upload session: a UUID, as `distribution` has them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct UploadId(String);
 
 impl UploadId {
@@ -337,6 +339,20 @@ impl FromStr for UploadId {
         };
         let valid = text.len() == 36 && text.bytes().enumerate().all(is_valid);
         if valid { Ok(Self(text.to_owned())) } else { Err(UploadIdError) }
+    }
+}
+
+impl TryFrom<String> for UploadId {
+    type Error = UploadIdError;
+
+    fn try_from(text: String) -> Result<Self, UploadIdError> {
+        text.parse()
+    }
+}
+
+impl From<UploadId> for String {
+    fn from(id: UploadId) -> Self {
+        id.0
     }
 }
 

@@ -27,8 +27,16 @@ use crate::store::{Content, Names, Store, StoreError};
 
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
-/// How many descriptors are read at a time. Any may have megabytes of annotations.
+/// How many descriptors are looked at a time, each up to [`HEAD_BYTES`].
 const PARALLEL_READS: usize = 32;
+
+/// How much of a descriptor is read at first, in bytes. Few are larger; but one may have as much in
+/// annotations as a manifest may have, and those are read one at a time.
+const HEAD_BYTES: u64 = 16 * 1024;
+
+/// A page ends with the descriptor that makes what has been read for it so much, in bytes, whether or not
+/// the filter drops it.
+const MAX_READ_BYTES: usize = 4 * 1024 * 1024;
 
 /// How many descriptors one request reads at most, those that the filter drops included.
 const MAX_READ: usize = 1000;
@@ -48,6 +56,16 @@ struct Referrer {
     digest: Digest,
     artifact_type: Option<String>,
     descriptor: Box<RawValue>,
+}
+
+/// A referrer, as far as it has been read.
+enum Seen {
+    /// There is none, or none any more.
+    Absent,
+    /// All of it, of so many bytes; `None` if it makes no sense.
+    Whole(Option<Referrer>, usize),
+    /// It is larger than what was read.
+    Large,
 }
 
 /// Where a referrer is known from.
@@ -146,27 +164,34 @@ impl Query {
         candidates: Candidates,
     ) -> Result<Page, StoreError> {
         let mut unread = candidates.sources.len();
-        let reads = candidates.sources.into_iter().map(async |(digest, source)| {
-            let referrer = match source {
-                Source::Entry => read_entry(store, name, subject, &digest).await?,
+        let looks = candidates.sources.into_iter().map(async |(digest, source)| {
+            let seen = match source {
+                Source::Entry => look_at_entry(store, name, subject, &digest).await?,
                 Source::Index(referrer) => {
                     let is_there = store.manifest_link(name, &digest).await?.is_some();
-                    is_there.then_some(referrer)
+                    if is_there { Seen::Whole(Some(referrer), 0) } else { Seen::Absent }
                 }
             };
-            Ok::<_, StoreError>((digest, referrer))
+            Ok::<_, StoreError>((digest, seen))
         });
-        let mut reads = stream::iter(reads).buffered(PARALLEL_READS);
+        let mut looks = stream::iter(looks).buffered(PARALLEL_READS);
         let mut page = Page { descriptors: Vec::new(), next: None };
-        let mut size = 0;
-        while let Some((digest, referrer)) = reads.try_next().await? {
+        let (mut size, mut read) = (0, 0);
+        while let Some((digest, seen)) = looks.try_next().await? {
+            let (referrer, length) = match seen {
+                Seen::Absent => (None, 0),
+                Seen::Whole(referrer, length) => (referrer, length),
+                Seen::Large => read_large_entry(store, name, subject, &digest).await?,
+            };
             unread -= 1;
+            read += length;
             page.next = (unread > 0 || candidates.more).then_some(digest);
             if let Some(referrer) = referrer.filter(|referrer| self.admits(referrer)) {
                 size += referrer.descriptor.get().len();
                 page.descriptors.push(referrer.descriptor);
             }
-            if page.descriptors.len() >= self.entries || size >= PAGE_BYTES {
+            let is_full = page.descriptors.len() >= self.entries || size >= PAGE_BYTES;
+            if is_full || read >= MAX_READ_BYTES {
                 break;
             }
         }
@@ -189,23 +214,40 @@ impl Referrer {
     }
 }
 
-/// Reads the entry that putting the referrer left. One that makes no sense is as good as none: it
-/// must not hide the others.
-async fn read_entry(
+/// Reads the beginning of the entry that putting the referrer left, which mostly is all of it.
+async fn look_at_entry(
     store: &impl Store,
     name: &Name,
     subject: &Digest,
     digest: &Digest,
-) -> Result<Option<Referrer>, StoreError> {
-    let Some(descriptor) = store.referrer(name, subject, digest).await? else {
-        return Ok(None);
-    };
-    let referrer = serde_json::from_slice(&descriptor).ok().and_then(Referrer::parse);
+) -> Result<Seen, StoreError> {
+    Ok(match store.referrer_head(name, subject, digest, HEAD_BYTES).await? {
+        None => Seen::Absent,
+        Some(head) if !head.is_whole => Seen::Large,
+        Some(head) => Seen::Whole(entry(name, subject, digest, &head.bytes), head.bytes.len()),
+    })
+}
+
+/// Reads an entry of which the beginning is not all; gives how much was read of it, too.
+async fn read_large_entry(
+    store: &impl Store,
+    name: &Name,
+    subject: &Digest,
+    digest: &Digest,
+) -> Result<(Option<Referrer>, usize), StoreError> {
+    let content = store.referrer(name, subject, digest).await?.into_bytes().unwrap_or_default();
+    Ok((entry(name, subject, digest, &content), HEAD_BYTES as usize + content.len()))
+}
+
+/// The referrer that an entry is of. One that makes no sense is as good as none: it must not hide the
+/// others.
+fn entry(name: &Name, subject: &Digest, digest: &Digest, descriptor: &[u8]) -> Option<Referrer> {
+    let referrer = serde_json::from_slice(descriptor).ok().and_then(Referrer::parse);
     let referrer = referrer.filter(|referrer| referrer.digest == *digest);
     if referrer.is_none() {
         log::error!("the entry of {digest} at its subject {subject} in {name} is no descriptor");
     }
-    Ok(referrer)
+    referrer
 }
 
 /// What the index under the subject's referrers tag lists, if there is one that can be read.
@@ -392,6 +434,42 @@ mod tests {
         let sizes = pages(&scene.store, &path());
         let sizes: Vec<_> = sizes.iter().map(|p| p["manifests"].as_array().map(Vec::len)).collect();
         assert_eq!(sizes, [Some(3), Some(3)]);
+    }
+
+    #[test]
+    fn a_page_reads_no_more_than_a_few_megabytes_whatever_the_filter_drops() {
+        const LARGE: usize = 1024 * 1024;
+        let mut scene = Scene::new();
+        scene.store.page_limit = Some(1000);
+        let put = |artifact_type: &str, number: usize| {
+            let digest = digest_of(&format!("{artifact_type} {number}"));
+            let entry = json!({
+                "annotations": "x".repeat(LARGE),
+                "artifactType": artifact_type,
+                "digest": digest.as_str(),
+            });
+            let key = layout::referrer(&name(), &digest_of("subject"), &digest);
+            scene.store.put(key, entry.to_string());
+        };
+        (0..40).for_each(|number| put("dropped", number));
+        put("wanted", 0);
+        let (mut found, mut next) = (0, Some(format!("{}?artifactType=wanted", path())));
+        while let Some(target) = next {
+            let (read, calls) = (scene.store.bytes_read.get(), scene.store.calls().len());
+            let (response, _) = get(&scene.store, &target);
+            let read = scene.store.bytes_read.get() - read;
+            let heads = PARALLEL_READS * HEAD_BYTES as usize;
+            assert!(read <= MAX_READ_BYTES + LARGE + 2 * heads, "{read} bytes for {target}");
+            let calls = scene.store.calls().len() - calls;
+            assert!(calls <= 2 * PARALLEL_READS, "{calls} calls");
+            let json: Value = serde_json::from_slice(response.body()).expect("JSON");
+            found += json["manifests"].as_array().expect("a list").len();
+            next = response.headers().get(LINK).map(|link| {
+                let link = link.to_str().expect("text").trim_start_matches('<');
+                link.split('>').next().expect("a target").to_owned()
+            });
+        }
+        assert_eq!(found, 1);
     }
 
     #[test]

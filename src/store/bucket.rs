@@ -10,11 +10,13 @@ use http::{Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::budget::{self, Budget};
+use super::compose::Compositions;
 use super::fault::{Fault, StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{
-    Condition, Content, Cursor, ListRequest, Listed, Object, Objects, Page, Start, Version,
+    Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, Page, Start, Version,
 };
+use super::rehash::Rehashes;
 use super::s3::{self, Http, HttpError, HttpRequest, HttpResponse, Patience};
 use crate::config::StoreConfig;
 use crate::registry::reference::Digest;
@@ -47,6 +49,8 @@ pub struct Bucket<H> {
     content_limit: u64,
     heeds_conditions: Cell<Option<bool>>,
     pub(super) refuses_wrong_checksums: Cell<Option<bool>>,
+    pub(super) rehashes: Rehashes,
+    pub(super) compositions: Compositions,
 }
 
 impl<H: Http> Bucket<H> {
@@ -63,6 +67,8 @@ impl<H: Http> Bucket<H> {
             content_limit,
             heeds_conditions: Cell::new(None),
             refuses_wrong_checksums: Cell::new(None),
+            rehashes: Rehashes::default(),
+            compositions: Compositions::default(),
         }
     }
 
@@ -199,6 +205,21 @@ impl<H: Http> Objects for Bucket<H> {
             Some(version) => Ok(Some(Object { bytes: response.body, version: Version(version) })),
             None => Err(fault(&request, StoreErrorKind::Failed, "the blob store sent no ETag")),
         }
+    }
+
+    async fn read_head(&self, key: &Key, limit: u64) -> Result<Option<Head>, StoreError> {
+        let reservation = self.budget.reserve_read(usize::try_from(limit).unwrap_or(usize::MAX))?;
+        let (bytes, is_whole) = match self.read_range(key, 0, limit.saturating_sub(1)).await? {
+            Read::Absent => return Ok(None),
+            Read::Whole(bytes) => (bytes, true),
+            Read::Part(bytes) => {
+                let is_whole = (bytes.len() as u64) < limit;
+                (bytes, is_whole)
+            }
+            // An empty object has no first byte.
+            Read::Nothing => (Bytes::new(), true),
+        };
+        Ok(Some(Head { bytes: reservation.hold(bytes), is_whole }))
     }
 
     async fn read_content(&self, key: &Key) -> Result<Content, StoreError> {

@@ -11,9 +11,10 @@ use http::{Method, StatusCode};
 use percent_encoding::utf8_percent_encode;
 
 use super::bucket::{Bucket, QUERY, absent_or_fault, checksum, fault, refused};
-use super::compose::{Checked, HasParts, MultipartId, PartTag, Parts, Piece};
+use super::compose::{Checked, Compositions, HasParts, MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::Key;
+use super::rehash::Rehashes;
 use super::s3::{self, Http, HttpRequest, HttpResponse, Patience};
 use crate::registry::ByteRange;
 use crate::registry::reference::Digest;
@@ -29,6 +30,14 @@ impl<H: Http> HasParts for Bucket<H> {
 impl<H: Http> Parts for Bucket<H> {
     fn refuses_wrong_checksums(&self) -> &Cell<Option<bool>> {
         &self.refuses_wrong_checksums
+    }
+
+    fn rehashes(&self) -> &Rehashes {
+        &self.rehashes
+    }
+
+    fn compositions(&self) -> &Compositions {
+        &self.compositions
     }
 
     async fn write_checked(

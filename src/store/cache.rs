@@ -21,7 +21,7 @@ use super::compose::{HasParts, Parts};
 use super::fault::StoreError;
 use super::flight::Flights;
 use super::layout::{self, Key, Kind};
-use super::objects::{Condition, Content, ListRequest, Object, Objects, Page, Verified};
+use super::objects::{Condition, Content, Head, ListRequest, Object, Objects, Page, Verified};
 use crate::registry::reference::{Digest, Name};
 
 /// What an entry costs beside its key and value, in bytes, about.
@@ -198,6 +198,10 @@ impl<O: Objects, S: Surroundings> Objects for Cached<O, S> {
 
     async fn read_version(&self, key: &Key) -> Result<Option<Object>, StoreError> {
         self.bucket.read_version(key).await
+    }
+
+    async fn read_head(&self, key: &Key, limit: u64) -> Result<Option<Head>, StoreError> {
+        self.bucket.read_head(key, limit).await
     }
 
     async fn read_content(&self, key: &Key) -> Result<Content, StoreError> {

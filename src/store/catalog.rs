@@ -13,8 +13,8 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::fault::StoreError;
 use super::layout;
-use super::names::{Names, is_folder, names};
-use super::objects::{ListRequest, Listed, Objects};
+use super::names::{is_folder, names};
+use super::objects::{Counted, ListRequest, Listed, Lists, Objects};
 use crate::registry::reference::Name;
 
 /// How many siblings are looked at together. A page may end with the first of them.
@@ -23,26 +23,63 @@ const LOOK_AHEAD: usize = 32;
 /// How many entries show what a folder is. A repository has three of its own.
 const GLANCE: usize = 8;
 
-/// The first `limit` repositories after `after`, which may be any text.
+/// How many calls a page may cost beside two for each repository that is asked for.
+const SPARE_CALLS: usize = 256;
+
+/// How many calls a page may cost, whatever is asked for; a few more, to end it where the next can begin.
+const MAX_CALLS: usize = 2_000;
+
+/// Some repositories, in their order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repositories {
+    /// Their names.
+    pub names: Vec<Name>,
+    /// What the next page begins after, if there may be more: the last name, or that of a folder behind it
+    /// that is none.
+    pub next: Option<String>,
+}
+
+/// The first `limit` repositories after `after`, which may be any text. There may be fewer, and more after
+/// them: folders that are no repositories, as uploads that were begun and given up leave them, would
+/// otherwise make a page cost any number of calls.
 pub(super) async fn repositories(
     objects: &impl Objects,
     after: &str,
     limit: usize,
-) -> Result<Names<Name>, StoreError> {
+) -> Result<Repositories, StoreError> {
+    walk(objects, after, limit, (SPARE_CALLS + 2 * limit).min(MAX_CALLS)).await
+}
+
+/// Walks until there are more than `limit` repositories, or until `max_calls` have been made and there is
+/// a folder to go on after.
+async fn walk(
+    objects: &impl Objects,
+    after: &str,
+    limit: usize,
+    max_calls: usize,
+) -> Result<Repositories, StoreError> {
+    let objects = &Counted::new(objects);
     let after: Vec<&str> = after.split('/').collect();
     let mut found = Vec::new();
+    let mut passed: Option<Name> = None;
     let mut levels = vec![Level::new(None, &after)];
     while let Some(level) = levels.last_mut()
         && found.len() <= limit
     {
+        if let Some(passed) = &passed
+            && objects.calls() >= max_calls
+        {
+            return Ok(Repositories { names: found, next: Some(passed.to_string()) });
+        }
         let missing = limit + 1 - found.len();
         let Some(folder) = level.next_folder(objects, missing).await? else {
             levels.pop();
             continue;
         };
         let after_within = level.after_within(&folder.name);
-        if folder.is_repository && after_within.is_none() {
-            found.push(folder.name.clone());
+        if after_within.is_none() {
+            passed = Some(folder.name.clone());
+            found.extend(folder.is_repository.then(|| folder.name.clone()));
         }
         if folder.has_folders {
             levels.push(Level::new(Some(folder.name), after_within.unwrap_or_default()));
@@ -50,7 +87,8 @@ pub(super) async fn repositories(
     }
     let more = found.len() > limit;
     found.truncate(limit);
-    Ok(Names { names: found, more })
+    let next = found.last().filter(|_| more).map(Name::to_string);
+    Ok(Repositories { names: found, next })
 }
 
 /// A folder that is being walked.
@@ -61,7 +99,7 @@ struct Level<'a> {
     after: &'a [&'a str],
     /// Where the siblings begin that have not been listed, if there are any.
     unlisted: Option<Bound<String>>,
-    /// The siblings that have been listed, by their last components.
+    /// The siblings that have been listed and not looked at, by their last components.
     listed: VecDeque<Name>,
     /// The siblings that have been looked at.
     looked_at: VecDeque<Folder>,
@@ -69,12 +107,18 @@ struct Level<'a> {
 
 impl<'a> Level<'a> {
     fn new(name: Option<Name>, after: &'a [&'a str]) -> Self {
-        let first = after.first().map(|component| Bound::Included((*component).to_owned()));
+        // The folder that the walk begins in is looked at alone: what comes after it may not be of use.
+        let first: Option<Name> = after.first().and_then(|component| component.parse().ok());
+        let unlisted = match (&first, after.first()) {
+            (Some(first), _) => Bound::Excluded(first.to_string()),
+            (None, Some(text)) => Bound::Included((*text).to_owned()),
+            (None, None) => Bound::Unbounded,
+        };
         Self {
             name,
             after,
-            unlisted: Some(first.unwrap_or(Bound::Unbounded)),
-            listed: VecDeque::new(),
+            unlisted: Some(unlisted),
+            listed: first.into_iter().collect(),
             looked_at: VecDeque::new(),
         }
     }
@@ -82,7 +126,7 @@ impl<'a> Level<'a> {
     /// The next folder in this one, where at most `missing` are still of use.
     async fn next_folder(
         &mut self,
-        objects: &impl Objects,
+        objects: &impl Lists,
         missing: usize,
     ) -> Result<Option<Folder>, StoreError> {
         loop {
@@ -93,7 +137,7 @@ impl<'a> Level<'a> {
                 let Some(from) = self.unlisted.take() else {
                     return Ok(None);
                 };
-                self.list(objects, from, missing).await?;
+                self.list(objects, from, missing.max(LOOK_AHEAD)).await?;
             }
             let count = self.listed.len().min(missing).min(LOOK_AHEAD);
             let siblings: Vec<_> = self.listed.drain(..count).collect();
@@ -105,13 +149,13 @@ impl<'a> Level<'a> {
 
     async fn list(
         &mut self,
-        objects: &impl Objects,
+        objects: &impl Lists,
         from: Bound<String>,
-        missing: usize,
+        limit: usize,
     ) -> Result<(), StoreError> {
         let key = self.name.as_ref().map_or_else(layout::all_repositories, layout::repository);
         let from = from.as_ref().map(String::as_str);
-        let siblings = names::<Name>(objects, &key, from, missing).await?;
+        let siblings = names::<Name>(objects, &key, from, limit).await?;
         let last = siblings.names.last().filter(|_| siblings.more);
         self.unlisted = last.map(|last| Bound::Excluded(last.to_string()));
         self.listed = siblings.names.into();
@@ -144,7 +188,7 @@ struct Folder {
 
 impl Folder {
     /// One call; three where a repository has many others in it.
-    async fn look(objects: &impl Objects, name: Name) -> Result<Self, StoreError> {
+    async fn look(objects: &impl Lists, name: Name) -> Result<Self, StoreError> {
         let folder = layout::repository(&name);
         let page = objects.list(ListRequest::new(&folder, Listed::Folders).limit(GLANCE)).await?;
         let own = [layout::blob_links(&name), layout::manifests(&name)];
@@ -187,8 +231,32 @@ mod tests {
     }
 
     fn read(store: &MemoryStore, after: &str, limit: usize) -> (Vec<String>, bool) {
-        let names = run(repositories(store, after, limit)).0.expect("the store does not fail");
-        (names.names.iter().map(Name::to_string).collect(), names.more)
+        let (names, next) = page(store, after, limit, usize::MAX);
+        (names, next.is_some())
+    }
+
+    fn page(
+        store: &MemoryStore,
+        after: &str,
+        limit: usize,
+        max_calls: usize,
+    ) -> (Vec<String>, Option<String>) {
+        let page = run(walk(store, after, limit, max_calls)).0.expect("the store does not fail");
+        (page.names.iter().map(Name::to_string).collect(), page.next)
+    }
+
+    /// All pages from `after` on, as a client follows them.
+    fn follow(store: &MemoryStore, after: &str, limit: usize, max_calls: usize) -> Vec<String> {
+        let mut all = Vec::new();
+        let mut next = Some(after.to_owned());
+        while let Some(after) = next {
+            let (names, behind) = page(store, &after, limit, max_calls);
+            assert!(names.len() <= limit);
+            assert!(behind.as_ref().is_none_or(|b| components(b) > components(&after)), "{after}");
+            all.extend(names);
+            next = behind;
+        }
+        all
     }
 
     fn components(name: &str) -> Vec<&str> {
@@ -218,6 +286,7 @@ mod tests {
             other in "[1a._/~ é-]{0,6}",
             limit in 1usize..6,
             page_limit in 1usize..8,
+            max_calls in 0usize..20,
         ) {
             let store = store(places.iter().cloned(), page_limit);
             let names = naive(&places);
@@ -229,6 +298,7 @@ mod tests {
                 prop_assert_eq!(found, expected, "{:?}", after);
                 prop_assert_eq!(more, rest.len() > limit);
             }
+            prop_assert_eq!(follow(&store, "", limit, max_calls), names);
         }
     }
 
@@ -249,6 +319,42 @@ mod tests {
         // A look at each, one listing for every three, and a look ahead.
         let calls = store.calls().len();
         assert!(calls <= 60 + 20 + LOOK_AHEAD + 10, "{calls} calls");
+    }
+
+    #[test]
+    fn a_page_ends_early_among_folders_that_are_no_repositories() {
+        let mut places: Vec<_> = (0..3_000).map(|n| format!("bare-{n:04}/_uploads")).collect();
+        let real = ["a", "bare-1500/nested", "z"];
+        places.extend(real.map(|name| format!("{name}/_layers")));
+        let store = store(places, 1_000);
+        let mut all = Vec::new();
+        let mut next = Some(String::new());
+        while let Some(after) = next {
+            let before = store.calls().len();
+            let page = run(repositories(&store, &after, 1)).0.expect("the store does not fail");
+            let calls = store.calls().len() - before;
+            assert!(calls <= SPARE_CALLS + 2 * LOOK_AHEAD, "{calls} calls after {after:?}");
+            all.extend(page.names.iter().map(Name::to_string));
+            next = page.next;
+        }
+        assert_eq!(all, real);
+    }
+
+    #[test]
+    fn a_page_goes_on_at_any_depth_at_little_cost() {
+        let deep = vec!["a"; 120].join("/");
+        let many = |depth: usize| {
+            let parent = vec!["a"; depth].join("/");
+            (0..40).map(move |n| format!("{parent}/b-{n}/_uploads"))
+        };
+        let places = (1..=120).flat_map(many).chain([format!("{deep}/_layers")]);
+        let store = store(places, 1_000);
+        assert_eq!(read(&store, "", 1), (vec![deep.clone()], false));
+        let before = store.calls().len();
+        let (_, next) = page(&store, &format!("{deep}/b-1"), 1, 0);
+        let calls = store.calls().len() - before;
+        assert_eq!(next, Some(format!("{deep}/b-10")));
+        assert!(calls <= 3 * 120 + 2 * LOOK_AHEAD, "{calls} calls");
     }
 
     #[test]

@@ -12,8 +12,10 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::fault::{StoreError, StoreErrorKind};
+use super::flight::Flights;
 use super::layout::Key;
 use super::objects::Objects;
+use super::rehash::Rehashes;
 use crate::registry::reference::Digest;
 
 /// The least that a part has, but for the last, in bytes.
@@ -98,6 +100,12 @@ pub trait Parts: Objects {
     /// Whether the store verifies checksums, once that is known.
     fn refuses_wrong_checksums(&self) -> &Cell<Option<bool>>;
 
+    /// The upload sessions whose content is being hashed.
+    fn rehashes(&self) -> &Rehashes;
+
+    /// The upload sessions whose chunks are being put together.
+    fn compositions(&self) -> &Compositions;
+
     /// Writes an object with its SHA-256.
     async fn write_checked(
         &self,
@@ -144,6 +152,9 @@ pub trait Parts: Objects {
     /// Forgets the parts.
     async fn abort_parts(&self, key: &Key, id: &MultipartId) -> Result<(), StoreError>;
 }
+
+/// Chunks that are being put together, by the last one's key and the digest they make.
+pub type Compositions = Flights<(Key, Digest), Result<(), StoreError>>;
 
 /// What leads to a bucket that can do so, or is one.
 pub trait HasParts {

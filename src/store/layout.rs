@@ -14,6 +14,7 @@
 //! | a referrer | `repositories/<name>/_manifests/referrers/<algorithm>/<subject's hex>/<algorithm>/<hex>/link` |
 //! | when an upload session began | `repositories/<name>/_uploads/<id>/startedat` |
 //! | a chunk of it | `repositories/<name>/_uploads/<id>/chunks/<chunk's id>` |
+//! | names of earlier chunks | `repositories/<name>/_uploads/<id>/lists/<list's id>` |
 //! | how far it has got | `repositories/<name>/_uploads/<id>/progress/<offset, 20 digits>` |
 //!
 //! A referrer's object holds its descriptor as JSON; `distribution` knows no referrers and passes it
@@ -277,6 +278,15 @@ pub fn upload_chunk(name: &Name, id: &UploadId, chunk: &UploadId) -> Key {
     in_repository(name, &[&format!("_uploads/{id}/chunks/{chunk}")])
 }
 
+/// `docker/registry/v2/repositories/<name>/_uploads/<id>/lists/<list's id>`
+pub fn upload_list(name: &Name, id: &UploadId, list: &UploadId) -> Key {
+    in_repository(name, &[&format!("_uploads/{id}/lists/{list}")])
+}
+
+/// What comes before the progress and `startedat` in the folder of an upload session, and after all else:
+/// chunks and lists, of which there may be thousands.
+pub const BEFORE_UPLOAD_PROGRESS: &str = "progress";
+
 /// `docker/registry/v2/repositories/<name>/_uploads/<id>/progress/<offset, 20 digits>`
 pub fn upload_progress(name: &Name, id: &UploadId, offset: u64) -> Key {
     in_repository(name, &[&format!("_uploads/{id}/progress/{offset:020}")])
@@ -385,6 +395,7 @@ mod tests {
             ),
             (upload_start(&name, &id), format!("{repository}/_uploads/{id}/startedat")),
             (upload_chunk(&name, &id, &id), format!("{repository}/_uploads/{id}/chunks/{id}")),
+            (upload_list(&name, &id, &id), format!("{repository}/_uploads/{id}/lists/{id}")),
             (
                 upload_progress(&name, &id, 42),
                 format!("{repository}/_uploads/{id}/progress/00000000000000000042"),
@@ -395,5 +406,10 @@ mod tests {
         let progress = upload_progress(&name, &id, u64::MAX);
         assert_eq!(offset_of_progress(&name, &id, &progress), Some(u64::MAX));
         assert_eq!(offset_of_progress(&name, &id, &upload_start(&name, &id)), None);
+        let before = format!("{}{BEFORE_UPLOAD_PROGRESS}", upload(&name, &id).as_str());
+        let (list, chunk) = (upload_list(&name, &id, &id), upload_chunk(&name, &id, &id));
+        assert!(list.as_str() < before.as_str() && chunk.as_str() < before.as_str());
+        assert!(progress.as_str() > before.as_str());
+        assert!(upload_start(&name, &id).as_str() > before.as_str());
     }
 }

@@ -16,12 +16,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::cache::Surroundings;
-use super::compose::{Checked, HasParts, MultipartId, PartTag, Parts, Piece};
+use super::compose::{Checked, Compositions, HasParts, MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{
-    Condition, Content, Cursor, ListRequest, Listed, Object, Objects, Page, Start, Version,
+    Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, Page, Start, Version,
 };
+use super::rehash::Rehashes;
 use crate::registry::reference::{Algorithm, Digest, Name, Tag};
 
 /// The most entries that a page of a listing has: few, so that small tests turn pages.
@@ -45,9 +46,15 @@ pub struct MemoryStore {
     /// Whether checksums are not verified, as in some stores.
     pub ignores_checksums: bool,
     refuses_wrong_checksums: Cell<Option<bool>>,
+    rehashes: Rehashes,
+    compositions: Compositions,
     /// The parts of multipart uploads under way, by the upload's id.
     parts: RefCell<HashMap<String, BTreeMap<usize, Bytes>>>,
     calls: RefCell<Vec<Key>>,
+    /// How many bytes of objects have been read.
+    pub bytes_read: Cell<usize>,
+    /// How many bytes of objects have been written, but for those that were put for a test.
+    pub bytes_written: Cell<usize>,
 }
 
 /// A clock that stands still, and what is written through one proxy.
@@ -167,12 +174,23 @@ impl Objects for MemoryStore {
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
-        self.call(key, |objects| objects.get(key).cloned()).await
+        let bytes = self.call(key, |objects| objects.get(key).cloned()).await?;
+        count(&self.bytes_read, bytes.as_ref());
+        Ok(bytes)
     }
 
     async fn read_version(&self, key: &Key) -> Result<Option<Object>, StoreError> {
         let bytes = self.read(key).await?;
         Ok(bytes.map(|bytes| Object { version: version_of(&bytes), bytes }))
+    }
+
+    async fn read_head(&self, key: &Key, limit: u64) -> Result<Option<Head>, StoreError> {
+        let head = self.call(key, |objects| objects.get(key).cloned()).await?.map(|bytes| {
+            let length = bytes.len().min(limit as usize);
+            Head { bytes: bytes.slice(..length), is_whole: (length as u64) < limit }
+        });
+        count(&self.bytes_read, head.as_ref().map(|head| &head.bytes));
+        Ok(head)
     }
 
     async fn read_content(&self, key: &Key) -> Result<Content, StoreError> {
@@ -189,6 +207,7 @@ impl Objects for MemoryStore {
     }
 
     async fn write(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
+        count(&self.bytes_written, Some(&bytes));
         self.call(key, |objects| objects.insert(key.clone(), bytes)).await.map(drop)
     }
 
@@ -264,6 +283,14 @@ impl Parts for MemoryStore {
         &self.refuses_wrong_checksums
     }
 
+    fn rehashes(&self) -> &Rehashes {
+        &self.rehashes
+    }
+
+    fn compositions(&self) -> &Compositions {
+        &self.compositions
+    }
+
     async fn write_checked(
         &self,
         key: &Key,
@@ -282,6 +309,7 @@ impl Parts for MemoryStore {
 
     async fn read_piece(&self, piece: &Piece) -> Result<Bytes, StoreError> {
         let bytes = self.call(&piece.key, |objects| slice(objects, piece)).await?;
+        count(&self.bytes_read, bytes.as_ref());
         bytes.ok_or_else(|| StoreError::new(StoreErrorKind::Failed, "no such piece"))
     }
 
@@ -349,6 +377,10 @@ impl Parts for MemoryStore {
     async fn abort_parts(&self, key: &Key, id: &MultipartId) -> Result<(), StoreError> {
         self.call(key, |_| self.parts.borrow_mut().remove(&id.0)).await.map(drop)
     }
+}
+
+fn count(total: &Cell<usize>, bytes: Option<&Bytes>) {
+    total.set(total.get() + bytes.map_or(0, Bytes::len));
 }
 
 fn slice(objects: &BTreeMap<Key, Bytes>, piece: &Piece) -> Option<Bytes> {

@@ -17,6 +17,8 @@ pub mod layout;
 pub mod memory;
 mod names;
 mod objects;
+mod progress;
+mod rehash;
 mod repositories;
 mod s3;
 mod uploads;
@@ -29,17 +31,19 @@ use crate::registry::reference::{Digest, Name, Tag};
 pub use bucket::Bucket;
 pub use budget::{Budget, Purpose, Reservation, UNCOUNTED};
 pub use cache::{CacheSettings, Cached, Surroundings};
+pub use catalog::Repositories;
 pub use fault::{Fault, StoreError, StoreErrorKind};
 pub use names::{FolderName, Names};
 pub use objects::{
-    Condition, Content, Cursor, Description, ListRequest, Listed, Object, Objects, PAGE_LIMIT,
-    Page, Start, Verified, Version,
+    Condition, Content, Cursor, Description, Head, ListRequest, Listed, Object, Objects,
+    PAGE_LIMIT, Page, Start, Verified, Version,
 };
+pub use progress::{Chunk, LIST_LENGTH, Progress};
 pub use s3::{
     Http, HttpError, HttpRequest, HttpResponse, Patience, error_code, is_checksum_mismatch,
     unsatisfied_length,
 };
-pub use uploads::{Chunk, Progress, Session, SessionState, Uploads};
+pub use uploads::{Session, SessionState, Uploads};
 
 /// How many storage calls one request makes at a time, at most, where their number depends on what
 /// a client or the store's content says. It is more than any ordinary manifest has references.
@@ -108,14 +112,23 @@ pub trait Store {
         after: Option<&Digest>,
     ) -> Result<Names<Digest>, StoreError>;
 
-    /// The descriptor, as JSON, that was noted of a manifest that refers to `subject`. Nobody has
-    /// looked at it.
+    /// The descriptor, as JSON, that was noted of a manifest that refers to `subject`: its first `limit`
+    /// bytes. Nobody has looked at it.
+    async fn referrer_head(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        digest: &Digest,
+        limit: u64,
+    ) -> Result<Option<Head>, StoreError>;
+
+    /// The same descriptor, if it is no larger than a manifest may be.
     async fn referrer(
         &self,
         name: &Name,
         subject: &Digest,
         digest: &Digest,
-    ) -> Result<Option<Bytes>, StoreError>;
+    ) -> Result<Content, StoreError>;
 
     /// Notes in the tag's history that it points at the manifest.
     async fn record_tag(&self, name: &Name, tag: &Tag, digest: &Digest) -> Result<(), StoreError>;
@@ -171,8 +184,8 @@ pub trait Store {
 
     /// The first `limit` repositories after `after`, which need not be one: those that have blobs or
     /// manifests, in the order of their names' components. About one call for each, and one for each
-    /// folder that others lie in.
-    async fn repositories(&self, after: &str, limit: usize) -> Result<Names<Name>, StoreError>;
+    /// folder that others lie in; fewer repositories where it would be many more calls.
+    async fn repositories(&self, after: &str, limit: usize) -> Result<Repositories, StoreError>;
 
     /// Removes the tag with its history, and tells whether there was anything. As many calls as its
     /// history has entries, a listing for every thousand of them, and one for the tag, which goes last.

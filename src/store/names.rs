@@ -12,7 +12,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::fault::StoreError;
 use super::layout::Key;
-use super::objects::{ListRequest, Listed, Objects, Start};
+use super::objects::{ListRequest, Listed, Lists, Start};
 use crate::registry::reference::{NAME_MAX_LENGTH, Name, TAG_MAX_LENGTH, Tag};
 
 /// How many entries more than names are asked for: a repository's own folders lie among those of the
@@ -56,8 +56,11 @@ pub struct Names<N> {
 
 /// The first `limit` names from `from` on of the folders in `folder`. Folders of other names are
 /// passed over: no registry wrote them.
+///
+/// A call for every thousand names; and where there are more, one for every `-` and `.` in the name that
+/// the listing broke off after, together: no more than a name has characters.
 pub(super) async fn names<N: FolderName>(
-    objects: &impl Objects,
+    objects: &impl Lists,
     folder: &Key,
     from: Bound<&str>,
     limit: usize,
@@ -78,7 +81,7 @@ pub(super) async fn names<N: FolderName>(
 }
 
 /// Whether there is any object whose key begins so.
-pub(super) async fn is_folder(objects: &impl Objects, folder: &Key) -> Result<bool, StoreError> {
+pub(super) async fn is_folder(objects: &impl Lists, folder: &Key) -> Result<bool, StoreError> {
     let page = objects.list(ListRequest::new(folder, Listed::Objects).limit(1)).await?;
     Ok(!page.keys.is_empty())
 }
@@ -91,7 +94,7 @@ struct ListedNames<N> {
 
 /// Lists until there are more than `limit` names from `from` on, or no more folders.
 async fn list<N: FolderName>(
-    objects: &impl Objects,
+    objects: &impl Lists,
     folder: &Key,
     from: Bound<&str>,
     limit: usize,
@@ -173,7 +176,7 @@ fn prefixes_listed_later(name: &str) -> impl Iterator<Item = &str> {
 
 /// Those of the names that there are folders of.
 async fn existing<N: FolderName>(
-    objects: &impl Objects,
+    objects: &impl Lists,
     folder: &Key,
     names: Vec<N>,
 ) -> Result<Vec<N>, StoreError> {
@@ -276,5 +279,14 @@ mod tests {
         assert_eq!((names.len(), more), (100, true));
         assert_eq!(names.first().map(String::as_str), Some("v1.1500.0-alpine"));
         assert!(store.calls().len() <= 5, "{:?}", store.calls());
+    }
+
+    #[test]
+    fn no_names_make_a_page_cost_more_than_a_name_has_characters() {
+        let dashes = (1..TAG_MAX_LENGTH).map(|length| format!("a{}", "-".repeat(length)));
+        let store = store(&dashes.collect(), 1_000);
+        let (names, more) = read(&store, Bound::Unbounded, 1);
+        assert_eq!((names.len(), more), (1, true));
+        assert!(store.calls().len() <= TAG_MAX_LENGTH + 2, "{} calls", store.calls().len());
     }
 }

@@ -108,6 +108,15 @@ pub struct Object {
     pub version: Version,
 }
 
+/// The beginning of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// What was read.
+    pub bytes: Bytes,
+    /// Whether that is known to be all.
+    pub is_whole: bool,
+}
+
 /// What must hold for a conditional write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
@@ -199,6 +208,9 @@ pub trait Objects {
     /// Reads a small object with its version.
     async fn read_version(&self, key: &Key) -> Result<Option<Object>, StoreError>;
 
+    /// Reads the first `limit` bytes of an object, or all if it has not as many.
+    async fn read_head(&self, key: &Key, limit: u64) -> Result<Option<Head>, StoreError>;
+
     /// Reads an object of at most [`Objects::content_limit`].
     async fn read_content(&self, key: &Key) -> Result<Content, StoreError>;
 
@@ -221,6 +233,43 @@ pub trait Objects {
 
     /// Lists what begins with a prefix, in the order of its bytes.
     async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError>;
+}
+
+/// What can be listed: a bucket, or one whose listings are counted.
+pub(super) trait Lists {
+    /// Lists what begins with a prefix, in the order of its bytes. One call.
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError>;
+}
+
+impl<O: Objects> Lists for O {
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError> {
+        Objects::list(self, request).await
+    }
+}
+
+/// Counts the listings of a bucket.
+pub(super) struct Counted<'a, O> {
+    objects: &'a O,
+    calls: Cell<usize>,
+}
+
+impl<'a, O> Counted<'a, O> {
+    /// None has been made yet.
+    pub(super) fn new(objects: &'a O) -> Self {
+        Self { objects, calls: Cell::new(0) }
+    }
+
+    /// How many have been made.
+    pub(super) fn calls(&self) -> usize {
+        self.calls.get()
+    }
+}
+
+impl<O: Objects> Lists for Counted<'_, O> {
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError> {
+        self.calls.set(self.calls.get() + 1);
+        Objects::list(self.objects, request).await
+    }
 }
 
 /// All pages of a listing, one after the other: each is a call. The request may begin anywhere.

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use futures::future::try_join;
 use futures::stream::TryStreamExt;
 
-use super::catalog;
+use super::catalog::{self, Repositories};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::names::{Names, is_folder, names};
-use super::objects::{Condition, Content, ListRequest, Listed, Objects, Start, pages};
+use super::objects::{Condition, Content, Head, ListRequest, Listed, Objects, Start, pages};
 use super::{PARALLEL_GROUPS, Store, TagCondition, for_each_bounded};
 use crate::registry::reference::{Digest, Name, Tag};
 
@@ -91,13 +91,23 @@ impl<O: Objects> Store for O {
         }
     }
 
+    async fn referrer_head(
+        &self,
+        name: &Name,
+        subject: &Digest,
+        digest: &Digest,
+        limit: u64,
+    ) -> Result<Option<Head>, StoreError> {
+        self.read_head(&layout::referrer(name, subject, digest), limit).await
+    }
+
     async fn referrer(
         &self,
         name: &Name,
         subject: &Digest,
         digest: &Digest,
-    ) -> Result<Option<Bytes>, StoreError> {
-        self.read(&layout::referrer(name, subject, digest)).await
+    ) -> Result<Content, StoreError> {
+        self.read_content(&layout::referrer(name, subject, digest)).await
     }
 
     async fn record_tag(&self, name: &Name, tag: &Tag, digest: &Digest) -> Result<(), StoreError> {
@@ -182,7 +192,7 @@ impl<O: Objects> Store for O {
         is_folder(self, &layout::own(name)).await
     }
 
-    async fn repositories(&self, after: &str, limit: usize) -> Result<Names<Name>, StoreError> {
+    async fn repositories(&self, after: &str, limit: usize) -> Result<Repositories, StoreError> {
         catalog::repositories(self, after, limit).await
     }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use http::Method;
-use moorage::registry::reference::{Algorithm, Digest};
+use moorage::registry::reference::{Algorithm, Digest, UploadId};
 use moorage::store::layout;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -125,6 +125,32 @@ fn tree() -> Tree {
     }
     tree.put_blob("a", b"blob");
     tree
+}
+
+/// Any client may begin an upload in a repository that is none yet, and leave it.
+#[tokio::test]
+async fn a_page_of_the_catalog_costs_little_among_thousands_of_uploads_that_were_given_up() {
+    let mut tree = Tree::default();
+    let id = UploadId::from_random(0);
+    for number in 0..3_000 {
+        let name = format!("bare-{number:04}").parse().expect("a valid name");
+        tree.put(&layout::upload_start(&name, &id), "2026-01-01T00:00:00Z");
+    }
+    tree.put_blob("bare-2999/nested", b"blob");
+    tree.put_blob("real", b"blob");
+    let store = StandIn::start(tree, |_, _| Behaviour::Serve).await;
+    let envoy = Envoy::start(&Bootstrap::new(store.address)).await;
+    let mut found = Vec::new();
+    let mut next = Some("/v2/_catalog?n=1".to_owned());
+    while let Some(path) = next {
+        let before = store.requests().len();
+        let (names, following) = page(envoy.address, &path, "repositories").await;
+        let calls = store.requests().len() - before;
+        assert!(calls <= 400, "{calls} calls for {path}");
+        found.extend(names);
+        next = following;
+    }
+    assert_eq!(found, ["bare-2999/nested", "real"]);
 }
 
 fn components(name: &Value) -> Vec<String> {

@@ -67,6 +67,34 @@ async fn the_base_says_that_this_is_a_registry() {
 }
 
 #[tokio::test]
+async fn no_reply_may_be_taken_for_another_type_than_it_says() {
+    let registry = Registry::start().await;
+    let blob = registry.blob_path();
+    let known = ("if-none-match", "*");
+    for (path, header, status) in [
+        ("/v2/", None, 200),
+        ("/v2/_catalog", None, 200),
+        ("/v2/a/b/tags/list", None, 200),
+        ("/v2/a/b/manifests/t", None, 200),
+        ("/v2/a/b/manifests/t", Some(known), 304),
+        ("/v2/a/b/manifests/none", None, 404),
+        ("/v2/no/such/endpoint", None, 404),
+        (blob.as_str(), None, 200),
+        (blob.as_str(), Some(("range", "bytes=2-4")), 206),
+        (blob.as_str(), Some(known), 304),
+    ] {
+        let response = registry.send(Method::GET, path, header.as_slice()).await;
+        let options = response.headers().get("x-content-type-options");
+        let options = options.map(|value| value.as_bytes());
+        assert_eq!(
+            (response.status().as_u16(), options),
+            (status, Some(&b"nosniff"[..])),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn head_answers_like_get_without_the_body() {
     let registry = Registry::start().await;
     let by_digest = format!("/v2/a/b/manifests/{}", registry.manifest);
@@ -129,6 +157,7 @@ async fn a_blob_comes_with_its_headers_and_none_of_the_stores() {
         "docker-content-digest",
         "docker-distribution-api-version",
         "etag",
+        "x-content-type-options",
     ];
     assert_eq!(header_names(&response), expected);
     assert_eq!(response.headers()["server"], "envoy");

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use futures::stream;
 use http::{Method, Response};
 use moorage::registry::reference::{Algorithm, Digest, Name};
@@ -200,6 +201,28 @@ async fn large_chunks_are_put_together_by_the_store() {
     let put = finish(server, &at, &digest, "").await;
     assert_eq!(put.status(), 201, "{:?}", put.body());
     assert!(blob(server, "a", &digest).await.body() == &content, "the content is another");
+}
+
+/// The chunks' names are in several objects, and all of the content has to be read to be hashed.
+#[tokio::test]
+async fn many_small_chunks_make_a_blob_of_another_algorithm_than_they_were_hashed_by() {
+    let registry = Registry::start().await;
+    let server = registry.envoy.address;
+    let content = content(100);
+    let mut at = begin(server, "a").await;
+    for byte in content.chunks(1) {
+        at = append(server, &at, Bytes::copy_from_slice(byte)).await;
+    }
+    let wrong = Digest::of(Algorithm::Sha512, b"other");
+    let refused = join_all((0..4).map(|_| finish(server, &at, &wrong, ""))).await;
+    for response in refused {
+        assert_eq!(error_of(&response), (400, "DIGEST_INVALID".to_owned()));
+    }
+    let digest = Digest::of(Algorithm::Sha512, &content);
+    let put = finish(server, &at, &digest, "").await;
+    assert_eq!(put.status(), 201, "{:?}", put.body());
+    assert!(blob(server, "a", &digest).await.body() == &content, "the content is another");
+    assert_eq!(registry.sessions("a"), Vec::<PathBuf>::new());
 }
 
 #[tokio::test]

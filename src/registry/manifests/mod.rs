@@ -26,7 +26,8 @@ use super::manifest::media_type_of;
 use super::media_type::MediaType;
 use super::reference::{Digest, Name, Reference, Tag};
 use super::{
-    Answer, ContentStream, DOCKER_CONTENT_DIGEST, Request, Settings, refuse_body, with_api_version,
+    Answer, ContentStream, DOCKER_CONTENT_DIGEST, Request, Settings, refuse_body,
+    with_common_headers,
 };
 use crate::store::{Content, Description, Store, StoreError, Uploads, Verified};
 pub use delete::delete;
@@ -223,7 +224,7 @@ async fn locate(
 
 /// What a manifest is, with the replies that tell of it.
 fn describe(digest: &Digest, media_type: MediaType, content: Bytes) -> Description {
-    let not_modified = with_api_version(not_modified(digest));
+    let not_modified = with_common_headers(not_modified(digest));
     let mut reply = Response::new(content);
     // These are kept as long as the manifest is: cloned, they share their values.
     reply.headers_mut().clone_from(not_modified.headers());

@@ -6,9 +6,11 @@
 //! behind, in no repository, until garbage is collected; in exchange a `PUT` takes three waves of
 //! storage calls.
 
+use std::pin::pin;
+
 use bytes::Bytes;
 use futures::future::{join3, try_join, try_join_all};
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use http::header::{CONTENT_TYPE, HeaderName, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
@@ -29,6 +31,9 @@ const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 /// The most tags that one request may set. The specification asks for ten at least.
 const MAX_TAGS: usize = 100;
 
+/// How many missing references an answer names. When there are more, the rest is not looked up.
+const MAX_MISSING: usize = 100;
+
 /// `PUT`: three waves of storage calls; two more, once, before the first conditional one.
 pub async fn put(
     request: &Request,
@@ -41,6 +46,7 @@ pub async fn put(
     let content_type = request.header_value(CONTENT_TYPE);
     let tags = tags_to_set(request, reference)?;
     let (manifest, content) = read(body, content_type, settings, name, &tags)?;
+    check_descriptors(&manifest, settings)?;
     let digest = digest_of(&content, reference)?;
     policy::check(&manifest, name, &request.resources, &settings.classes)?;
     let precondition = precondition(request, reference)?;
@@ -127,6 +133,16 @@ fn manifest_invalid(invalid: InvalidManifest) -> Error {
     Error::new(ErrorCode::ManifestInvalid, message).with_detail(detail)
 }
 
+fn check_descriptors(manifest: &Manifest, settings: &Settings) -> Result<(), Error> {
+    let limit = settings.limits.manifest_descriptors;
+    let count = manifest.descriptors;
+    if count <= limit {
+        return Ok(());
+    }
+    let problem = format!("has {count} descriptors, and may have {limit} at most");
+    Err(manifest_invalid(InvalidManifest::new("", problem)))
+}
+
 /// The digest under which the manifest is stored: the one of the URL, which it must have, or its
 /// SHA-256.
 fn digest_of(content: &[u8], reference: &Reference) -> Result<Digest, Error> {
@@ -177,7 +193,8 @@ fn precondition(
     Ok(precondition)
 }
 
-/// Looks up everything the manifest refers to, and gives an error for each that is missing.
+/// Looks up what the manifest refers to, and gives an error for each that is missing, up to
+/// [`MAX_MISSING`] and one that tells how much was not looked up then.
 async fn missing_references(
     store: &impl Store,
     settings: &Settings,
@@ -202,8 +219,19 @@ async fn missing_references(
         }
     };
     let look_ups = manifest.references.iter().map(look_up);
-    let found: Vec<Result<_, _>> = stream::iter(look_ups).buffered(PARALLEL_CALLS).collect().await;
-    found.into_iter().filter_map(Result::transpose).collect()
+    let mut look_ups = pin!(stream::iter(look_ups).buffered(PARALLEL_CALLS));
+    let mut missing = Vec::new();
+    let mut unseen = manifest.references.len();
+    while let Some(found) = look_ups.try_next().await? {
+        unseen -= 1;
+        missing.extend(found);
+        if missing.len() >= MAX_MISSING && unseen > 0 {
+            let message = format!("{unseen} more references of the manifest were not looked at");
+            missing.push(Error::new(ErrorCode::ManifestBlobUnknown, message));
+            break;
+        }
+    }
+    Ok(missing)
 }
 
 fn unknown_reference(what: &str, digest: &Digest) -> Error {
@@ -428,6 +456,49 @@ mod tests {
         assert_eq!(error(&scene.put("i", &index)), (400, unknown));
         scene.settings.verify_index_references = false;
         assert_eq!(scene.put("i", &index).status(), 201);
+    }
+
+    /// An image with so many layers, each the one of the number that `content` makes of its position.
+    fn with_layers(count: usize, content: impl Fn(usize) -> usize) -> serde_json::Value {
+        let mut manifest = image("x");
+        let layer =
+            |n| descriptor("application/vnd.oci.image.layer.v1.tar", &content(n).to_string());
+        manifest["layers"] = (0..count).map(layer).collect();
+        manifest
+    }
+
+    #[test]
+    fn a_manifest_of_too_many_descriptors_costs_no_call() {
+        let mut scene = Scene::new();
+        let invalid = (400, "MANIFEST_INVALID".to_owned());
+        assert_eq!(error(&scene.put("t", &with_layers(10_000, |n| n))), invalid);
+        scene.settings.limits.manifest_descriptors = 3;
+        assert_eq!(error(&scene.put("t", &with_layers(3, |_| 0))), invalid, "each counts");
+        let entry = descriptor(OCI_MANIFEST, "child");
+        let manifests = [&entry, &entry, &entry, &entry];
+        let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests });
+        assert_eq!(error(&scene.put("t", &index)), invalid);
+        assert!(scene.store.calls().is_empty());
+        assert_eq!(errors(&scene.put("t", &with_layers(2, |n| n))).0, 400);
+        assert!(!scene.store.calls().is_empty(), "as many as it may have are looked up");
+    }
+
+    #[test]
+    fn what_stands_many_times_is_looked_up_once_and_an_end_is_made_when_much_is_missing() {
+        let scene = Scene::new();
+        let refused = scene.put("t", &with_layers(5_000, |n| n % 2));
+        assert_eq!(errors(&refused).1.len(), 2);
+        // The configuration and two layers, each by link and content, and the manifest itself.
+        assert!(scene.store.calls().len() <= 7, "{:?}", scene.store.calls());
+
+        let scene = Scene::new();
+        let refused = scene.put("t", &with_layers(9_000, |n| n));
+        let (status, codes) = errors(&refused);
+        assert_eq!((status, codes.len()), (400, MAX_MISSING + 1));
+        let text = String::from_utf8_lossy(refused.body()).into_owned();
+        assert!(text.contains("8900 more references"), "{}", &text[text.len() - 200..]);
+        let calls = scene.store.calls().len();
+        assert!(calls <= 2 * (PARALLEL_CALLS + MAX_MISSING) + 3, "{calls} calls");
     }
 
     #[test]

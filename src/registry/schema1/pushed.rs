@@ -86,6 +86,7 @@ impl Pushed {
         let manifest = Manifest {
             media_type: MediaType::DockerSchema1,
             references: layers(&fields.fs_layers)?,
+            descriptors: fields.fs_layers.len(),
             config_type: None,
             subject: None,
             artifact_type: None,

@@ -5,8 +5,8 @@ use futures::future::try_join;
 use http::{Response, StatusCode};
 
 use super::{
-    Place, check_length, content_range, elsewhere, fresh_id, hasher_after, progress_at,
-    progress_reply, session_state,
+    Place, check_length, content_range, elsewhere, fresh_id, progress_at, progress_reply,
+    session_state,
 };
 use crate::registry::Request;
 use crate::registry::error::{Error, ErrorCode};
@@ -18,7 +18,8 @@ use crate::store::{Chunk, Progress, Session, Store, Uploads};
 /// The most chunks of an upload: as many parts S3 makes an object of.
 const MAX_CHUNKS: usize = 10_000;
 
-/// `PATCH`: the stream, with the session looked up beside it in one wave, and two calls after it.
+/// `PATCH`: the stream, with the session looked up beside it in one wave, and two calls after it, now
+/// and then four.
 pub async fn append(
     request: &Request,
     incoming: &impl Incoming,
@@ -37,9 +38,9 @@ pub async fn append(
     let taken = take_chunk(incoming, store, session, place, &id).await?;
     check_length(range, taken.length)?;
     incoming.complete().await.judge()?;
-    let before = taken.before.offset();
-    let progress = taken.progress(id);
-    store.record_progress(session, before, &progress).await?;
+    let TakenChunk { before, length, hasher } = taken;
+    let (chunk, list) = (Chunk { id, length }, fresh_id(request, "list"));
+    let progress = store.record_chunk(session, before, chunk, hasher, list).await?;
     let place = Place::at(progress.offset(), place.algorithm);
     Ok(progress_reply(StatusCode::ACCEPTED, session, place))
 }
@@ -52,15 +53,6 @@ pub struct TakenChunk {
     pub length: u64,
     /// The hash of it all, if it could be taken.
     pub hasher: Option<Hasher>,
-}
-
-impl TakenChunk {
-    /// What the session has with the chunk, of the given id.
-    pub fn progress(self, id: UploadId) -> Progress {
-        let mut chunks = self.before.chunks;
-        chunks.push(Chunk { id, length: self.length });
-        Progress { chunks, hash: self.hasher }
-    }
 }
 
 /// Refuses a range that does not begin where the client itself says that the session is, or is not as
@@ -100,12 +92,12 @@ pub async fn take_chunk(
     incoming.forward(WriteTarget::Chunk(session.clone(), id.clone()), None, hashing);
     let look_up = async {
         let before = progress_at(store, session, place).await?;
-        if before.chunks.len() >= MAX_CHUNKS {
+        if before.chunk_count() >= MAX_CHUNKS {
             let message = format!("an upload may have {MAX_CHUNKS} chunks at most");
             return Err(Error::new(ErrorCode::BlobUploadInvalid, message));
         }
         if is_later {
-            incoming.hash_with(hasher_after(&before, place.algorithm));
+            incoming.hash_with(before.hasher(place.algorithm));
         }
         Ok::<_, Error>(before)
     };

@@ -4,17 +4,16 @@ use bytes::Bytes;
 use futures::future::{join, try_join, try_join3};
 use http::Response;
 
-use super::append::{check_range, take_chunk};
+use super::append::{TakenChunk, check_range, take_chunk};
 use super::{
     Place, check_length, complete_content, content_range, created, digest, digest_invalid,
     elsewhere, end, forward_content, fresh_id, learn_about_checksums, progress_at, session_state,
 };
 use crate::registry::Request;
 use crate::registry::error::{Error, ErrorCode};
-use crate::registry::hasher::Hasher;
 use crate::registry::incoming::{Incoming, whole_length};
 use crate::registry::reference::{Digest, UploadId};
-use crate::store::{Progress, Session, Store, Uploads};
+use crate::store::{Chunk, Progress, Session, Store, Uploads};
 
 /// `PUT`. The whole blob: the stream, with the session looked up beside it, and one wave. Chunks: what
 /// it takes to put them together, the link, and two waves that remove the session.
@@ -96,7 +95,16 @@ async fn last_chunk(
         return Err(digest_invalid(digest));
     }
     incoming.complete().await.judge()?;
-    let closed = close(store, session, taken.progress(id.clone()), digest).await;
+    let TakenChunk { mut before, length, hasher } = taken;
+    if hasher.is_none() {
+        // What came before is hashed first: that can be noted, and so is done once, whatever the client
+        // sends as the last chunk.
+        let hasher = store.hash_upload(session, &before, digest.algorithm()).await?;
+        let offset = before.offset();
+        before = before.with_hasher(hasher, offset);
+    }
+    let progress = before.with_chunk(Chunk { id: id.clone(), length }, hasher);
+    let closed = close(store, session, progress, digest).await;
     if closed.as_ref().is_err_and(|error| error.code() == ErrorCode::DigestInvalid) {
         store.remove_chunk(session, &id).await?;
     }
@@ -110,18 +118,12 @@ async fn close(
     progress: Progress,
     digest: &Digest,
 ) -> Result<Response<Bytes>, Error> {
-    let hashed = progress.hash.filter(|hasher| hasher.algorithm() == digest.algorithm());
-    let found = match hashed {
-        Some(hasher) => hasher.finish(),
-        None => {
-            let hasher = Hasher::new(digest.algorithm());
-            store.hash_upload(session, &progress.chunks, hasher).await?
-        }
-    };
-    if found != *digest {
+    let hasher = store.hash_upload(session, &progress, digest.algorithm()).await?;
+    if hasher.finish() != *digest {
         return Err(digest_invalid(digest));
     }
-    let compose = store.compose_content(session, &progress.chunks, digest);
+    let chunks = store.upload_chunks(session, &progress).await?;
+    let compose = store.compose_content(session, &chunks, digest);
     let ((), state) = try_join(compose, store.upload_state(session)).await?;
     let name = &session.name;
     // The chunks stay until the repository has the blob: a client that has to repeat this needs them.

@@ -7,6 +7,8 @@
 //! Source: OCI distribution specification, "Pushing blobs".
 
 mod append;
+#[cfg(test)]
+mod costs;
 mod finish;
 #[cfg(test)]
 mod scene;
@@ -157,15 +159,6 @@ async fn progress_at(
             let state = session_state(store, session).await?;
             Err(elsewhere(session, place, state.offset))
         }
-    }
-}
-
-/// The hasher that goes on where `progress` ends; `None` if it was not hashed, or with another
-/// algorithm.
-fn hasher_after(progress: &Progress, algorithm: Algorithm) -> Option<Hasher> {
-    match &progress.hash {
-        None if progress.chunks.is_empty() => Some(Hasher::new(algorithm)),
-        hash => hash.clone().filter(|hasher| hasher.algorithm() == algorithm),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::store::{Objects, layout};
 pub struct Scene {
     pub store: MemoryStore,
     pub settings: Settings,
-    requests: Cell<u8>,
+    requests: Cell<u32>,
 }
 
 /// One request's body.
@@ -45,13 +45,15 @@ impl Scene {
         let announced = (!is_chunked).then_some(content.len() as u64);
         let number = self.requests.get();
         self.requests.set(number + 1);
+        let mut random = [0; 32];
+        random[..4].copy_from_slice(&number.to_be_bytes());
         let request = Request {
             method,
             target: target.to_owned(),
             headers: headers.into(),
             body: Body::None,
             resources: Vec::new(),
-            stamp: Stamp { random: [number; 32], ..Stamp::default() },
+            stamp: Stamp { random, ..Stamp::default() },
         };
         let body = StreamedBody {
             store: &self.store,

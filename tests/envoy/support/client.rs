@@ -105,6 +105,7 @@ pub fn error_of(response: &Response<Bytes>) -> (u16, String) {
     let headers = response.headers();
     assert_eq!(headers["content-type"], "application/json", "{text}");
     assert_eq!(headers["docker-distribution-api-version"], "registry/2.0", "{text}");
+    assert_eq!(headers["x-content-type-options"], "nosniff", "{text}");
     assert_eq!(headers["content-length"], response.body().len().to_string(), "{text}");
     let json: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("not JSON: {text:?}"));
     let errors = json["errors"].as_array().expect("a list of errors");
