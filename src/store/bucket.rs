@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::fault::{Fault, StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{
-    Condition, Content, Cursor, ListRequest, Listed, Object, Objects, Page, Start, Version,
+    Condition, Content, Cursor, ListRequest, Listed, Object, Objects, Page, Removal, Start, Version,
 };
 use super::s3::{self, Http, HttpError, HttpRequest, HttpResponse, Patience};
 use crate::config::StoreConfig;
@@ -34,6 +34,7 @@ pub struct Bucket<H> {
     prefix: String,
     content_limit: u64,
     heeds_conditions: Cell<Option<bool>>,
+    heeds_conditional_removal: Cell<Option<bool>>,
     pub(super) refuses_wrong_checksums: Cell<Option<bool>>,
 }
 
@@ -49,6 +50,7 @@ impl<H: Http> Bucket<H> {
             prefix: config.key_prefix(),
             content_limit,
             heeds_conditions: Cell::new(None),
+            heeds_conditional_removal: Cell::new(None),
             refuses_wrong_checksums: Cell::new(None),
         }
     }
@@ -156,6 +158,10 @@ impl<H: Http> Objects for Bucket<H> {
         &self.heeds_conditions
     }
 
+    fn heeds_conditional_removal(&self) -> &Cell<Option<bool>> {
+        &self.heeds_conditional_removal
+    }
+
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
         let response = self.get(&self.request(Method::GET, key)).await?;
         Ok(response.map(|response| response.body))
@@ -245,6 +251,20 @@ impl<H: Http> Objects for Bucket<H> {
         }
     }
 
+    async fn remove_if(&self, key: &Key, version: &Version) -> Result<Removal, StoreError> {
+        let mut request = self.request(Method::DELETE, key);
+        request.headers.push(("if-match", version.0.clone()));
+        // Never repeated: were the first one done after all, the second would find nothing, and nobody
+        // would know who removed it.
+        let response = self.send_once(&request).await?;
+        match response.status {
+            StatusCode::OK | StatusCode::NO_CONTENT => Ok(Removal::Removed),
+            // 409 is S3's word for "someone else is writing right now".
+            StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT => Ok(Removal::Changed),
+            _ => absent_or_fault(&request, &response).map(|()| Removal::Absent),
+        }
+    }
+
     async fn list(&self, list: ListRequest<'_>) -> Result<Page, StoreError> {
         let mut request = self.request(Method::GET, list.prefix);
         request.path = format!("{}?{}", self.root, self.list_query(list));
@@ -269,8 +289,12 @@ impl<H: Http> Objects for Bucket<H> {
                 "the blob store's listing is endless",
             ));
         }
-        let keys = listing.keys.iter().filter_map(|key| key.strip_prefix(&self.prefix));
-        Ok(Page { keys: keys.filter_map(Key::listed).collect(), next: listing.next.map(Cursor) })
+        let entries = listing.keys.iter().zip(listing.modified);
+        let entries = entries.filter_map(|(key, modified)| {
+            Some((Key::listed(key.strip_prefix(&self.prefix)?)?, modified))
+        });
+        let (keys, modified) = entries.unzip();
+        Ok(Page { keys, modified, next: listing.next.map(Cursor) })
     }
 }
 

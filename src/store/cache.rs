@@ -21,7 +21,9 @@ use super::compose::{HasParts, Parts};
 use super::fault::StoreError;
 use super::flight::Flights;
 use super::layout::{self, Key, Kind};
-use super::objects::{Condition, Content, ListRequest, Object, Objects, Page, Verified};
+use super::objects::{
+    Condition, Content, ListRequest, Object, Objects, Page, Removal, Verified, Version,
+};
 use crate::registry::reference::{Digest, Name};
 
 /// What an entry costs beside its key and value, in bytes, about.
@@ -185,6 +187,10 @@ impl<O: Objects, S: Surroundings> Objects for Cached<O, S> {
         self.bucket.heeds_conditions()
     }
 
+    fn heeds_conditional_removal(&self) -> &Cell<Option<bool>> {
+        self.bucket.heeds_conditional_removal()
+    }
+
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
         match key.kind() {
             Kind::BlobLink(name, _) | Kind::ManifestLink(name, _) => {
@@ -228,6 +234,11 @@ impl<O: Objects, S: Surroundings> Objects for Cached<O, S> {
     async fn remove(&self, key: &Key) -> Result<(), StoreError> {
         let _writing = self.writing(key);
         self.bucket.remove(key).await
+    }
+
+    async fn remove_if(&self, key: &Key, version: &Version) -> Result<Removal, StoreError> {
+        let _writing = self.writing(key);
+        self.bucket.remove_if(key, version).await
     }
 
     async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError> {

@@ -20,7 +20,7 @@ use super::compose::{Checked, HasParts, MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{
-    Condition, Content, Cursor, ListRequest, Listed, Object, Objects, Page, Start, Version,
+    Condition, Content, Cursor, ListRequest, Listed, Object, Objects, Page, Removal, Start, Version,
 };
 use crate::registry::reference::{Algorithm, Digest, Name, Tag};
 
@@ -31,6 +31,8 @@ pub const PAGE: usize = 3;
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     objects: RefCell<BTreeMap<Key, Bytes>>,
+    /// How many writes there had been when an object was last written: its time.
+    modified: RefCell<BTreeMap<Key, usize>>,
     /// The keys that fail to be read, and how.
     faults: HashMap<Key, StoreErrorKind>,
     /// The largest content that is read, in bytes; no limit if it is 0.
@@ -42,6 +44,9 @@ pub struct MemoryStore {
     /// The call that fails, counted from 0, and whether it has its effect all the same.
     pub failing_call: Cell<Option<(usize, Effect)>>,
     heeds_conditions: Cell<Option<bool>>,
+    /// Whether removals heed no conditions, as in some stores.
+    pub ignores_conditional_removal: bool,
+    heeds_conditional_removal: Cell<Option<bool>>,
     /// Whether checksums are not verified, as in some stores.
     pub ignores_checksums: bool,
     refuses_wrong_checksums: Cell<Option<bool>>,
@@ -129,6 +134,13 @@ impl MemoryStore {
         self.calls.borrow().clone()
     }
 
+    fn insert(&self, objects: &mut BTreeMap<Key, Bytes>, key: &Key, bytes: Bytes) {
+        objects.insert(key.clone(), bytes);
+        let mut modified = self.modified.borrow_mut();
+        let time = modified.values().max().map_or(0, |latest| latest + 1);
+        modified.insert(key.clone(), time);
+    }
+
     /// One call: takes its turn, is recorded, fails if it is to.
     async fn call<T>(
         &self,
@@ -166,6 +178,10 @@ impl Objects for MemoryStore {
         &self.heeds_conditions
     }
 
+    fn heeds_conditional_removal(&self) -> &Cell<Option<bool>> {
+        &self.heeds_conditional_removal
+    }
+
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
         self.call(key, |objects| objects.get(key).cloned()).await
     }
@@ -189,7 +205,7 @@ impl Objects for MemoryStore {
     }
 
     async fn write(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
-        self.call(key, |objects| objects.insert(key.clone(), bytes)).await.map(drop)
+        self.call(key, |objects| self.insert(objects, key, bytes)).await
     }
 
     async fn write_if(
@@ -207,7 +223,7 @@ impl Objects for MemoryStore {
             };
             let writes = holds || self.ignores_conditions;
             if writes {
-                objects.insert(key.clone(), bytes);
+                self.insert(objects, key, bytes);
             }
             writes
         })
@@ -216,6 +232,21 @@ impl Objects for MemoryStore {
 
     async fn remove(&self, key: &Key) -> Result<(), StoreError> {
         self.call(key, |objects| objects.remove(key)).await.map(drop)
+    }
+
+    async fn remove_if(&self, key: &Key, version: &Version) -> Result<Removal, StoreError> {
+        self.call(key, |objects| match objects.get(key) {
+            // Who does not look at the condition does not look for the object either.
+            None if !self.ignores_conditional_removal => Removal::Absent,
+            Some(bytes) if !self.ignores_conditional_removal && version_of(bytes) != *version => {
+                Removal::Changed
+            }
+            _ => {
+                objects.remove(key);
+                Removal::Removed
+            }
+        })
+        .await
     }
 
     async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError> {
@@ -245,7 +276,10 @@ impl Objects for MemoryStore {
             keys.dedup();
             let next = (keys.len() > limit).then(|| Cursor(keys[limit - 1].clone()));
             keys.truncate(limit);
-            Page { keys: keys.iter().filter_map(|key| Key::listed(key)).collect(), next }
+            let keys: Vec<Key> = keys.iter().filter_map(|key| Key::listed(key)).collect();
+            let times = self.modified.borrow();
+            let time = |key| times.get(key).map_or(String::new(), |time| format!("{time:09}"));
+            Page { modified: keys.iter().map(time).collect(), keys, next }
         })
         .await
     }

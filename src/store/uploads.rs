@@ -138,7 +138,7 @@ impl<O: Objects + HasParts> Uploads for O {
         let prefix = layout::upload(name, id);
         let pages = pages(self, ListRequest::new(&prefix, Listed::Objects));
         let objects = pages.try_fold(Vec::new(), async |mut objects, page| {
-            objects.extend(page);
+            objects.extend(page.keys);
             Ok(objects)
         });
         let objects: Vec<Key> = objects.await?;

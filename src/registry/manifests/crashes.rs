@@ -12,7 +12,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::scene::{OCI_INDEX, OCI_MANIFEST, Scene, descriptor, digest_of, image, whole};
 use crate::registry::Body;
-use crate::store::layout::{Key, condition_probe};
+use crate::store::layout::{Key, condition_probe, removal_probe};
 use crate::store::memory::Effect;
 
 /// One request, in a repository where `old` and `other` are tagged.
@@ -100,10 +100,11 @@ fn read_all(scene: &Scene) -> BTreeMap<&'static str, (u16, Bytes)> {
     tags.into_iter().map(read).collect()
 }
 
-/// The objects, without the one on which conditions are tried.
+/// The objects, without those on which conditions are tried.
 fn objects(scene: &Scene) -> BTreeMap<Key, Bytes> {
     let mut objects = scene.store.objects();
     objects.remove(&condition_probe());
+    objects.remove(&removal_probe());
     objects
 }
 

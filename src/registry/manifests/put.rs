@@ -1,13 +1,24 @@
 //! Putting a manifest.
 //!
-//! The order of the writes makes crashes harmless: content, then the manifest's link, then the tag. A
-//! tag never points at what is not there, and a repeat of the request completes what is missing. The
-//! content is written while its references are looked up. If one turns out to be missing it stays
-//! behind, in no repository, until garbage is collected; in exchange a `PUT` takes three waves of
-//! storage calls.
+//! The order of the writes makes crashes harmless: everything else, then the tag. A tag never points at
+//! what is not there, and a repeat of the request completes what is missing.
+//!
+//! Three waves of storage calls: what the manifest needs is looked up; then its content, its link and
+//! the tag's history are written together; then the tag, and the entry at its subject.
+//!
+//! A `PUT` that is refused because something is missing has written nothing. To write the content while
+//! its references are looked up would take no less time, and it could not be taken back after a refusal:
+//! another `PUT` may have written the same content meanwhile, and the store can't tell the one from the
+//! other. The link need not wait for the content: without that it counts for nothing, here and in
+//! `distribution`, as after a collection of garbage that left links behind.
+//!
+//! The history is written before the tag, because by it a `DELETE` of what the tag pointed at sees that the
+//! tag is being moved ([`crate::store`]). With a history but no `current/link` a tag is listed and can't be
+//! pulled, so a `PUT` that fails takes its entry back if there is no such tag. What remains is the entry of
+//! one that ended together with its client, its proxy or the store.
 
 use bytes::Bytes;
-use futures::future::{join3, try_join, try_join_all};
+use futures::future::{join, join_all, join3, try_join};
 use futures::stream::{self, StreamExt};
 use http::header::{CONTENT_TYPE, HeaderName, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
@@ -45,25 +56,74 @@ pub async fn put(
     policy::check(&manifest, name, &request.resources, &settings.classes)?;
     let precondition = precondition(request, reference)?;
 
-    let (missing, stored, condition) = join3(
+    let (missing, condition) = join(
         missing_references(store, settings, name, &manifest),
-        store.put_content(&digest, content.clone()),
         hold_to(store, name, &tags, precondition),
     )
     .await;
     if let Some(error) = Error::all(missing?) {
         return Err(error);
     }
-    let condition = condition?;
-    stored?;
-
-    let history = tags.iter().map(|tag| store.record_tag(name, tag, &digest));
-    try_join(store.link_manifest(name, &digest), try_join_all(history)).await?;
-
-    let referrer = note_subject(store, name, &manifest, &digest, content.len());
-    let moves = tags.iter().map(|tag| point_tag(store, name, tag, &digest, condition.as_ref()));
-    try_join(referrer, try_join_all(moves)).await?;
+    let new = New { store, name, digest: &digest, manifest: &manifest, content: &content };
+    if let Err(error) = new.write(&tags, condition?.as_ref()).await {
+        new.take_back_history(&tags).await;
+        return Err(error);
+    }
     Ok(created(name, &digest, &manifest, reference, &tags))
+}
+
+/// A manifest that may be put.
+struct New<'a, S> {
+    store: &'a S,
+    name: &'a Name,
+    digest: &'a Digest,
+    manifest: &'a Manifest,
+    content: &'a Bytes,
+}
+
+impl<S: Store> New<'_, S> {
+    /// Two waves. Whatever fails, all calls are over in the end.
+    async fn write(&self, tags: &[Tag], condition: Option<&TagCondition>) -> Result<(), Error> {
+        let Self { store, name, digest, .. } = *self;
+        let (content, link, history) = join3(
+            store.put_content(digest, self.content.clone()),
+            store.link_manifest(name, digest),
+            join_all(tags.iter().map(|tag| store.record_tag(name, tag, digest))),
+        )
+        .await;
+        content.and(link).and(history.into_iter().collect::<Result<(), _>>())?;
+
+        let moves = tags.iter().map(|tag| point_tag(store, name, tag, digest, condition));
+        let (referrer, moves) = join(self.note_subject(), join_all(moves)).await;
+        referrer.and(moves.into_iter().collect())
+    }
+
+    /// Removes what the history says of this manifest where there is no tag. If that fails too there is
+    /// nothing more to do about it.
+    async fn take_back_history(&self, tags: &[Tag]) {
+        let take_back = |tag| self.store.take_back_record(self.name, tag, self.digest);
+        join_all(tags.iter().map(take_back)).await;
+    }
+
+    /// Notes at the subject, if there is one, that this manifest refers to it.
+    async fn note_subject(&self) -> Result<(), Error> {
+        let Self { store, name, digest, manifest, content } = *self;
+        let Some(subject) = &manifest.subject else {
+            return Ok(());
+        };
+        let mut descriptor = json!({
+            "mediaType": manifest.media_type.as_str(),
+            "digest": digest.as_str(),
+            "size": content.len(),
+        });
+        if let Some(artifact_type) = &manifest.artifact_type {
+            descriptor["artifactType"] = artifact_type.as_str().into();
+        }
+        if !manifest.annotations.is_empty() {
+            descriptor["annotations"] = json!(manifest.annotations);
+        }
+        Ok(store.put_referrer(name, subject, digest, descriptor.to_string().into()).await?)
+    }
 }
 
 fn whole_body<'a>(body: &'a Body, settings: &Settings) -> Result<&'a Bytes, Error> {
@@ -182,20 +242,23 @@ async fn missing_references(
     name: &Name,
     manifest: &Manifest,
 ) -> Result<Vec<Error>, StoreError> {
-    let must_be_there = match manifest.media_type {
-        MediaType::OciIndex | MediaType::DockerManifestList => settings.verify_index_references,
-        _ => settings.verify_image_references,
-    };
+    let is_index =
+        matches!(manifest.media_type, MediaType::OciIndex | MediaType::DockerManifestList);
+    let must_be_there =
+        if is_index { settings.verify_index_references } else { settings.verify_image_references };
     if !must_be_there {
         return Ok(Vec::new());
     }
+    // What an index lists may be a manifest or a blob, whatever its type suggests.
     let look_up = async |required: &Required| match required {
         Required::Blob(digest) => {
-            let is_there = store.has_blob(name, digest).await?;
+            let is_there = store.has_blob(name, digest).await?
+                || is_index && store.has_manifest(name, digest).await?;
             Ok((!is_there).then(|| unknown_reference("blob", digest)))
         }
         Required::Manifest(digest) => {
-            let is_there = store.has_manifest(name, digest).await?;
+            let is_there = store.has_manifest(name, digest).await?
+                || is_index && store.has_blob(name, digest).await?;
             Ok((!is_there).then(|| unknown_reference("manifest", digest)))
         }
     };
@@ -237,31 +300,6 @@ async fn hold_to(
 fn precondition_failed(tag: &Tag) -> Error {
     let message = format!("the tag {tag} is not what the request's condition asks for");
     Error::new(ErrorCode::PreconditionFailed, message).with_detail(tag.as_str())
-}
-
-/// Notes at the subject, if there is one, that this manifest refers to it.
-async fn note_subject(
-    store: &impl Store,
-    name: &Name,
-    manifest: &Manifest,
-    digest: &Digest,
-    size: usize,
-) -> Result<(), Error> {
-    let Some(subject) = &manifest.subject else {
-        return Ok(());
-    };
-    let mut descriptor = json!({
-        "mediaType": manifest.media_type.as_str(),
-        "digest": digest.as_str(),
-        "size": size,
-    });
-    if let Some(artifact_type) = &manifest.artifact_type {
-        descriptor["artifactType"] = artifact_type.as_str().into();
-    }
-    if !manifest.annotations.is_empty() {
-        descriptor["annotations"] = json!(manifest.annotations);
-    }
-    Ok(store.put_referrer(name, subject, digest, descriptor.to_string().into()).await?)
 }
 
 /// Points the tag at the manifest, holding to the condition if there is one.
