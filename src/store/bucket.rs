@@ -343,3 +343,51 @@ fn logged(request: &HttpRequest, error: StoreError) -> StoreError {
     log::error!("{} {}: {error}", request.method, request.path);
     error
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::store::memory::run;
+
+    /// A store that always gives the same answer, and counts how often.
+    struct Always(HttpResponse, Cell<usize>);
+
+    impl Http for Always {
+        async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
+            assert_eq!(request.method, Method::DELETE);
+            assert_eq!(request.headers, [("if-match", "\"version\"".to_owned())]);
+            self.1.set(self.1.get() + 1);
+            Ok(self.0.clone())
+        }
+    }
+
+    #[test]
+    fn a_conditional_removal_is_tried_once_and_only_clear_answers_count() {
+        let config = r#"{"store":{"cluster":"c","authority":"a","bucket":"b"}}"#;
+        let config = Config::parse(config.as_bytes()).expect("a configuration");
+        let document = |code: &str| format!("<Error><Code>{code}</Code></Error>");
+        for (status, body, expected) in [
+            (204, String::new(), Some(Removal::Removed)),
+            (200, String::new(), Some(Removal::Removed)),
+            (412, document("PreconditionFailed"), Some(Removal::Changed)),
+            (409, document("ConditionalRequestConflict"), Some(Removal::Changed)),
+            (404, document("NoSuchKey"), Some(Removal::Absent)),
+            (404, document("NoSuchBucket"), None),
+            (403, document("AccessDenied"), None),
+            (501, document("NotImplemented"), None),
+            (503, document("SlowDown"), None),
+        ] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let response = HttpResponse { status, version: None, body: body.into() };
+            let bucket = Bucket::new(Always(response, Cell::new(0)), &config.store, 1);
+            let version = Version("\"version\"".to_owned());
+            let found = run(bucket.remove_if(&layout::removal_probe(), &version)).0;
+            assert_eq!(found.ok(), expected, "{status}");
+            assert_eq!(bucket.http().1.get(), 1, "{status}");
+        }
+    }
+}

@@ -409,6 +409,10 @@ mod tests {
         assert_eq!(counted(&world, subject.put_content(&digest, Bytes::new())), 0);
         assert_eq!(counted(&world, subject.record_tag(&name, &tag, &digest)), 0);
         assert_eq!(counted(&world, subject.remove_tag(&name, &tag)), 1);
+        run(subject.try_conditional_removal());
+        counted(&world, subject.set_tag(&name, &tag, &digest));
+        let seen = run(subject.tag_version(&name, &tag)).0.expect("no fault").expect("a tag");
+        assert_eq!(counted(&world, subject.remove_tag_if(&name, &tag, &seen)), 1);
         assert_eq!(counted(&world, subject.unlink_manifest(&name, &digest)), 1);
         assert_eq!(counted(&world, subject.unlink_blob(&name, &digest)), 1);
     }

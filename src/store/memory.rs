@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,10 +19,11 @@ use bytes::Bytes;
 use super::cache::Surroundings;
 use super::compose::{Checked, HasParts, MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
-use super::layout::{self, Key};
+use super::layout::{self, Key, Kind};
 use super::objects::{
     Condition, Content, Cursor, ListRequest, Listed, Object, Objects, Page, Removal, Start, Version,
 };
+use super::turns;
 use crate::registry::reference::{Algorithm, Digest, Name, Tag};
 
 /// The most entries that a page of a listing has: few, so that small tests turn pages.
@@ -31,10 +33,14 @@ pub const PAGE: usize = 3;
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     objects: RefCell<BTreeMap<Key, Bytes>>,
-    /// How many writes there had been when an object was last written: its time.
+    /// When an object was last written: how many writes there had been. Only what lies in a tag's folder
+    /// has a time: nobody asks for another.
     modified: RefCell<BTreeMap<Key, usize>>,
     /// The keys that fail to be read, and how.
     faults: HashMap<Key, StoreErrorKind>,
+    /// Whether calls for content complete at once: fewer orders for [`turns`] to try, where nobody removes
+    /// any.
+    pub content_takes_no_turn: bool,
     /// The largest content that is read, in bytes; no limit if it is 0.
     pub content_limit: u64,
     /// The most entries of a page of a listing, instead of [`PAGE`].
@@ -53,6 +59,19 @@ pub struct MemoryStore {
     /// The parts of multipart uploads under way, by the upload's id.
     parts: RefCell<HashMap<String, BTreeMap<usize, Bytes>>>,
     calls: RefCell<Vec<Key>>,
+    /// Who made the calls, and what they did.
+    deeds: RefCell<Vec<Deed>>,
+}
+
+/// A call as [`turns`] tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deed {
+    /// The number of the request that made it.
+    pub request: usize,
+    /// What it was made for.
+    pub key: Key,
+    /// Whether there was less of it afterwards.
+    pub removed: bool,
 }
 
 /// A clock that stands still, and what is written through one proxy.
@@ -87,6 +106,20 @@ pub enum Effect {
 }
 
 impl MemoryStore {
+    /// A store that holds the same and heeds the same, and has had no calls.
+    pub fn copy(&self) -> Self {
+        Self {
+            objects: self.objects.clone(),
+            modified: self.modified.clone(),
+            content_takes_no_turn: self.content_takes_no_turn,
+            ignores_conditions: self.ignores_conditions,
+            heeds_conditions: self.heeds_conditions.clone(),
+            ignores_conditional_removal: self.ignores_conditional_removal,
+            heeds_conditional_removal: self.heeds_conditional_removal.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Stores `bytes` under `key`.
     pub fn put(&self, key: Key, bytes: impl Into<Bytes>) {
         self.objects.borrow_mut().insert(key, bytes.into());
@@ -136,9 +169,47 @@ impl MemoryStore {
 
     fn insert(&self, objects: &mut BTreeMap<Key, Bytes>, key: &Key, bytes: Bytes) {
         objects.insert(key.clone(), bytes);
-        let mut modified = self.modified.borrow_mut();
-        let time = modified.values().max().map_or(0, |latest| latest + 1);
-        modified.insert(key.clone(), time);
+        if key.as_str().contains("/_manifests/tags/") {
+            let mut modified = self.modified.borrow_mut();
+            let time = modified.values().max().map_or(0, |latest| latest + 1);
+            modified.insert(key.clone(), time);
+        }
+    }
+
+    /// What a call does, with a note of it for [`turns`].
+    fn act<T>(&self, key: &Key, act: impl FnOnce(&mut BTreeMap<Key, Bytes>) -> T) -> T {
+        let mut objects = self.objects.borrow_mut();
+        let Some(request) = turns::current() else {
+            return act(&mut objects);
+        };
+        turns::note(key, self.state_below(&objects, key.as_str()));
+        let before = objects.len();
+        let outcome = act(&mut objects);
+        let removed = objects.len() < before;
+        self.deeds.borrow_mut().push(Deed { request, key: key.clone(), removed });
+        outcome
+    }
+
+    /// The calls that requests made which take turns, in order.
+    pub fn deeds(&self) -> Vec<Deed> {
+        self.deeds.borrow().clone()
+    }
+
+    /// A number for all that the store holds.
+    pub fn state(&self) -> u64 {
+        self.state_below(&self.objects.borrow(), "")
+    }
+
+    /// A number for the objects whose keys begin so, and their times.
+    fn state_below(&self, objects: &BTreeMap<Key, Bytes>, prefix: &str) -> u64 {
+        let modified = self.modified.borrow();
+        let mut hasher = DefaultHasher::new();
+        prefix.hash(&mut hasher);
+        let from = objects.range(Key::of(prefix)..);
+        for (key, bytes) in from.take_while(|(key, _)| key.as_str().starts_with(prefix)) {
+            (key, bytes, modified.get(key)).hash(&mut hasher);
+        }
+        hasher.finish()
     }
 
     /// One call: takes its turn, is recorded, fails if it is to.
@@ -147,7 +218,9 @@ impl MemoryStore {
         key: &Key,
         act: impl FnOnce(&mut BTreeMap<Key, Bytes>) -> T,
     ) -> Result<T, StoreError> {
-        take_a_turn().await;
+        if !(self.content_takes_no_turn && matches!(key.kind(), Kind::Content(_))) {
+            take_a_turn().await;
+        }
         let number = self.calls.borrow().len();
         self.calls.borrow_mut().push(key.clone());
         let injected = match self.failing_call.get() {
@@ -155,7 +228,7 @@ impl MemoryStore {
             _ => None,
         };
         if injected != Some(Effect::None) && !self.faults.contains_key(key) {
-            let outcome = act(&mut self.objects.borrow_mut());
+            let outcome = self.act(key, act);
             if injected.is_none() {
                 return Ok(outcome);
             }
@@ -391,9 +464,12 @@ fn slice(objects: &BTreeMap<Key, Bytes>, piece: &Piece) -> Option<Bytes> {
     (bytes.len() >= start + length).then(|| bytes.slice(start..start + length))
 }
 
+/// A call that waits, and whom to tell when it may go on.
+pub(super) type Waiting = (Rc<Cell<bool>>, Waker);
+
 thread_local! {
     /// The calls that wait for the end of their wave.
-    static WAITING: RefCell<Vec<(Rc<Cell<bool>>, Waker)>> = RefCell::default();
+    pub(super) static WAITING: RefCell<Vec<Waiting>> = RefCell::default();
 }
 
 /// Waits for the end of the current wave.

@@ -19,6 +19,8 @@ mod objects;
 mod repositories;
 mod s3;
 mod tag_removal;
+#[cfg(test)]
+pub mod turns;
 mod uploads;
 
 use bytes::Bytes;
@@ -206,13 +208,13 @@ pub trait Store {
     ) -> Result<bool, StoreError>;
 
     /// Removes what a removal of the tag from this manifest left when it broke off: a history without a
-    /// tag. Tells whether there was any. A listing, and a call for each entry.
+    /// tag. A listing, and a call for each entry.
     async fn finish_tag_removal(
         &self,
         name: &Name,
         tag: &Tag,
         digest: &Digest,
-    ) -> Result<bool, StoreError>;
+    ) -> Result<(), StoreError>;
 
     /// Undoes [`Store::record_tag`] if there is no such tag: with a history alone it would be listed. Two
     /// calls, one after the other.

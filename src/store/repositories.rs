@@ -216,7 +216,7 @@ impl<O: Objects> Store for O {
         name: &Name,
         tag: &Tag,
         digest: &Digest,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<(), StoreError> {
         TagRemoval { objects: self, name, tag }.finish(digest).await
     }
 

@@ -134,15 +134,15 @@ impl<O: Objects> TagRemoval<'_, O> {
         Ok(true)
     }
 
-    /// Removes the history that a removal from this manifest left when it broke off.
-    pub async fn finish(&self, digest: &Digest) -> Result<bool, StoreError> {
+    /// Removes the history that a removal from this manifest left when it broke off. A PUT under way may
+    /// have written it, too; it loses no more than an entry of its tag's history.
+    pub async fn finish(&self, digest: &Digest) -> Result<(), StoreError> {
         let folder = self.folder().await?;
         let own = layout::tag_history(self.name, self.tag, digest);
-        let is_left = !folder.is_set && folder.history.contains_key(&own);
-        if is_left {
-            self.remove_history(folder.history.keys(), Some(digest)).await?;
+        if folder.is_set || !folder.history.contains_key(&own) {
+            return Ok(());
         }
-        Ok(is_left)
+        self.remove_history(folder.history.keys(), Some(digest)).await
     }
 
     fn current(&self) -> Key {
@@ -225,5 +225,58 @@ impl Folder {
         let is_new = |entry: &(&Key, &String)| before.history.get(entry.0) != Some(entry.1);
         let entries = self.history.iter().filter(is_new);
         entries.map(|(key, modified)| (key, modified.as_str())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::store::memory::{Effect, MemoryStore, run};
+
+    fn probed(store: &MemoryStore) -> Option<bool> {
+        run(probe(store));
+        store.heeds_conditional_removal().get()
+    }
+
+    #[test]
+    fn what_a_store_heeds_is_tried_once_and_nothing_is_concluded_from_a_failure() {
+        for (ignores, heeds) in [(false, true), (true, false)] {
+            for failing in [0, 1] {
+                let mut store = MemoryStore::default();
+                store.ignores_conditional_removal = ignores;
+                store.failing_call = Cell::new(Some((failing, Effect::None)));
+                assert_eq!(probed(&store), None, "call {failing}");
+                assert_eq!(probed(&store), Some(heeds));
+                let calls = store.calls().len();
+                assert_eq!(probed(&store), Some(heeds));
+                assert_eq!(store.calls().len(), calls);
+            }
+        }
+    }
+
+    /// Beside the reading of each tag: the tag and its history's entry go by a call each, after a listing;
+    /// without conditions there is another listing before.
+    #[test]
+    fn a_removal_makes_few_calls() {
+        let name: Name = "a".parse().expect("a name");
+        let tag: Tag = "t".parse().expect("a tag");
+        for (ignores, calls) in [(false, 3), (true, 4)] {
+            let mut store = MemoryStore::default();
+            store.ignores_conditional_removal = ignores;
+            probed(&store);
+            let digest = store.put_manifest(&name, &tag, b"{}");
+            run(store.record_tag(&name, &tag, &digest)).0.expect("no fault");
+            let seen = run(store.tag_version(&name, &tag)).0.expect("no fault").expect("a tag");
+            let before = store.calls().len();
+            assert_eq!(run(store.remove_tag_if(&name, &tag, &seen)).0, Ok(true));
+            assert_eq!(store.calls().len() - before, calls);
+            let prefix = layout::tag(&name, &tag);
+            assert!(store.objects().keys().all(|k| !k.as_str().starts_with(prefix.as_str())));
+        }
     }
 }

@@ -53,23 +53,26 @@ async fn delete_manifest(
     digest: &Digest,
 ) -> Result<bool, StoreError> {
     let (link, content) = join(store.manifest_link(name, digest), store.content(digest)).await;
-    let (was_linked, content) = (link?.is_some(), content?);
-    if !was_linked && content == Content::Absent {
+    let (mut is_linked, content) = (link?.is_some(), content?);
+    if !is_linked && content == Content::Absent {
         return Ok(false);
     }
     let subject = content.into_bytes().and_then(|content| subject_of(&content));
-    let mut had_tags = false;
+    let mut had_anything = is_linked;
     for _ in 0..ATTEMPTS {
-        // Without a link too: an earlier request may have broken off here, or what is remembered of the
-        // link may be old.
-        store.unlink_manifest(name, digest).await?;
-        had_tags |= delete_tags_on(store, name, digest).await?;
+        if is_linked {
+            store.unlink_manifest(name, digest).await?;
+        }
+        // Without a link too: an earlier request may have broken off here.
+        had_anything |= delete_tags_on(store, name, digest).await?;
         if let Some(subject) = &subject {
             store.remove_referrer(name, subject, digest).await?;
         }
-        if store.manifest_link(name, digest).await?.is_none() {
-            return Ok(was_linked || had_tags);
+        is_linked = store.manifest_link(name, digest).await?.is_some();
+        if !is_linked {
+            return Ok(had_anything);
         }
+        had_anything = true;
     }
     let message = format!("the manifest {digest} is put all the time and can't be deleted");
     Err(StoreError::new(StoreErrorKind::Unavailable, message))
@@ -97,9 +100,7 @@ async fn delete_tags_on(
         })
         .await?;
         for_each_bounded(PARALLEL_GROUPS, found.only_listed, async |tag| {
-            let was_left = store.finish_tag_removal(name, tag, digest).await?;
-            found_any.set(found_any.get() || was_left);
-            Ok(())
+            store.finish_tag_removal(name, tag, digest).await
         })
         .await?;
         match page.names.last() {

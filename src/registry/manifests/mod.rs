@@ -10,6 +10,8 @@ mod delete;
 mod legacy_tests;
 mod negotiate;
 mod put;
+#[cfg(all(test, not(target_family = "wasm")))]
+mod races;
 #[cfg(test)]
 pub(super) mod scene;
 

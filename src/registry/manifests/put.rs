@@ -467,6 +467,65 @@ mod tests {
     }
 
     #[test]
+    fn a_put_that_is_refused_leaves_nothing_behind() {
+        let scene = Scene::new();
+        let before = scene.store.objects();
+        let mut missing = image("x");
+        missing["layers"] = [descriptor("l", "missing")].into_iter().collect();
+        missing["subject"] = descriptor(OCI_MANIFEST, "a subject");
+        assert_eq!(scene.put("t", &missing).status(), 400);
+        let condition = [(IF_MATCH, "*")];
+        let (refused, _) = scene.send(Method::PUT, "t", &condition, whole(&image("x")));
+        assert_eq!(refused.status(), 412);
+        let mut after = scene.store.objects();
+        after.remove(&layout::condition_probe());
+        assert_eq!(after, before);
+    }
+
+    /// BuildKit's cache is such an index: its layers, and a configuration of a type of its own.
+    #[test]
+    fn what_an_index_lists_may_be_a_manifest_or_a_blob() {
+        let layer_type = "application/vnd.oci.image.layer.v1.tar+gzip";
+        let index = |entries: &[serde_json::Value]| json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries });
+        let image = image("x");
+        let as_image = |content: &str| descriptor(OCI_MANIFEST, content);
+        let as_blob = |content: &str| descriptor(layer_type, content);
+        let mut untyped = as_image(&image.to_string());
+        untyped.as_object_mut().expect("an object").remove("mediaType");
+        let cache_config = descriptor("application/vnd.buildkit.cacheconfig.v0", "config");
+        for (entries, status, waves) in [
+            (vec![as_image(&image.to_string())], 201, 3),
+            (vec![untyped], 201, 3),
+            (vec![as_blob("layer"), cache_config], 201, 3),
+            // Each is looked for where its type does not suggest it only when it is missing there.
+            (vec![as_blob(&image.to_string())], 201, 4),
+            (vec![as_image("layer")], 201, 4),
+            (vec![as_blob("layer"), as_blob("missing")], 400, 2),
+            (vec![as_image("missing")], 400, 2),
+        ] {
+            let scene = Scene::new();
+            scene.put("image", &image);
+            let index = index(&entries);
+            let (response, waves_made) = scene.send(Method::PUT, "t", &[], whole(&index));
+            assert_eq!((response.status().as_u16(), waves_made), (status, waves), "{index}");
+            if status == 201 {
+                assert_eq!(scene.get("t").body(), index.to_string().as_bytes());
+                // One that takes no index gets no blob for an image.
+                let docker = "application/vnd.docker.distribution.manifest.v2+json";
+                let headers = [(http::header::ACCEPT, docker)];
+                let (old, _) = scene.send(Method::GET, "t", &headers, Body::None);
+                assert_eq!(error(&old), (404, "MANIFEST_UNKNOWN".to_owned()));
+            }
+        }
+        // In an image, a layer is a blob.
+        let scene = Scene::new();
+        scene.put("image", &image);
+        let mut other = image.clone();
+        other["layers"] = [as_blob(&image.to_string())].into_iter().collect();
+        assert_eq!(error(&scene.put("t", &other)), (400, "MANIFEST_BLOB_UNKNOWN".to_owned()));
+    }
+
+    #[test]
     fn a_subject_gets_the_manifest_as_its_referrer() {
         let scene = Scene::new();
         let mut about = image("x");
