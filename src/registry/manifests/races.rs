@@ -139,10 +139,19 @@ fn in_sequence(heeds: Heeds, history: &[&str], acts: &[Act]) -> Vec<(Vec<usize>,
     orders(acts.len()).into_iter().map(outcome).collect()
 }
 
-/// Whether these requests met in the way that a store without conditions for removals leaves open: the
-/// history had the entry of a move when a removal first listed it, and the tag was moved after the last
-/// look at it and before its removal.
+/// Whether these requests met in a way that a store without conditions for removals leaves open: two
+/// removals went on at once, or a move met one so that it can't be seen.
 fn is_left_open(deeds: &[Deed], acts: &[Act]) -> bool {
+    let is_removal = |number: &usize| !matches!(acts[*number], Put(_));
+    let spans: Vec<_> =
+        (0..acts.len()).filter(is_removal).map(|number| span(deeds, number)).collect();
+    let removals_met = matches!(spans[..], [a, b] if a.0 < b.1 && b.0 < a.1);
+    removals_met || is_unseen_move(deeds, acts)
+}
+
+/// Whether the history had the entry of a move when a removal first listed it, and the tag was moved after
+/// the last look at it and before its removal.
+fn is_unseen_move(deeds: &[Deed], acts: &[Act]) -> bool {
     let (current, folder) = (layout::tag_link(&name(), &tag()), layout::tag(&name(), &tag()));
     let removals = deeds.iter().enumerate().filter(|(_, deed)| deed.removed && deed.key == current);
     removals.into_iter().any(|(removal, deed)| {
