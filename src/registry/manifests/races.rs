@@ -140,12 +140,18 @@ fn in_sequence(heeds: Heeds, history: &[&str], acts: &[Act]) -> Vec<(Vec<usize>,
 }
 
 /// Whether these requests met in a way that a store without conditions for removals leaves open: two
-/// removals went on at once, or a move met one so that it can't be seen.
+/// removals went on at once, or beside the same move, or a move met one so that it can't be seen.
 fn is_left_open(deeds: &[Deed], acts: &[Act]) -> bool {
-    let is_removal = |number: &usize| !matches!(acts[*number], Put(_));
-    let spans: Vec<_> =
-        (0..acts.len()).filter(is_removal).map(|number| span(deeds, number)).collect();
-    let removals_met = matches!(spans[..], [a, b] if a.0 < b.1 && b.0 < a.1);
+    let (moves, removals): (Vec<_>, Vec<_>) =
+        (0..acts.len()).partition(|number| matches!(acts[*number], Put(_)));
+    let met = |a: usize, b: usize| {
+        let (a, b) = (span(deeds, a), span(deeds, b));
+        a.0 < b.1 && b.0 < a.1
+    };
+    let removals_met = match removals[..] {
+        [a, b] => met(a, b) || moves.iter().any(|put| met(*put, a) && met(*put, b)),
+        _ => false,
+    };
     removals_met || is_unseen_move(deeds, acts)
 }
 
