@@ -275,6 +275,6 @@ fn where_they_have_none_only_what_is_documented_is_left_open() {
     let heeds = Heeds { writes: true, removals: false };
     for acts in [[Put("b"), Put("c"), Delete("a")], [Put("b"), Delete("a"), DeleteTag]] {
         let Findings { courses, wrong } = race(heeds, &["a"], &acts);
-        println!("{acts:?}: {courses} courses, of which {wrong} lose a move");
+        println!("{acts:?}: {courses} courses, {wrong} as no sequence has it");
     }
 }
