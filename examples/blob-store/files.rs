@@ -5,7 +5,7 @@
 //!
 //! - An object appears whole or not at all, after its checksums agreed. It is written below
 //!   `<root>/.blob-store`, then renamed.
-//! - Conditions (`If-Match`, `If-None-Match: *`) and the rename are one step.
+//! - Conditions (`If-Match`, `If-None-Match: *`) and the rename or the removal are one step.
 //! - Keys are listed in byte order, and a folder that holds no object is not there.
 //!
 //! Metadata (a content type, say) is accepted and forgotten. What is not done answers
@@ -271,10 +271,9 @@ impl S3 for Files {
         &self,
         request: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
-        let DeleteObjectInput { bucket, key, if_match: None, .. } = request.input else {
-            return Err(s3_error!(NotImplemented, "conditional DELETE"));
-        };
-        self.run(move |tree| tree.remove(&bucket, &key)).await?;
+        let DeleteObjectInput { bucket, key, if_match, .. } = request.input;
+        let conditions = Conditions::new(if_match, None)?;
+        self.run(move |tree| tree.remove(&bucket, &key, &conditions)).await?;
         Ok(S3Response::new(DeleteObjectOutput::default()))
     }
 
@@ -288,7 +287,7 @@ impl S3 for Files {
             .run(move |tree| {
                 let mut deleted = Vec::new();
                 for object in delete.objects {
-                    tree.remove(&bucket, &object.key)?;
+                    tree.remove(&bucket, &object.key, &Conditions::default())?;
                     deleted.push(DeletedObject { key: Some(object.key), ..Default::default() });
                 }
                 Ok(deleted)
@@ -570,10 +569,12 @@ impl Tree {
         etag_of(&path).map_err(internal)
     }
 
-    fn remove(&self, bucket: &str, key: &str) -> S3Result<()> {
+    /// Removes an object. One that isn't there is no error, unless it should have some entity tag.
+    fn remove(&self, bucket: &str, key: &str, conditions: &Conditions) -> S3Result<()> {
         let bucket_folder = self.bucket(bucket)?;
         let path = self.path(bucket, key)?;
         let _held = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        conditions.check(&path)?;
         match fs::remove_file(&path) {
             Ok(()) => {}
             Err(error) if is_absent(&error) || path.is_dir() => return Ok(()),

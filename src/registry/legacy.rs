@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use thiserror::Error;
 
+use super::media_type::MediaType;
 use super::reference::Digest;
 use super::schema1::SigningKey;
 
@@ -87,14 +88,16 @@ impl<'de> Deserialize<'de> for Platform {
 
 impl Platform {
     /// The first manifest for this platform that an index lists. What is wrong with other entries does
-    /// not matter.
+    /// not matter, and those that are blobs are no image.
     pub fn choose_from(&self, index: &[u8]) -> Option<Digest> {
         #[derive(Deserialize)]
         struct Index {
             manifests: Vec<serde_json::Value>,
         }
         #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
         struct Child {
+            media_type: Option<String>,
             digest: String,
             platform: ChildPlatform,
         }
@@ -107,9 +110,12 @@ impl Platform {
         let index: Index = serde_json::from_slice(index).ok()?;
         let children =
             index.manifests.into_iter().filter_map(|child| Child::deserialize(child).ok());
-        let mut suitable = children.filter(|Child { platform, .. }| {
+        let mut suitable = children.filter(|Child { media_type, platform, .. }| {
+            let is_manifest = media_type.as_ref().is_none_or(|t| t.parse::<MediaType>().is_ok());
             let is_variant = self.variant.is_none() || self.variant == platform.variant;
-            (&platform.os, &platform.architecture) == (&self.os, &self.architecture) && is_variant
+            (&platform.os, &platform.architecture) == (&self.os, &self.architecture)
+                && is_variant
+                && is_manifest
         });
         suitable.next()?.digest.parse().ok()
     }
@@ -149,6 +155,11 @@ mod tests {
             5,
             { "digest": digest("none").as_str() },
             child("none", json!({ "os": "linux" })),
+            json!({
+                "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+                "digest": digest("a blob").as_str(),
+                "platform": amd64,
+            }),
             child("windows", json!({ "os": "windows", "architecture": "amd64" })),
             child("v6", arm("v6")),
             child("v7", arm("v7")),

@@ -72,7 +72,8 @@ impl InvalidManifest {
     }
 }
 
-/// What a manifest needs to be there.
+/// What a manifest needs to be there. What an index lists may be either, and is named here as what its
+/// type suggests.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Reference {
     /// A blob of the same repository.
@@ -230,12 +231,16 @@ fn image_references(fields: &Fields) -> Result<Listed, InvalidManifest> {
     Ok(Listed { references, descriptors: layers.len() + 1, config_type: config.media_type })
 }
 
-/// An index needs its children.
+/// An index needs what it lists: mostly manifests, and those that say nothing of their type are taken for
+/// such. BuildKit's cache is an index of blobs, its layers and a configuration.
 fn index_references(fields: &Fields) -> Result<Listed, InvalidManifest> {
     let manifests = fields.required::<Vec<Descriptor>>("manifests")?;
     let references = manifests.iter().enumerate().map(|(position, child)| {
-        let digest = child.check(&format!("manifests[{position}]"))?;
-        Ok(Reference::Manifest(digest))
+        let field = format!("manifests[{position}]");
+        match child.media_type {
+            Some(_) => child.reference(&field),
+            None => child.check(&field).map(Reference::Manifest),
+        }
     });
     let references = each_once(references.collect::<Result<_, _>>()?);
     Ok(Listed { references, descriptors: manifests.len(), config_type: None })

@@ -14,7 +14,8 @@ use super::compose::Compositions;
 use super::fault::{Fault, StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{
-    Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, Page, Start, Version,
+    Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, Page, Removal, Start,
+    Version,
 };
 use super::rehash::Rehashes;
 use super::s3::{self, Http, HttpError, HttpRequest, HttpResponse, Patience};
@@ -48,6 +49,7 @@ pub struct Bucket<H> {
     prefix: String,
     content_limit: u64,
     heeds_conditions: Cell<Option<bool>>,
+    heeds_conditional_removal: Cell<Option<bool>>,
     pub(super) refuses_wrong_checksums: Cell<Option<bool>>,
     pub(super) rehashes: Rehashes,
     pub(super) compositions: Compositions,
@@ -66,6 +68,7 @@ impl<H: Http> Bucket<H> {
             prefix: config.key_prefix(),
             content_limit,
             heeds_conditions: Cell::new(None),
+            heeds_conditional_removal: Cell::new(None),
             refuses_wrong_checksums: Cell::new(None),
             rehashes: Rehashes::default(),
             compositions: Compositions::default(),
@@ -190,6 +193,10 @@ impl<H: Http> Objects for Bucket<H> {
         &self.heeds_conditions
     }
 
+    fn heeds_conditional_removal(&self) -> &Cell<Option<bool>> {
+        &self.heeds_conditional_removal
+    }
+
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
         let response = self.get(&self.request(Method::GET, key)).await?;
         Ok(response.map(|response| response.body))
@@ -312,6 +319,20 @@ impl<H: Http> Objects for Bucket<H> {
         }
     }
 
+    async fn remove_if(&self, key: &Key, version: &Version) -> Result<Removal, StoreError> {
+        let mut request = self.request(Method::DELETE, key);
+        request.headers.push(("if-match", version.0.clone()));
+        // Never repeated: were the first one done after all, the second would find nothing, and nobody
+        // would know who removed it.
+        let response = self.send_once(&request).await?;
+        match response.status {
+            StatusCode::OK | StatusCode::NO_CONTENT => Ok(Removal::Removed),
+            // 409 is S3's word for "someone else is writing right now".
+            StatusCode::PRECONDITION_FAILED | StatusCode::CONFLICT => Ok(Removal::Changed),
+            _ => absent_or_fault(&request, &response).map(|()| Removal::Absent),
+        }
+    }
+
     async fn list(&self, list: ListRequest<'_>) -> Result<Page, StoreError> {
         let mut request = self.request(Method::GET, list.prefix);
         request.path = format!("{}?{}", self.root, self.list_query(list));
@@ -337,8 +358,12 @@ impl<H: Http> Objects for Bucket<H> {
                 "the blob store's listing is endless",
             ));
         }
-        let keys = listing.keys.iter().filter_map(|key| key.strip_prefix(&self.prefix));
-        Ok(Page { keys: keys.filter_map(Key::listed).collect(), next: listing.next.map(Cursor) })
+        let entries = listing.keys.iter().zip(listing.modified);
+        let entries = entries.filter_map(|(key, modified)| {
+            Some((Key::listed(key.strip_prefix(&self.prefix)?)?, modified))
+        });
+        let (keys, modified) = entries.unzip();
+        Ok(Page { keys, modified, next: listing.next.map(Cursor) })
     }
 }
 
@@ -408,6 +433,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+    use crate::config::Config;
     use crate::registry::reference::Algorithm;
     use crate::store::Purpose;
     use crate::store::memory::run;
@@ -504,5 +530,48 @@ mod tests {
         let refused = read(&bucket).expect_err("there is no memory for it");
         assert_eq!(refused.kind(), StoreErrorKind::Busy);
         assert_eq!((*bucket.http.calls.borrow(), bucket.budget.held(Purpose::Reads)), (1, 0));
+    }
+
+    /// A store that always gives the same answer, and counts how often.
+    struct Always(HttpResponse, Cell<usize>);
+
+    impl Http for Always {
+        async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
+            assert_eq!(request.method, Method::DELETE);
+            assert_eq!(request.headers, [("if-match", "\"version\"".to_owned())]);
+            self.1.set(self.1.get() + 1);
+            Ok(self.0.clone())
+        }
+    }
+
+    #[test]
+    fn a_conditional_removal_is_tried_once_and_only_clear_answers_count() {
+        let config = r#"{"store":{"cluster":"c","authority":"a","bucket":"b"}}"#;
+        let config = Config::parse(config.as_bytes()).expect("a configuration");
+        let document = |code: &str| format!("<Error><Code>{code}</Code></Error>");
+        for (status, body, expected) in [
+            (204, String::new(), Some(Removal::Removed)),
+            (200, String::new(), Some(Removal::Removed)),
+            (412, document("PreconditionFailed"), Some(Removal::Changed)),
+            (409, document("ConditionalRequestConflict"), Some(Removal::Changed)),
+            (404, document("NoSuchKey"), Some(Removal::Absent)),
+            (404, document("NoSuchBucket"), None),
+            (403, document("AccessDenied"), None),
+            (501, document("NotImplemented"), None),
+            (503, document("SlowDown"), None),
+        ] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let response = HttpResponse { status, version: None, body: body.into() };
+            let bucket = Bucket::new(
+                Always(response, Cell::new(0)),
+                &config.store,
+                1,
+                Rc::new(config.limits.budget()),
+            );
+            let version = Version("\"version\"".to_owned());
+            let found = run(bucket.remove_if(&layout::removal_probe(), &version)).0;
+            assert_eq!(found.ok(), expected, "{status}");
+            assert_eq!(bucket.http().1.get(), 1, "{status}");
+        }
     }
 }

@@ -21,7 +21,9 @@ use super::compose::{HasParts, Parts};
 use super::fault::StoreError;
 use super::flight::Flights;
 use super::layout::{self, Key, Kind};
-use super::objects::{Condition, Content, Head, ListRequest, Object, Objects, Page, Verified};
+use super::objects::{
+    Condition, Content, Head, ListRequest, Object, Objects, Page, Removal, Verified, Version,
+};
 use crate::registry::reference::{Digest, Name};
 
 /// What an entry costs beside its key and value, in bytes, about.
@@ -186,6 +188,10 @@ impl<O: Objects, S: Surroundings> Objects for Cached<O, S> {
         self.bucket.heeds_conditions()
     }
 
+    fn heeds_conditional_removal(&self) -> &Cell<Option<bool>> {
+        self.bucket.heeds_conditional_removal()
+    }
+
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
         match key.kind() {
             Kind::BlobLink(name, _) | Kind::ManifestLink(name, _) => {
@@ -233,6 +239,11 @@ impl<O: Objects, S: Surroundings> Objects for Cached<O, S> {
     async fn remove(&self, key: &Key) -> Result<(), StoreError> {
         let _writing = self.writing(key);
         self.bucket.remove(key).await
+    }
+
+    async fn remove_if(&self, key: &Key, version: &Version) -> Result<Removal, StoreError> {
+        let _writing = self.writing(key);
+        self.bucket.remove_if(key, version).await
     }
 
     async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError> {
@@ -403,6 +414,10 @@ mod tests {
         assert_eq!(counted(&world, subject.put_content(&digest, Bytes::new())), 0);
         assert_eq!(counted(&world, subject.record_tag(&name, &tag, &digest)), 0);
         assert_eq!(counted(&world, subject.remove_tag(&name, &tag)), 1);
+        run(subject.try_conditional_removal());
+        counted(&world, subject.set_tag(&name, &tag, &digest));
+        let seen = run(subject.tag_version(&name, &tag)).0.expect("no fault").expect("a tag");
+        assert_eq!(counted(&world, subject.remove_tag_if(&name, &tag, &seen)), 1);
         assert_eq!(counted(&world, subject.unlink_manifest(&name, &digest)), 1);
         assert_eq!(counted(&world, subject.unlink_blob(&name, &digest)), 1);
     }

@@ -203,6 +203,13 @@ pub fn tag_history(name: &Name, tag: &Tag, digest: &Digest) -> Key {
     )
 }
 
+/// The digest of a [`tag_history`], if `key` is one of that tag.
+pub fn digest_of_tag_history(name: &Name, tag: &Tag, key: &Key) -> Option<Digest> {
+    let within = key.as_str().strip_prefix(self::tag(name, tag).as_str())?;
+    let digest = within.strip_prefix("index/")?.strip_suffix("/link")?;
+    digest.replacen('/', ":", 1).parse().ok()
+}
+
 /// `docker/registry/v2/repositories/<name>/_manifests/referrers/<algorithm>/<subject's
 /// hex>/<algorithm>/<hex>/link`
 pub fn referrer(name: &Name, subject: &Digest, digest: &Digest) -> Key {
@@ -322,9 +329,14 @@ pub fn checksum_probe() -> Key {
     Key::other("moorage/probes/checksums".to_owned())
 }
 
-/// The object on which it is tried whether the store heeds conditions.
+/// The object on which it is tried whether the store heeds the conditions of writes.
 pub fn condition_probe() -> Key {
     Key::other("moorage/probes/conditions".to_owned())
+}
+
+/// The object on which it is tried whether the store heeds the conditions of removals.
+pub fn removal_probe() -> Key {
+    Key::other("moorage/probes/removals".to_owned())
 }
 
 fn in_repository(name: &Name, rest: &[&str]) -> Key {
@@ -367,6 +379,8 @@ mod tests {
         assert!(is_misnamed(&listed) && !is_misnamed(&key));
         let history = tag_history(&name, &tag, &digest);
         assert!(!is_misnamed(&history));
+        assert_eq!(digest_of_tag_history(&name, &tag, &history), Some(digest));
+        assert_eq!(digest_of_tag_history(&name, &tag, &key), None);
     }
 
     #[test]

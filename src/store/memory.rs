@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,11 +19,13 @@ use bytes::Bytes;
 use super::cache::Surroundings;
 use super::compose::{Checked, Compositions, HasParts, MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
-use super::layout::{self, Key};
+use super::layout::{self, Key, Kind};
 use super::objects::{
-    Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, Page, Start, Version,
+    Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, Page, Removal, Start,
+    Version,
 };
 use super::rehash::Rehashes;
+use super::turns;
 use crate::registry::reference::{Algorithm, Digest, Name, Tag};
 
 /// The most entries that a page of a listing has: few, so that small tests turn pages.
@@ -32,8 +35,14 @@ pub const PAGE: usize = 3;
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     objects: RefCell<BTreeMap<Key, Bytes>>,
+    /// When an object was last written: how many writes there had been. Only what lies in a tag's folder
+    /// has a time: nobody asks for another.
+    modified: RefCell<BTreeMap<Key, usize>>,
     /// The keys that fail to be read, and how.
     faults: HashMap<Key, StoreErrorKind>,
+    /// Whether calls for content complete at once: fewer orders for [`turns`] to try, where nobody removes
+    /// any.
+    pub content_takes_no_turn: bool,
     /// The largest content that is read, in bytes; no limit if it is 0.
     pub content_limit: u64,
     /// The most entries of a page of a listing, instead of [`PAGE`].
@@ -43,6 +52,9 @@ pub struct MemoryStore {
     /// The call that fails, counted from 0, and whether it has its effect all the same.
     pub failing_call: Cell<Option<(usize, Effect)>>,
     heeds_conditions: Cell<Option<bool>>,
+    /// Whether removals heed no conditions, as in some stores.
+    pub ignores_conditional_removal: bool,
+    heeds_conditional_removal: Cell<Option<bool>>,
     /// Whether checksums are not verified, as in some stores.
     pub ignores_checksums: bool,
     refuses_wrong_checksums: Cell<Option<bool>>,
@@ -55,6 +67,19 @@ pub struct MemoryStore {
     pub bytes_read: Cell<usize>,
     /// How many bytes of objects have been written, but for those that were put for a test.
     pub bytes_written: Cell<usize>,
+    /// Who made the calls, and what they did.
+    deeds: RefCell<Vec<Deed>>,
+}
+
+/// A call as [`turns`] tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deed {
+    /// The number of the request that made it.
+    pub request: usize,
+    /// What it was made for.
+    pub key: Key,
+    /// Whether there was less of it afterwards.
+    pub removed: bool,
 }
 
 /// A clock that stands still, and what is written through one proxy.
@@ -89,6 +114,20 @@ pub enum Effect {
 }
 
 impl MemoryStore {
+    /// A store that holds the same and heeds the same, and has had no calls.
+    pub fn copy(&self) -> Self {
+        Self {
+            objects: self.objects.clone(),
+            modified: self.modified.clone(),
+            content_takes_no_turn: self.content_takes_no_turn,
+            ignores_conditions: self.ignores_conditions,
+            heeds_conditions: self.heeds_conditions.clone(),
+            ignores_conditional_removal: self.ignores_conditional_removal,
+            heeds_conditional_removal: self.heeds_conditional_removal.clone(),
+            ..Self::default()
+        }
+    }
+
     /// Stores `bytes` under `key`.
     pub fn put(&self, key: Key, bytes: impl Into<Bytes>) {
         self.objects.borrow_mut().insert(key, bytes.into());
@@ -136,13 +175,60 @@ impl MemoryStore {
         self.calls.borrow().clone()
     }
 
+    fn insert(&self, objects: &mut BTreeMap<Key, Bytes>, key: &Key, bytes: Bytes) {
+        objects.insert(key.clone(), bytes);
+        if key.as_str().contains("/_manifests/tags/") {
+            let mut modified = self.modified.borrow_mut();
+            let time = modified.values().max().map_or(0, |latest| latest + 1);
+            modified.insert(key.clone(), time);
+        }
+    }
+
+    /// What a call does, with a note of it for [`turns`].
+    fn act<T>(&self, key: &Key, act: impl FnOnce(&mut BTreeMap<Key, Bytes>) -> T) -> T {
+        let mut objects = self.objects.borrow_mut();
+        let Some(request) = turns::current() else {
+            return act(&mut objects);
+        };
+        turns::note(key, self.state_below(&objects, key.as_str()));
+        let before = objects.len();
+        let outcome = act(&mut objects);
+        let removed = objects.len() < before;
+        self.deeds.borrow_mut().push(Deed { request, key: key.clone(), removed });
+        outcome
+    }
+
+    /// The calls that requests made which take turns, in order.
+    pub fn deeds(&self) -> Vec<Deed> {
+        self.deeds.borrow().clone()
+    }
+
+    /// A number for all that the store holds.
+    pub fn state(&self) -> u64 {
+        self.state_below(&self.objects.borrow(), "")
+    }
+
+    /// A number for the objects whose keys begin so, and their times.
+    fn state_below(&self, objects: &BTreeMap<Key, Bytes>, prefix: &str) -> u64 {
+        let modified = self.modified.borrow();
+        let mut hasher = DefaultHasher::new();
+        prefix.hash(&mut hasher);
+        let from = objects.range(Key::of(prefix)..);
+        for (key, bytes) in from.take_while(|(key, _)| key.as_str().starts_with(prefix)) {
+            (key, bytes, modified.get(key)).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
     /// One call: takes its turn, is recorded, fails if it is to.
     async fn call<T>(
         &self,
         key: &Key,
         act: impl FnOnce(&mut BTreeMap<Key, Bytes>) -> T,
     ) -> Result<T, StoreError> {
-        take_a_turn().await;
+        if !(self.content_takes_no_turn && matches!(key.kind(), Kind::Content(_))) {
+            take_a_turn().await;
+        }
         let number = self.calls.borrow().len();
         self.calls.borrow_mut().push(key.clone());
         let injected = match self.failing_call.get() {
@@ -150,7 +236,7 @@ impl MemoryStore {
             _ => None,
         };
         if injected != Some(Effect::None) && !self.faults.contains_key(key) {
-            let outcome = act(&mut self.objects.borrow_mut());
+            let outcome = self.act(key, act);
             if injected.is_none() {
                 return Ok(outcome);
             }
@@ -171,6 +257,10 @@ impl Objects for MemoryStore {
 
     fn heeds_conditions(&self) -> &Cell<Option<bool>> {
         &self.heeds_conditions
+    }
+
+    fn heeds_conditional_removal(&self) -> &Cell<Option<bool>> {
+        &self.heeds_conditional_removal
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
@@ -208,7 +298,7 @@ impl Objects for MemoryStore {
 
     async fn write(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
         count(&self.bytes_written, Some(&bytes));
-        self.call(key, |objects| objects.insert(key.clone(), bytes)).await.map(drop)
+        self.call(key, |objects| self.insert(objects, key, bytes)).await
     }
 
     async fn write_if(
@@ -226,7 +316,7 @@ impl Objects for MemoryStore {
             };
             let writes = holds || self.ignores_conditions;
             if writes {
-                objects.insert(key.clone(), bytes);
+                self.insert(objects, key, bytes);
             }
             writes
         })
@@ -235,6 +325,21 @@ impl Objects for MemoryStore {
 
     async fn remove(&self, key: &Key) -> Result<(), StoreError> {
         self.call(key, |objects| objects.remove(key)).await.map(drop)
+    }
+
+    async fn remove_if(&self, key: &Key, version: &Version) -> Result<Removal, StoreError> {
+        self.call(key, |objects| match objects.get(key) {
+            // Who does not look at the condition does not look for the object either.
+            None if !self.ignores_conditional_removal => Removal::Absent,
+            Some(bytes) if !self.ignores_conditional_removal && version_of(bytes) != *version => {
+                Removal::Changed
+            }
+            _ => {
+                objects.remove(key);
+                Removal::Removed
+            }
+        })
+        .await
     }
 
     async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError> {
@@ -264,7 +369,10 @@ impl Objects for MemoryStore {
             keys.dedup();
             let next = (keys.len() > limit).then(|| Cursor(keys[limit - 1].clone()));
             keys.truncate(limit);
-            Page { keys: keys.iter().filter_map(|key| Key::listed(key)).collect(), next }
+            let keys: Vec<Key> = keys.iter().filter_map(|key| Key::listed(key)).collect();
+            let times = self.modified.borrow();
+            let time = |key| times.get(key).map_or(String::new(), |time| format!("{time:09}"));
+            Page { modified: keys.iter().map(time).collect(), keys, next }
         })
         .await
     }
@@ -389,9 +497,12 @@ fn slice(objects: &BTreeMap<Key, Bytes>, piece: &Piece) -> Option<Bytes> {
     (bytes.len() >= start + length).then(|| bytes.slice(start..start + length))
 }
 
+/// A call that waits, and whom to tell when it may go on.
+pub(super) type Waiting = (Rc<Cell<bool>>, Waker);
+
 thread_local! {
     /// The calls that wait for the end of their wave.
-    static WAITING: RefCell<Vec<(Rc<Cell<bool>>, Waker)>> = RefCell::default();
+    pub(super) static WAITING: RefCell<Vec<Waiting>> = RefCell::default();
 }
 
 /// Waits for the end of the current wave.

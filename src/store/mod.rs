@@ -21,6 +21,9 @@ mod progress;
 mod rehash;
 mod repositories;
 mod s3;
+mod tag_removal;
+#[cfg(test)]
+pub mod turns;
 mod uploads;
 
 use bytes::Bytes;
@@ -36,7 +39,7 @@ pub use fault::{Fault, StoreError, StoreErrorKind};
 pub use names::{FolderName, Names};
 pub use objects::{
     Condition, Content, Cursor, Description, Head, ListRequest, Listed, Object, Objects,
-    PAGE_LIMIT, Page, Start, Verified, Version,
+    PAGE_LIMIT, Page, Removal, Start, Verified, Version,
 };
 pub use progress::{Chunk, LIST_LENGTH, Progress};
 pub use s3::{
@@ -55,6 +58,14 @@ pub const PARALLEL_GROUPS: usize = 16;
 /// What must hold when a tag is set; from [`Store::tag_condition`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagCondition(Condition);
+
+/// What a tag points at, with the state of its object; from [`Store::tag_version`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagVersion {
+    /// The digest.
+    pub digest: Digest,
+    version: Version,
+}
 
 /// What a registry keeps. Every method is one call to the storage, unless it says otherwise.
 ///
@@ -187,9 +198,48 @@ pub trait Store {
     /// folder that others lie in; fewer repositories where it would be many more calls.
     async fn repositories(&self, after: &str, limit: usize) -> Result<Repositories, StoreError>;
 
-    /// Removes the tag with its history, and tells whether there was anything. As many calls as its
-    /// history has entries, a listing for every thousand of them, and one for the tag, which goes last.
+    /// What the tag points at, as the store has it now, whatever is remembered of it.
+    async fn tag_version(&self, name: &Name, tag: &Tag) -> Result<Option<TagVersion>, StoreError>;
+
+    /// Removes the tag with its history, whatever it points at, and tells whether there was such a tag.
+    /// Two listings, one call for the tag, and as many as its history has entries.
     async fn remove_tag(&self, name: &Name, tag: &Tag) -> Result<bool, StoreError>;
+
+    /// Finds out how [`Store::remove_tag_if`] can hold to its condition: whether the store heeds one for
+    /// a removal. Two calls, one after the other, the first time; what was found is remembered. If the
+    /// store errs nothing is, and it is taken for one that does not.
+    async fn try_conditional_removal(&self);
+
+    /// Removes the tag with its history if it still points at the manifest, and tells whether it did.
+    /// One call for the tag, a listing for every thousand entries of its history, and a call for each.
+    ///
+    /// Where [`Store::try_conditional_removal`] found that the store heeds a removal's condition, nobody
+    /// else's move of the tag is ever undone. Elsewhere it takes another listing, and for a tag that has
+    /// been moved before a call more; what is left open then, the README says.
+    async fn remove_tag_if(
+        &self,
+        name: &Name,
+        tag: &Tag,
+        seen: &TagVersion,
+    ) -> Result<bool, StoreError>;
+
+    /// Removes what a removal of the tag from this manifest left when it broke off: a history without a
+    /// tag. A listing, and a call for each entry.
+    async fn finish_tag_removal(
+        &self,
+        name: &Name,
+        tag: &Tag,
+        digest: &Digest,
+    ) -> Result<(), StoreError>;
+
+    /// Undoes [`Store::record_tag`] if there is no such tag: with a history alone it would be listed. Two
+    /// calls, one after the other.
+    async fn take_back_record(
+        &self,
+        name: &Name,
+        tag: &Tag,
+        digest: &Digest,
+    ) -> Result<(), StoreError>;
 }
 
 /// Does something for every item, `parallel` at a time, until one fails.

@@ -117,6 +117,17 @@ pub struct Head {
     pub is_whole: bool,
 }
 
+/// What became of a removal that was conditional on a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// The object had the version and is gone.
+    Removed,
+    /// It is there and has another version, or somebody else is writing it right now.
+    Changed,
+    /// There is no such object.
+    Absent,
+}
+
 /// What must hold for a conditional write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
@@ -185,6 +196,10 @@ impl<'a> ListRequest<'a> {
 pub struct Page {
     /// The keys, or the folders with their closing slash, relative to the prefix of the registry.
     pub keys: Vec<Key>,
+    /// When each of the keys was last written, as the store words it (S3's `LastModified`), at the same
+    /// place as the key; empty for a folder. An object that is written anew has another one, unless the
+    /// store counts in seconds and it is the same second.
+    pub modified: Vec<String>,
     /// Where the next page begins, if there is one.
     pub next: Option<Cursor>,
 }
@@ -199,8 +214,11 @@ pub trait Objects {
     /// The largest content that is read into memory, in bytes.
     fn content_limit(&self) -> u64;
 
-    /// Whether the store heeds conditions, once that is known.
+    /// Whether the store heeds the conditions of writes, once that is known.
     fn heeds_conditions(&self) -> &Cell<Option<bool>>;
+
+    /// Whether the store heeds the conditions of removals, once that is known.
+    fn heeds_conditional_removal(&self) -> &Cell<Option<bool>>;
 
     /// Reads a small object.
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError>;
@@ -230,6 +248,10 @@ pub trait Objects {
 
     /// Removes an object. One that isn't there is no error.
     async fn remove(&self, key: &Key) -> Result<(), StoreError>;
+
+    /// Removes an object if it still has this version. Only to be relied on where
+    /// [`Objects::heeds_conditional_removal`].
+    async fn remove_if(&self, key: &Key, version: &Version) -> Result<Removal, StoreError>;
 
     /// Lists what begins with a prefix, in the order of its bytes.
     async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError>;
@@ -276,7 +298,7 @@ impl<O: Objects> Lists for Counted<'_, O> {
 pub(super) fn pages<'a>(
     objects: &'a impl Objects,
     request: ListRequest<'a>,
-) -> impl Stream<Item = Result<Vec<Key>, StoreError>> + 'a {
+) -> impl Stream<Item = Result<Page, StoreError>> + 'a {
     // Where the next page begins: at first where the request says, and in the end nowhere.
     stream::try_unfold(Some(None), move |next: Option<Option<Cursor>>| async move {
         let Some(from) = next else {
@@ -284,6 +306,7 @@ pub(super) fn pages<'a>(
         };
         let request = from.as_ref().map_or(request, |cursor| request.from(Start::At(cursor)));
         let page = objects.list(request).await?;
-        Ok(Some((page.keys, page.next.map(Some))))
+        let next = page.next.clone().map(Some);
+        Ok(Some((page, next)))
     })
 }

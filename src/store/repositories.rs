@@ -1,18 +1,17 @@
 //! The registry's nouns on the bucket's: [`Store`] for whatever has [`Objects`].
 
 use std::ops::Bound;
-use std::pin::pin;
 
 use bytes::Bytes;
 use futures::future::try_join;
-use futures::stream::TryStreamExt;
 
 use super::catalog::{self, Repositories};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::names::{Names, is_folder, names};
-use super::objects::{Condition, Content, Head, ListRequest, Listed, Objects, Start, pages};
-use super::{PARALLEL_GROUPS, Store, TagCondition, for_each_bounded};
+use super::objects::{Condition, Content, Head, ListRequest, Listed, Objects, Start};
+use super::tag_removal::{self, TagRemoval};
+use super::{Store, TagCondition, TagVersion};
 use crate::registry::reference::{Digest, Name, Tag};
 
 impl<O: Objects> Store for O {
@@ -124,17 +123,13 @@ impl<O: Objects> Store for O {
         tag: &Tag,
         expected: Option<&[Digest]>,
     ) -> Result<Option<TagCondition>, StoreError> {
-        let key = layout::tag_link(name, tag);
-        let object = self.read_version(&key).await?;
+        let current = self.tag_version(name, tag).await?;
         let Some(expected) = expected else {
-            return Ok(object.is_none().then_some(TagCondition(Condition::Absent)));
+            return Ok(current.is_none().then_some(TagCondition(Condition::Absent)));
         };
-        let Some(object) = object else {
-            return Ok(None);
-        };
-        let current = parse_link(&key, &object.bytes)?;
-        let holds = expected.is_empty() || expected.contains(&current);
-        Ok(holds.then_some(TagCondition(Condition::Unchanged(object.version))))
+        let holds = |tag: &TagVersion| expected.is_empty() || expected.contains(&tag.digest);
+        let current = current.filter(holds);
+        Ok(current.map(|tag| TagCondition(Condition::Unchanged(tag.version))))
     }
 
     async fn set_tag_if(
@@ -196,23 +191,59 @@ impl<O: Objects> Store for O {
         catalog::repositories(self, after, limit).await
     }
 
+    async fn tag_version(&self, name: &Name, tag: &Tag) -> Result<Option<TagVersion>, StoreError> {
+        let key = layout::tag_link(name, tag);
+        let Some(object) = self.read_version(&key).await? else {
+            return Ok(None);
+        };
+        let digest = parse_link(&key, &object.bytes)?;
+        Ok(Some(TagVersion { digest, version: object.version }))
+    }
+
     async fn remove_tag(&self, name: &Name, tag: &Tag) -> Result<bool, StoreError> {
-        let current = layout::tag_link(name, tag);
-        let mut was_there = false;
-        let prefix = layout::tag(name, tag);
-        let mut pages = pin!(pages(self, ListRequest::new(&prefix, Listed::Objects)));
-        while let Some(page) = pages.try_next().await? {
-            was_there |= !page.is_empty();
-            let history = page.iter().filter(|key| **key != current);
-            for_each_bounded(PARALLEL_GROUPS, history, async |key| self.remove(key).await).await?;
+        TagRemoval { objects: self, name, tag }.whatever_it_points_at().await
+    }
+
+    async fn try_conditional_removal(&self) {
+        tag_removal::probe(self).await;
+    }
+
+    async fn remove_tag_if(
+        &self,
+        name: &Name,
+        tag: &Tag,
+        seen: &TagVersion,
+    ) -> Result<bool, StoreError> {
+        let removal = TagRemoval { objects: self, name, tag };
+        match self.heeds_conditional_removal().get() {
+            Some(true) => removal.if_unchanged(seen).await,
+            _ => removal.under_watch(seen).await,
         }
-        // Last, so that whoever has to repeat this still finds the tag.
-        self.remove(&current).await?;
-        Ok(was_there)
+    }
+
+    async fn finish_tag_removal(
+        &self,
+        name: &Name,
+        tag: &Tag,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        TagRemoval { objects: self, name, tag }.finish(digest).await
+    }
+
+    async fn take_back_record(
+        &self,
+        name: &Name,
+        tag: &Tag,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        match self.tag_version(name, tag).await? {
+            Some(_) => Ok(()),
+            None => self.remove(&layout::tag_history(name, tag, digest)).await,
+        }
     }
 }
 
-fn link(digest: &Digest) -> Bytes {
+pub(super) fn link(digest: &Digest) -> Bytes {
     digest.to_string().into()
 }
 

@@ -126,6 +126,8 @@ pub fn parts_document<'a>(tags: impl IntoIterator<Item = &'a str>) -> String {
 pub struct Listing {
     /// Keys and common prefixes together.
     pub keys: Vec<String>,
+    /// When each key was last modified, at the same place; empty for a common prefix.
+    pub modified: Vec<String>,
     /// The token of the next page.
     pub next: Option<String>,
 }
@@ -137,6 +139,7 @@ pub fn parse_listing(body: &[u8]) -> Option<Listing> {
     let mut listing = Listing::default();
     let mut path: Vec<String> = Vec::new();
     let mut text = String::new();
+    let mut modified = String::new();
     let (mut is_complete, mut is_truncated) = (false, false);
     loop {
         match reader.read_event().ok()? {
@@ -151,6 +154,13 @@ pub fn parse_listing(body: &[u8]) -> Option<Listing> {
                 match names.as_slice() {
                     [ROOT, "Contents", "Key"] | [ROOT, "CommonPrefixes", "Prefix"] => {
                         listing.keys.push(std::mem::take(&mut text));
+                        listing.modified.push(String::new());
+                    }
+                    [ROOT, "Contents", "LastModified"] => modified = std::mem::take(&mut text),
+                    [ROOT, "Contents"] => {
+                        if let Some(last) = listing.modified.last_mut() {
+                            *last = std::mem::take(&mut modified);
+                        }
                     }
                     [ROOT, "NextContinuationToken"] => {
                         listing.next = Some(std::mem::take(&mut text));
@@ -225,10 +235,11 @@ mod tests {
     fn a_listing_is_read() {
         let body = "<?xml version=\"1.0\"?><ListBucketResult xmlns=\"x\"><Name>b</Name><Prefix>p/</Prefix>\
              <IsTruncated>true</IsTruncated><NextContinuationToken>a&amp;b&#43;</NextContinuationToken>\
-             <Contents><Key>p/1</Key><ETag>\"e\"</ETag></Contents>\
+             <Contents><LastModified>2026-01-02T03:04:05.678Z</LastModified><Key>p/1</Key><ETag>\"e\"</ETag></Contents>\
              <CommonPrefixes><Prefix>p/2/</Prefix></CommonPrefixes></ListBucketResult>";
         let expected = Listing {
             keys: vec!["p/1".to_owned(), "p/2/".to_owned()],
+            modified: vec!["2026-01-02T03:04:05.678Z".to_owned(), String::new()],
             next: Some("a&b+".to_owned()),
         };
         assert_eq!(parse_listing(body.as_bytes()), Some(expected));

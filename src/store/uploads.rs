@@ -126,7 +126,7 @@ impl<O: Objects + HasParts> Uploads for O {
         let Session { name, id } = session;
         let prefix = layout::upload(name, id);
         let request = ListRequest::new(&prefix, Listed::Objects);
-        let Page { keys: mut objects, next } = self.list(request).await?;
+        let Page { keys: mut objects, next, .. } = self.list(request).await?;
         let mut unlisted = None;
         if let Some(cursor) = next {
             let progress = layout::upload_progress(name, id, 0);
@@ -135,7 +135,8 @@ impl<O: Objects + HasParts> Uploads for O {
                 true => Start::After(layout::BEFORE_UPLOAD_PROGRESS),
                 false => Start::At(&cursor),
             };
-            objects.extend(pages(self, request.from(start)).try_concat().await?);
+            let pages = pages(self, request.from(start)).map_ok(|page| page.keys);
+            objects.extend(pages.try_concat().await?);
             unlisted = Some(cursor).filter(|_| skips);
         }
         if !objects.contains(&layout::upload_start(name, id)) {
@@ -253,7 +254,7 @@ impl<O: Objects + HasParts> Uploads for O {
             let request = ListRequest::new(&prefix, Listed::Objects).from(Start::At(cursor));
             let mut pages = pin!(pages(self, request));
             while let Some(page) = pages.try_next().await? {
-                remove(&page).await?;
+                remove(&page.keys).await?;
             }
         }
         // Last, so that what could not be removed is still a session, which is purged in time.

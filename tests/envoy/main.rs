@@ -11,6 +11,7 @@ mod conformance;
 mod discovery;
 mod faults;
 mod legacy;
+mod moves;
 mod peer;
 mod policy;
 mod protocol;

@@ -171,6 +171,31 @@ async fn the_peers_garbage_collection_keeps_what_is_tagged_and_removes_what_was_
     assert_eq!(registry.status(Method::GET, "deleted").await, 200);
 }
 
+/// What a `PUT` leaves that ends between the manifest's link and its content, which it writes together.
+#[tokio::test]
+async fn a_link_without_content_counts_for_nothing_here_and_at_the_peer() {
+    let registry = Registry::start().await;
+    assert_eq!(registry.put("kept", &image("kept")).await.status(), 201);
+    let digest = digest_of(&image("broken off"));
+    let link = format!(
+        "docker/registry/v2/repositories/a/b/_manifests/revisions/sha256/{}/link",
+        digest.hex()
+    );
+    let link = registry.bucket().join(link);
+    std::fs::create_dir_all(link.parent().expect("a folder")).expect("a folder");
+    std::fs::write(&link, digest.as_str()).expect("a file");
+    let peer = DockerRegistry::start(&registry.bucket()).await;
+    for server in [registry.envoy.address, peer.address] {
+        let path = format!("/v2/a/b/manifests/{digest}");
+        let response = client::get(server, &path, &[("accept", OCI_MANIFEST)]).await;
+        assert_eq!(response.status(), 404, "{server}");
+    }
+    collect_garbage(&registry.bucket()).await;
+    assert_eq!(registry.status(Method::GET, "kept").await, 200);
+    assert_eq!(registry.put("broken", &image("broken off")).await.status(), 201);
+    assert_eq!(registry.status(Method::GET, "broken").await, 200);
+}
+
 #[tokio::test]
 async fn a_deleted_tag_leaves_the_manifest() {
     let registry = Registry::start().await;

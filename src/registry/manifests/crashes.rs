@@ -1,5 +1,6 @@
 //! Whatever breaks at whatever storage call of a `PUT` or `DELETE`: readers see the old or the new
-//! state, never a tag without its manifest, and a repeat of the request completes it.
+//! state, never a tag without its manifest, a `PUT` that failed leaves no tag in the list that can't be
+//! pulled, and a repeat of the request completes it.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +11,9 @@ use serde_json::json;
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-use super::scene::{OCI_INDEX, OCI_MANIFEST, Scene, descriptor, digest_of, image, whole};
+use super::scene::{OCI_INDEX, OCI_MANIFEST, Scene, descriptor, digest_of, get, image, whole};
 use crate::registry::Body;
-use crate::store::layout::{Key, condition_probe};
+use crate::store::layout::{Key, condition_probe, removal_probe};
 use crate::store::memory::Effect;
 
 /// One request, in a repository where `old` and `other` are tagged.
@@ -24,8 +25,9 @@ struct Scenario {
     body: Body,
 }
 
-fn scene() -> Scene {
-    let scene = Scene::new();
+fn scene(heeds_removals: bool) -> Scene {
+    let mut scene = Scene::new();
+    scene.store.ignores_conditional_removal = !heeds_removals;
     for (tag, note) in [("moving", "old"), ("other", "old"), ("kept", "kept"), ("z", "old")] {
         assert_eq!(scene.put(tag, &image(note)).status(), 201);
     }
@@ -100,18 +102,36 @@ fn read_all(scene: &Scene) -> BTreeMap<&'static str, (u16, Bytes)> {
     tags.into_iter().map(read).collect()
 }
 
-/// The objects, without the one on which conditions are tried.
+/// The objects, without those on which conditions are tried.
 fn objects(scene: &Scene) -> BTreeMap<Key, Bytes> {
     let mut objects = scene.store.objects();
     objects.remove(&condition_probe());
+    objects.remove(&removal_probe());
     objects
+}
+
+/// The tags that are listed.
+fn listed(scene: &Scene) -> Vec<String> {
+    let (response, _) = get(&scene.store, "/v2/a/b/tags/list");
+    let list: serde_json::Value = serde_json::from_slice(response.body()).expect("JSON");
+    let tags = list["tags"].as_array().expect("a list");
+    tags.iter().map(|tag| tag.as_str().expect("a tag").to_owned()).collect()
 }
 
 #[test]
 fn a_failure_at_any_call_is_harmless_and_a_repeat_completes_the_request() {
+    fail_at_every_call(true);
+}
+
+#[test]
+fn so_it_is_where_the_store_ignores_the_conditions_of_removals() {
+    fail_at_every_call(false);
+}
+
+fn fail_at_every_call(heeds_removals: bool) {
     for scenario in scenarios() {
         let what = scenario.what;
-        let undisturbed = scene();
+        let undisturbed = scene(heeds_removals);
         let before = read_all(&undisturbed);
         let calls_before = undisturbed.store.calls().len();
         assert!((200..300).contains(&scenario.run(&undisturbed)), "{what}");
@@ -123,7 +143,7 @@ fn a_failure_at_any_call_is_harmless_and_a_repeat_completes_the_request() {
         for failing in 0..calls {
             for effect in [Effect::None, Effect::Done] {
                 let at = format!("{what}: call {failing} of {calls}, {effect:?}");
-                let scene = scene();
+                let scene = scene(heeds_removals);
                 let number = scene.store.calls().len() + failing;
                 scene.store.failing_call.set(Some((number, effect)));
                 let status = scenario.run(&scene);
@@ -138,6 +158,11 @@ fn a_failure_at_any_call_is_harmless_and_a_repeat_completes_the_request() {
                     }
                 }
 
+                if scenario.method == Method::PUT {
+                    for tag in listed(&scene) {
+                        assert_eq!(scene.get(&tag).status(), 200, "{at}: {tag} is listed");
+                    }
+                }
                 if status < 300 {
                     // A lost answer that was made good at once.
                     assert_eq!(objects(&scene), expected, "{at}");

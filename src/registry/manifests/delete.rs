@@ -4,8 +4,14 @@
 //! resolved through the link. Then go the tags that point at it, and its entry at its subject. The
 //! content stays until garbage is collected. A repeat of a request that broke off removes what it
 //! left.
+//!
+//! Others may write at the same time. A tag that is moved to another manifest meanwhile stays where it
+//! was moved to. If the manifest itself is put again, all is done once more, as if it had been put
+//! before: its link is looked at in the end. A put that writes the link before this request does away with
+//! it, and its tag when that tag has been looked at, leaves a tag that points at nothing; it answers 404, as
+//! it should after that put and this removal.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use bytes::Bytes;
 use futures::future::join;
@@ -14,10 +20,14 @@ use http::{Response, StatusCode};
 use super::manifest_unknown;
 use crate::registry::error::Error;
 use crate::registry::manifest::subject_of;
-use crate::registry::reference::{Digest, Name, Reference};
+use crate::registry::reference::{Digest, Name, Reference, Tag};
 use crate::store::{
-    Content, PAGE_LIMIT, PARALLEL_CALLS, PARALLEL_GROUPS, Store, StoreError, for_each_bounded,
+    Content, PAGE_LIMIT, PARALLEL_CALLS, PARALLEL_GROUPS, Store, StoreError, StoreErrorKind,
+    TagVersion, for_each_bounded,
 };
+
+/// How often a manifest is removed that others put again meanwhile.
+const ATTEMPTS: usize = 5;
 
 /// `DELETE`. By tag, only the tag; by digest, the manifest with every tag on it.
 pub async fn delete(
@@ -43,20 +53,29 @@ async fn delete_manifest(
     digest: &Digest,
 ) -> Result<bool, StoreError> {
     let (link, content) = join(store.manifest_link(name, digest), store.content(digest)).await;
-    let (was_linked, content) = (link?.is_some(), content?);
-    if !was_linked && content == Content::Absent {
+    let (mut is_linked, content) = (link?.is_some(), content?);
+    if !is_linked && content == Content::Absent {
         return Ok(false);
     }
-    // Without a link too: an earlier request may have broken off here, or what is remembered of the
-    // link may be old. To remove it has every tag read anew.
-    store.unlink_manifest(name, digest).await?;
-    let had_tags = delete_tags_on(store, name, digest).await?;
-    if let Some(content) = content.into_bytes()
-        && let Some(subject) = subject_of(&content)
-    {
-        store.remove_referrer(name, &subject, digest).await?;
+    let subject = content.into_bytes().and_then(|content| subject_of(&content));
+    let mut had_anything = is_linked;
+    for _ in 0..ATTEMPTS {
+        if is_linked {
+            store.unlink_manifest(name, digest).await?;
+        }
+        // Without a link too: an earlier request may have broken off here.
+        had_anything |= delete_tags_on(store, name, digest).await?;
+        if let Some(subject) = &subject {
+            store.remove_referrer(name, subject, digest).await?;
+        }
+        is_linked = store.manifest_link(name, digest).await?.is_some();
+        if !is_linked {
+            return Ok(had_anything);
+        }
+        had_anything = true;
     }
-    Ok(was_linked || had_tags)
+    let message = format!("the manifest {digest} is put all the time and can't be deleted");
+    Err(StoreError::new(StoreErrorKind::Unavailable, message))
 }
 
 /// Deletes every tag that points at the manifest, and tells whether there was one. Every tag of the
@@ -66,29 +85,58 @@ async fn delete_tags_on(
     name: &Name,
     digest: &Digest,
 ) -> Result<bool, StoreError> {
-    let mut found_any = false;
+    let found_any = Cell::new(false);
     let mut after = String::new();
     loop {
         let page = store.tags(name, &after, PAGE_LIMIT).await?;
-        let on_it = RefCell::new(Vec::new());
-        for_each_bounded(PARALLEL_CALLS, &page.names, async |tag| {
-            if store.tag(name, tag).await?.as_ref() == Some(digest) {
-                on_it.borrow_mut().push(tag);
-            }
+        let found = look_at(store, name, digest, &page.names).await?;
+        if !found.on_it.is_empty() {
+            store.try_conditional_removal().await;
+        }
+        for_each_bounded(PARALLEL_GROUPS, found.on_it, async |(tag, seen)| {
+            let was_removed = store.remove_tag_if(name, tag, &seen).await?;
+            found_any.set(found_any.get() || was_removed);
             Ok(())
         })
         .await?;
-        let on_it = on_it.into_inner();
-        found_any |= !on_it.is_empty();
-        for_each_bounded(PARALLEL_GROUPS, on_it, async |tag| {
-            store.remove_tag(name, tag).await.map(drop)
+        for_each_bounded(PARALLEL_GROUPS, found.only_listed, async |tag| {
+            store.finish_tag_removal(name, tag, digest).await
         })
         .await?;
         match page.names.last() {
             Some(last) if page.more => after = last.to_string(),
-            _ => return Ok(found_any),
+            _ => return Ok(found_any.get()),
         }
     }
+}
+
+/// Of some tags, those that a removal of the manifest has to do with.
+#[derive(Default)]
+struct Found<'a> {
+    /// The tags that point at it.
+    on_it: Vec<(&'a Tag, TagVersion)>,
+    /// The tags that are listed and point at nothing: a history without a tag.
+    only_listed: Vec<&'a Tag>,
+}
+
+/// Reads all these tags.
+async fn look_at<'a>(
+    store: &impl Store,
+    name: &Name,
+    digest: &Digest,
+    tags: &'a [Tag],
+) -> Result<Found<'a>, StoreError> {
+    let found = RefCell::new(Found::default());
+    for_each_bounded(PARALLEL_CALLS, tags, async |tag| {
+        match store.tag_version(name, tag).await? {
+            Some(seen) if seen.digest == *digest => found.borrow_mut().on_it.push((tag, seen)),
+            Some(_) => {}
+            None => found.borrow_mut().only_listed.push(tag),
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(found.into_inner())
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ mod delete;
 mod legacy_tests;
 mod negotiate;
 mod put;
+#[cfg(all(test, not(target_family = "wasm")))]
+mod races;
 #[cfg(test)]
 pub(super) mod scene;
 
@@ -274,7 +276,9 @@ mod tests {
 
     use super::*;
     use crate::registry::reference::Algorithm;
-    use crate::registry::{Body, REPLY_MAX_BYTES, Settings, Stamp, StreamAnswer, handle};
+    use crate::registry::{
+        Allowance, Body, REPLY_MAX_BYTES, Settings, Stamp, StreamAnswer, handle,
+    };
     use crate::store::memory::{MemoryStore, World, run};
     use crate::store::{CacheSettings, Cached, StoreErrorKind, layout};
 
@@ -393,7 +397,7 @@ mod tests {
                 assert_eq!((&stream.method, &stream.content), (&method, &sha256));
                 assert_eq!(stream.range, None);
                 let StreamAnswer::Forward(status, headers) =
-                    stream.answer(StatusCode::OK, &store_headers)
+                    stream.answer(StatusCode::OK, &store_headers, &Allowance::default())
                 else {
                     panic!("the manifest is forwarded");
                 };

@@ -1,15 +1,26 @@
 //! Putting a manifest.
 //!
-//! The order of the writes makes crashes harmless: content, then the manifest's link, then the tag. A
-//! tag never points at what is not there, and a repeat of the request completes what is missing. The
-//! content is written while its references are looked up. If one turns out to be missing it stays
-//! behind, in no repository, until garbage is collected; in exchange a `PUT` takes three waves of
-//! storage calls.
+//! The order of the writes makes crashes harmless: everything else, then the tag. A tag never points at
+//! what is not there, and a repeat of the request completes what is missing.
+//!
+//! Three waves of storage calls: what the manifest needs is looked up; then its content, its link and
+//! the tag's history are written together; then the tag, and the entry at its subject.
+//!
+//! A `PUT` that is refused because something is missing has written nothing. To write the content while
+//! its references are looked up would take no less time, and it could not be taken back after a refusal:
+//! another `PUT` may have written the same content meanwhile, and the store can't tell the one from the
+//! other. The link need not wait for the content: without that it counts for nothing, here and in
+//! `distribution`, as after a collection of garbage that left links behind.
+//!
+//! The history is written before the tag, because by it a `DELETE` of what the tag pointed at sees that the
+//! tag is being moved ([`crate::store`]). With a history but no `current/link` a tag is listed and can't be
+//! pulled, so a `PUT` that fails takes its entry back if there is no such tag. What remains is the entry of
+//! one that ended together with its client, its proxy or the store.
 
 use std::pin::pin;
 
 use bytes::Bytes;
-use futures::future::{join3, try_join, try_join_all};
+use futures::future::{join, join_all, join3, try_join};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use http::header::{CONTENT_TYPE, HeaderName, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
@@ -51,25 +62,74 @@ pub async fn put(
     policy::check(&manifest, name, &request.resources, &settings.classes)?;
     let precondition = precondition(request, reference)?;
 
-    let (missing, stored, condition) = join3(
+    let (missing, condition) = join(
         missing_references(store, settings, name, &manifest),
-        store.put_content(&digest, content.clone()),
         hold_to(store, name, &tags, precondition),
     )
     .await;
     if let Some(error) = Error::all(missing?) {
         return Err(error);
     }
-    let condition = condition?;
-    stored?;
-
-    let history = tags.iter().map(|tag| store.record_tag(name, tag, &digest));
-    try_join(store.link_manifest(name, &digest), try_join_all(history)).await?;
-
-    let referrer = note_subject(store, name, &manifest, &digest, content.len());
-    let moves = tags.iter().map(|tag| point_tag(store, name, tag, &digest, condition.as_ref()));
-    try_join(referrer, try_join_all(moves)).await?;
+    let new = New { store, name, digest: &digest, manifest: &manifest, content: &content };
+    if let Err(error) = new.write(&tags, condition?.as_ref()).await {
+        new.take_back_history(&tags).await;
+        return Err(error);
+    }
     Ok(created(name, &digest, &manifest, reference, &tags))
+}
+
+/// A manifest that may be put.
+struct New<'a, S> {
+    store: &'a S,
+    name: &'a Name,
+    digest: &'a Digest,
+    manifest: &'a Manifest,
+    content: &'a Bytes,
+}
+
+impl<S: Store> New<'_, S> {
+    /// Two waves. Whatever fails, all calls are over in the end.
+    async fn write(&self, tags: &[Tag], condition: Option<&TagCondition>) -> Result<(), Error> {
+        let Self { store, name, digest, .. } = *self;
+        let (content, link, history) = join3(
+            store.put_content(digest, self.content.clone()),
+            store.link_manifest(name, digest),
+            join_all(tags.iter().map(|tag| store.record_tag(name, tag, digest))),
+        )
+        .await;
+        content.and(link).and(history.into_iter().collect::<Result<(), _>>())?;
+
+        let moves = tags.iter().map(|tag| point_tag(store, name, tag, digest, condition));
+        let (referrer, moves) = join(self.note_subject(), join_all(moves)).await;
+        referrer.and(moves.into_iter().collect())
+    }
+
+    /// Removes what the history says of this manifest where there is no tag. If that fails too there is
+    /// nothing more to do about it.
+    async fn take_back_history(&self, tags: &[Tag]) {
+        let take_back = |tag| self.store.take_back_record(self.name, tag, self.digest);
+        join_all(tags.iter().map(take_back)).await;
+    }
+
+    /// Notes at the subject, if there is one, that this manifest refers to it.
+    async fn note_subject(&self) -> Result<(), Error> {
+        let Self { store, name, digest, manifest, content } = *self;
+        let Some(subject) = &manifest.subject else {
+            return Ok(());
+        };
+        let mut descriptor = json!({
+            "mediaType": manifest.media_type.as_str(),
+            "digest": digest.as_str(),
+            "size": content.len(),
+        });
+        if let Some(artifact_type) = &manifest.artifact_type {
+            descriptor["artifactType"] = artifact_type.as_str().into();
+        }
+        if !manifest.annotations.is_empty() {
+            descriptor["annotations"] = json!(manifest.annotations);
+        }
+        Ok(store.put_referrer(name, subject, digest, descriptor.to_string().into()).await?)
+    }
 }
 
 fn whole_body<'a>(body: &'a Body, settings: &Settings) -> Result<&'a Bytes, Error> {
@@ -201,20 +261,23 @@ async fn missing_references(
     name: &Name,
     manifest: &Manifest,
 ) -> Result<Vec<Error>, StoreError> {
-    let must_be_there = match manifest.media_type {
-        MediaType::OciIndex | MediaType::DockerManifestList => settings.verify_index_references,
-        _ => settings.verify_image_references,
-    };
+    let is_index =
+        matches!(manifest.media_type, MediaType::OciIndex | MediaType::DockerManifestList);
+    let must_be_there =
+        if is_index { settings.verify_index_references } else { settings.verify_image_references };
     if !must_be_there {
         return Ok(Vec::new());
     }
+    // What an index lists may be a manifest or a blob, whatever its type suggests.
     let look_up = async |required: &Required| match required {
         Required::Blob(digest) => {
-            let is_there = store.has_blob(name, digest).await?;
+            let is_there = store.has_blob(name, digest).await?
+                || is_index && store.has_manifest(name, digest).await?;
             Ok((!is_there).then(|| unknown_reference("blob", digest)))
         }
         Required::Manifest(digest) => {
-            let is_there = store.has_manifest(name, digest).await?;
+            let is_there = store.has_manifest(name, digest).await?
+                || is_index && store.has_blob(name, digest).await?;
             Ok((!is_there).then(|| unknown_reference("manifest", digest)))
         }
     };
@@ -267,31 +330,6 @@ async fn hold_to(
 fn precondition_failed(tag: &Tag) -> Error {
     let message = format!("the tag {tag} is not what the request's condition asks for");
     Error::new(ErrorCode::PreconditionFailed, message).with_detail(tag.as_str())
-}
-
-/// Notes at the subject, if there is one, that this manifest refers to it.
-async fn note_subject(
-    store: &impl Store,
-    name: &Name,
-    manifest: &Manifest,
-    digest: &Digest,
-    size: usize,
-) -> Result<(), Error> {
-    let Some(subject) = &manifest.subject else {
-        return Ok(());
-    };
-    let mut descriptor = json!({
-        "mediaType": manifest.media_type.as_str(),
-        "digest": digest.as_str(),
-        "size": size,
-    });
-    if let Some(artifact_type) = &manifest.artifact_type {
-        descriptor["artifactType"] = artifact_type.as_str().into();
-    }
-    if !manifest.annotations.is_empty() {
-        descriptor["annotations"] = json!(manifest.annotations);
-    }
-    Ok(store.put_referrer(name, subject, digest, descriptor.to_string().into()).await?)
 }
 
 /// Points the tag at the manifest, holding to the condition if there is one.
@@ -499,6 +537,65 @@ mod tests {
         assert!(text.contains("8900 more references"), "{}", &text[text.len() - 200..]);
         let calls = scene.store.calls().len();
         assert!(calls <= 2 * (PARALLEL_CALLS + MAX_MISSING) + 3, "{calls} calls");
+    }
+
+    #[test]
+    fn a_put_that_is_refused_leaves_nothing_behind() {
+        let scene = Scene::new();
+        let before = scene.store.objects();
+        let mut missing = image("x");
+        missing["layers"] = [descriptor("l", "missing")].into_iter().collect();
+        missing["subject"] = descriptor(OCI_MANIFEST, "a subject");
+        assert_eq!(scene.put("t", &missing).status(), 400);
+        let condition = [(IF_MATCH, "*")];
+        let (refused, _) = scene.send(Method::PUT, "t", &condition, whole(&image("x")));
+        assert_eq!(refused.status(), 412);
+        let mut after = scene.store.objects();
+        after.remove(&layout::condition_probe());
+        assert_eq!(after, before);
+    }
+
+    /// BuildKit's cache is such an index: its layers, and a configuration of a type of its own.
+    #[test]
+    fn what_an_index_lists_may_be_a_manifest_or_a_blob() {
+        let layer_type = "application/vnd.oci.image.layer.v1.tar+gzip";
+        let index = |entries: &[serde_json::Value]| json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries });
+        let image = image("x");
+        let as_image = |content: &str| descriptor(OCI_MANIFEST, content);
+        let as_blob = |content: &str| descriptor(layer_type, content);
+        let mut untyped = as_image(&image.to_string());
+        untyped.as_object_mut().expect("an object").remove("mediaType");
+        let cache_config = descriptor("application/vnd.buildkit.cacheconfig.v0", "config");
+        for (entries, status, waves) in [
+            (vec![as_image(&image.to_string())], 201, 3),
+            (vec![untyped], 201, 3),
+            (vec![as_blob("layer"), cache_config], 201, 3),
+            // Each is looked for where its type does not suggest it only when it is missing there.
+            (vec![as_blob(&image.to_string())], 201, 4),
+            (vec![as_image("layer")], 201, 4),
+            (vec![as_blob("layer"), as_blob("missing")], 400, 2),
+            (vec![as_image("missing")], 400, 2),
+        ] {
+            let scene = Scene::new();
+            scene.put("image", &image);
+            let index = index(&entries);
+            let (response, waves_made) = scene.send(Method::PUT, "t", &[], whole(&index));
+            assert_eq!((response.status().as_u16(), waves_made), (status, waves), "{index}");
+            if status == 201 {
+                assert_eq!(scene.get("t").body(), index.to_string().as_bytes());
+                // One that takes no index gets no blob for an image.
+                let docker = "application/vnd.docker.distribution.manifest.v2+json";
+                let headers = [(http::header::ACCEPT, docker)];
+                let (old, _) = scene.send(Method::GET, "t", &headers, Body::None);
+                assert_eq!(error(&old), (404, "MANIFEST_UNKNOWN".to_owned()));
+            }
+        }
+        // In an image, a layer is a blob.
+        let scene = Scene::new();
+        scene.put("image", &image);
+        let mut other = image.clone();
+        other["layers"] = [as_blob(&image.to_string())].into_iter().collect();
+        assert_eq!(error(&scene.put("t", &other)), (400, "MANIFEST_BLOB_UNKNOWN".to_owned()));
     }
 
     #[test]

@@ -54,6 +54,7 @@ impl Scene {
             body: Body::None,
             resources: Vec::new(),
             stamp: Stamp { random, ..Stamp::default() },
+            reply_max_bytes: REPLY_MAX_BYTES,
         };
         let body = StreamedBody {
             store: &self.store,

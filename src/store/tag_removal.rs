@@ -1,0 +1,282 @@
+//! Taking a tag away beside others who set it.
+//!
+//! A tag is its object `current/link`; whoever removes that last has removed the tag. Its history, the
+//! entries in `index/`, goes afterwards, and stays if the tag has been set again meanwhile.
+//!
+//! *By tag*, whatever it points at goes: the removal of `current/link` is the moment at which it happens,
+//! and whoever sets the tag does so before or after it.
+//!
+//! *With its manifest*, a tag goes only if it still points at that. Where the store heeds a removal's
+//! condition, that is all. Elsewhere the removal may run over a move of the tag, so the history is listed
+//! before and after it. Who moves a tag writes the entry of the new digest first and `current/link` then.
+//! An entry that has come, or has been written anew, between the two listings is therefore one of a move
+//! that was run over, or has not got there yet: its digest is put back. No clocks are compared, only what
+//! the store says of an entry now with what it said before. What this does not find is a move whose entry
+//! was there before the first listing and whose `current/link` came between the last look at the tag and
+//! its removal, two calls that follow each other. A tag that has no entry but its own can't have such a
+//! move; for others the last look is taken after the first listing, to keep that time short.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+
+use bytes::Bytes;
+use futures::stream::TryStreamExt;
+
+use super::fault::{StoreError, StoreErrorKind};
+use super::layout::{self, Key};
+use super::objects::{Condition, ListRequest, Listed, Objects, Removal, Version, pages};
+use super::repositories::link;
+use super::{PARALLEL_GROUPS, Store, TagVersion, for_each_bounded};
+use crate::registry::reference::{Digest, Name, Tag};
+
+/// How often a removal is tried while others write the tag without moving it.
+const ATTEMPTS: usize = 5;
+
+/// Finds out whether the store heeds the condition of a removal, and remembers it.
+///
+/// The object stays, so whoever tries the same at the same time finds it. Only a clear refusal proves that
+/// conditions are heeded, and only a removal that was done proves that they are not. Anything else (the
+/// store is overloaded, may not be written to, does not know such a request) proves nothing.
+pub(super) async fn probe(objects: &impl Objects) {
+    if objects.heeds_conditional_removal().get().is_some() {
+        return;
+    }
+    let key = layout::removal_probe();
+    let text = Bytes::from_static(b"Moorage tries here whether the store heeds conditions.\n");
+    let never = Version("\"never\"".to_owned());
+    if objects.write(&key, text).await.is_err() {
+        return;
+    }
+    let heeds = match objects.remove_if(&key, &never).await {
+        Ok(Removal::Changed) => Some(true),
+        Ok(Removal::Removed) => Some(false),
+        Ok(Removal::Absent) | Err(_) => None,
+    };
+    objects.heeds_conditional_removal().set(heeds);
+}
+
+/// The removal of a tag.
+pub(super) struct TagRemoval<'a, O> {
+    pub objects: &'a O,
+    pub name: &'a Name,
+    pub tag: &'a Tag,
+}
+
+/// What the folder of a tag holds.
+struct Folder {
+    /// Whether the tag is there, and not only its history.
+    is_set: bool,
+    /// The other objects, with the time at which each was written.
+    history: BTreeMap<Key, String>,
+}
+
+impl<O: Objects> TagRemoval<'_, O> {
+    /// Removes the tag; `false` if there is none.
+    pub async fn whatever_it_points_at(&self) -> Result<bool, StoreError> {
+        let before = self.folder().await?;
+        if !before.is_set {
+            // What is left of a request that broke off.
+            self.remove_history(before.history.keys(), None).await?;
+            return Ok(false);
+        }
+        self.objects.remove(&self.current()).await?;
+        let after = self.folder().await?;
+        if !after.is_set {
+            self.remove_history(after.kept_since(&before), None).await?;
+        }
+        Ok(true)
+    }
+
+    /// Removes the tag if it still points where it did, in a store that heeds conditions.
+    pub async fn if_unchanged(&self, seen: &TagVersion) -> Result<bool, StoreError> {
+        let TagVersion { digest, mut version } = seen.clone();
+        for _ in 0..ATTEMPTS {
+            match self.objects.remove_if(&self.current(), &version).await? {
+                Removal::Removed => {
+                    let after = self.folder().await?;
+                    if !after.is_set {
+                        self.remove_history(after.history.keys(), Some(&digest)).await?;
+                    }
+                    return Ok(true);
+                }
+                Removal::Absent => return Ok(false),
+                Removal::Changed => {}
+            }
+            match self.objects.tag_version(self.name, self.tag).await? {
+                Some(now) if now.digest == digest => version = now.version,
+                _ => return Ok(false),
+            }
+        }
+        let message = format!("the tag {} is written all the time and can't be removed", self.tag);
+        Err(StoreError::new(StoreErrorKind::Unavailable, message))
+    }
+
+    /// Removes the tag if it still points where it did, in a store that ignores conditions: as well as
+    /// can be.
+    pub async fn under_watch(&self, seen: &TagVersion) -> Result<bool, StoreError> {
+        let own = layout::tag_history(self.name, self.tag, &seen.digest);
+        let before = self.folder().await?;
+        if !before.is_set {
+            return Ok(false);
+        }
+        if before.history.keys().any(|entry| *entry != own) {
+            let now = self.objects.tag_version(self.name, self.tag).await?;
+            if now.is_none_or(|now| now.digest != seen.digest) {
+                return Ok(false);
+            }
+        }
+        self.objects.remove(&self.current()).await?;
+        let after = self.folder().await?;
+        if after.is_set || self.put_back(after.written_since(&before), &seen.digest).await? {
+            return Ok(true);
+        }
+        self.remove_history(after.kept_since(&before), Some(&seen.digest)).await?;
+        Ok(true)
+    }
+
+    /// Removes the history that a removal from this manifest left when it broke off. A PUT under way may
+    /// have written it, too; it loses no more than an entry of its tag's history.
+    pub async fn finish(&self, digest: &Digest) -> Result<(), StoreError> {
+        let folder = self.folder().await?;
+        let own = layout::tag_history(self.name, self.tag, digest);
+        if folder.is_set || !folder.history.contains_key(&own) {
+            return Ok(());
+        }
+        self.remove_history(folder.history.keys(), Some(digest)).await
+    }
+
+    fn current(&self) -> Key {
+        layout::tag_link(self.name, self.tag)
+    }
+
+    /// Lists the tag's folder.
+    async fn folder(&self) -> Result<Folder, StoreError> {
+        let (prefix, current) = (layout::tag(self.name, self.tag), self.current());
+        let mut history = BTreeMap::new();
+        let mut pages = pin!(pages(self.objects, ListRequest::new(&prefix, Listed::Objects)));
+        while let Some(page) = pages.try_next().await? {
+            history.extend(page.keys.into_iter().zip(page.modified));
+        }
+        let is_set = history.remove(&current).is_some();
+        Ok(Folder { is_set, history })
+    }
+
+    /// Removes entries of the history. That of `digest` goes last: by it, whoever repeats a removal that
+    /// broke off knows what it left.
+    async fn remove_history<'k>(
+        &self,
+        entries: impl Iterator<Item = &'k Key>,
+        digest: Option<&Digest>,
+    ) -> Result<(), StoreError> {
+        let last = digest.map(|digest| layout::tag_history(self.name, self.tag, digest));
+        let (last, others): (Vec<_>, Vec<_>) = entries.partition(|key| Some(*key) == last.as_ref());
+        for keys in [others, last] {
+            let remove = async |key: &Key| self.objects.remove(key).await;
+            for_each_bounded(PARALLEL_GROUPS, keys, remove).await?;
+        }
+        Ok(())
+    }
+
+    /// Points the tag at the digest of the latest of these entries, if any is that of a move which may
+    /// have been run over; tells whether there was one.
+    async fn put_back(
+        &self,
+        mut entries: Vec<(&Key, &str)>,
+        removed: &Digest,
+    ) -> Result<bool, StoreError> {
+        entries.sort_by_key(|(_, modified)| *modified);
+        for (key, _) in entries.into_iter().rev() {
+            let digest = layout::digest_of_tag_history(self.name, self.tag, key);
+            let Some(digest) = digest.filter(|digest| digest != removed) else {
+                continue;
+            };
+            // Without the manifest's link its PUT has not come to the tag yet, or never will.
+            let manifest = layout::manifest_link(self.name, &digest);
+            if self.objects.read_version(&manifest).await?.is_some() {
+                self.set_if_absent(&digest).await?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Points the tag at a manifest, unless someone has set it. Where writes have no conditions, a look
+    /// has to do.
+    async fn set_if_absent(&self, digest: &Digest) -> Result<(), StoreError> {
+        let current = self.current();
+        if self.objects.honours_conditions().await? {
+            self.objects.write_if(&current, link(digest), &Condition::Absent).await?;
+        } else if self.objects.read_version(&current).await?.is_none() {
+            self.objects.write(&current, link(digest)).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Folder {
+    /// The entries that were there before, and have not been written since.
+    fn kept_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a Key> {
+        let is_kept = |entry: &(&Key, &String)| before.history.get(entry.0) == Some(entry.1);
+        self.history.iter().filter(is_kept).map(|(key, _)| key)
+    }
+
+    /// The entries that have come since, or have been written anew, with their times.
+    fn written_since<'a>(&'a self, before: &Self) -> Vec<(&'a Key, &'a str)> {
+        let is_new = |entry: &(&Key, &String)| before.history.get(entry.0) != Some(entry.1);
+        let entries = self.history.iter().filter(is_new);
+        entries.map(|(key, modified)| (key, modified.as_str())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::store::memory::{Effect, MemoryStore, run};
+
+    fn probed(store: &MemoryStore) -> Option<bool> {
+        run(probe(store));
+        store.heeds_conditional_removal().get()
+    }
+
+    #[test]
+    fn what_a_store_heeds_is_tried_once_and_nothing_is_concluded_from_a_failure() {
+        for (ignores, heeds) in [(false, true), (true, false)] {
+            for failing in [0, 1] {
+                let mut store = MemoryStore::default();
+                store.ignores_conditional_removal = ignores;
+                store.failing_call = Cell::new(Some((failing, Effect::None)));
+                assert_eq!(probed(&store), None, "call {failing}");
+                assert_eq!(probed(&store), Some(heeds));
+                let calls = store.calls().len();
+                assert_eq!(probed(&store), Some(heeds));
+                assert_eq!(store.calls().len(), calls);
+            }
+        }
+    }
+
+    /// Beside the reading of each tag: the tag and its history's entry go by a call each, after a listing;
+    /// without conditions there is another listing before.
+    #[test]
+    fn a_removal_makes_few_calls() {
+        let name: Name = "a".parse().expect("a name");
+        let tag: Tag = "t".parse().expect("a tag");
+        for (ignores, calls) in [(false, 3), (true, 4)] {
+            let mut store = MemoryStore::default();
+            store.ignores_conditional_removal = ignores;
+            probed(&store);
+            let digest = store.put_manifest(&name, &tag, b"{}");
+            run(store.record_tag(&name, &tag, &digest)).0.expect("no fault");
+            let seen = run(store.tag_version(&name, &tag)).0.expect("no fault").expect("a tag");
+            let before = store.calls().len();
+            assert_eq!(run(store.remove_tag_if(&name, &tag, &seen)).0, Ok(true));
+            assert_eq!(store.calls().len() - before, calls);
+            let prefix = layout::tag(&name, &tag);
+            assert!(store.objects().keys().all(|k| !k.as_str().starts_with(prefix.as_str())));
+        }
+    }
+}
