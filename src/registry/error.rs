@@ -4,13 +4,16 @@
 //! the `distribution` registry.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::with_api_version;
 use crate::store::{StoreError, StoreErrorKind};
+
+/// When to try again what is unavailable, in seconds (RFC 9110, section 10.2.3).
+const RETRY_SOON: HeaderValue = HeaderValue::from_static("1");
 
 /// What went wrong, in the API's terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub enum ErrorCode {
     Unsupported,
     /// The store can't be reached or is overloaded.
     Unavailable,
+    /// The store did not answer in time.
+    StoreTimedOut,
     /// The digest in the request is none, or does not match the content.
     DigestInvalid,
     /// The repository's name is none.
@@ -74,6 +79,8 @@ impl ErrorCode {
             Self::Unknown => ("UNKNOWN", StatusCode::INTERNAL_SERVER_ERROR),
             Self::Unsupported => ("UNSUPPORTED", StatusCode::METHOD_NOT_ALLOWED),
             Self::Unavailable => ("UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
+            // The API's code for a registry that can't serve just now, with the status that says why.
+            Self::StoreTimedOut => ("UNAVAILABLE", StatusCode::GATEWAY_TIMEOUT),
             Self::DigestInvalid => ("DIGEST_INVALID", StatusCode::BAD_REQUEST),
             Self::NameInvalid => ("NAME_INVALID", StatusCode::BAD_REQUEST),
             // The API has no code of its own for a path that is none of its endpoints.
@@ -168,12 +175,15 @@ impl Error {
     }
 
     /// The answer: the status of the table and the JSON envelope, with the header that every reply of
-    /// the API carries.
+    /// the API carries. What is unavailable is worth another try soon.
     pub fn into_response(self) -> Response<Bytes> {
         let mut response = with_api_version(Response::new(envelope(&self)));
         *response.status_mut() = self.code.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.code == ErrorCode::Unavailable {
+            headers.insert(RETRY_AFTER, RETRY_SOON);
+        }
         headers.extend(self.headers);
         response
     }
@@ -185,7 +195,8 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         let code = match error.kind() {
             StoreErrorKind::Unavailable => ErrorCode::Unavailable,
-            StoreErrorKind::TimedOut | StoreErrorKind::Failed => ErrorCode::Unknown,
+            StoreErrorKind::TimedOut => ErrorCode::StoreTimedOut,
+            StoreErrorKind::Failed => ErrorCode::Unknown,
         };
         Self::new(code, error.to_string())
     }
@@ -199,6 +210,7 @@ pub fn proxy_error(status: StatusCode) -> Response<Bytes> {
         ErrorCode::Denied,
         ErrorCode::TooManyRequests,
         ErrorCode::Unavailable,
+        ErrorCode::StoreTimedOut,
         ErrorCode::ManifestTooLarge,
     ]
     .into_iter()
@@ -268,10 +280,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_unavailable_is_worth_another_try() {
+        let unavailable = Error::new(ErrorCode::Unavailable, "m").into_response();
+        assert_eq!(unavailable.headers()[RETRY_AFTER], "1");
+        for code in [ErrorCode::StoreTimedOut, ErrorCode::Unknown, ErrorCode::BlobUnknown] {
+            let response = Error::new(code, "m").into_response();
+            assert!(!response.headers().contains_key(RETRY_AFTER), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn the_proxys_own_timeout_has_the_code_of_the_stores() {
+        let response = proxy_error(StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(response.status(), 504);
+        let body: Value = serde_json::from_slice(response.body()).expect("JSON");
+        assert_eq!(body["errors"][0]["code"], "UNAVAILABLE");
+    }
+
+    #[test]
     fn storage_faults_are_never_not_found() {
         for (kind, code) in [
             (StoreErrorKind::Failed, ErrorCode::Unknown),
-            (StoreErrorKind::TimedOut, ErrorCode::Unknown),
+            (StoreErrorKind::TimedOut, ErrorCode::StoreTimedOut),
             (StoreErrorKind::Unavailable, ErrorCode::Unavailable),
         ] {
             assert_eq!(Error::from(StoreError::new(kind, "x")).code(), code);

@@ -13,6 +13,7 @@ pub mod jwt;
 pub mod listing;
 pub mod oras;
 pub mod process;
+pub mod raw;
 pub mod skopeo;
 pub mod stand_in;
 pub mod tree;
