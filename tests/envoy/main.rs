@@ -14,6 +14,7 @@ mod drain;
 mod faults;
 mod guards;
 mod legacy;
+mod nodes;
 mod peer;
 mod policy;
 mod protocol;
