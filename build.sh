@@ -28,6 +28,7 @@ Environment:
   MOORAGE_STORE_PORT      port of the local blob store (5002)
   MOORAGE_DATA            folder of the local blob store (./data); the bucket is its
                           subfolder registry/
+  MOORAGE_DRAIN_SECONDS   how long 'run' waits, when it is stopped, for requests that are under way (30)
   MOORAGE_SCHEMA1_KEY     file with the P-256 key, as a JWK or PEM, by which 'run' signs schema 1
                           manifests for clients from before 2017 (none: such clients get no image)
   MOORAGE_BENCH_SECONDS   how long one measurement of the benchmark takes (3)
@@ -208,11 +209,15 @@ run_registry() {
   build_blob_store
 
   stop_processes_at_the_end
+  # In process groups of their own, so that a Ctrl-C reaches this script alone, which drains Envoy first.
+  set -m
   start_blob_store
   start_envoy
+  set +m
   wait_until "Envoy did not load the filter" status_is "$admin_port" /ready
   wait_until "the registry does not answer" status_is "$port" /v2/
   print_welcome
+  drain_when_told_to_stop
   watch_processes
 }
 
@@ -261,6 +266,21 @@ stop_processes_at_the_end() {
   trap 'exit 143' TERM
 }
 
+# The first signal drains, a second one ends at once.
+drain_when_told_to_stop() {
+  trap 'drain 130' INT
+  trap 'drain 143' TERM
+}
+
+drain() {
+  stop_processes_at_the_end
+  step "Stopping when what is under way has ended; Ctrl-C stops at once"
+  # Nobody balances loads here, so nobody has to see first that this one goes.
+  envoy/drain.sh --admin "127.0.0.1:$admin_port" --grace 0 --limit "$drain_seconds" &
+  wait $! || true
+  exit "$1"
+}
+
 read_settings() {
   port=$(port_setting MOORAGE_PORT 5000)
   admin_port=$(port_setting MOORAGE_ADMIN_PORT 9901)
@@ -272,6 +292,9 @@ read_settings() {
   require_free_port MOORAGE_ADMIN_PORT "$admin_port"
   require_free_port MOORAGE_STORE_PORT "$store_port"
 
+  drain_seconds=${MOORAGE_DRAIN_SECONDS:-30}
+  [[ $drain_seconds =~ ^[0-9]+$ ]] ||
+    die "MOORAGE_DRAIN_SECONDS must be whole seconds, not '$drain_seconds'"
   data=${MOORAGE_DATA:-data}
   mkdir -p -- "$data" || die "MOORAGE_DATA must be a folder that can be written, not '$data'"
   data=$(realpath -- "$data")
@@ -391,7 +414,7 @@ Try:
 To serve what CNCF Distribution (registry:2, registry:3) wrote, set MOORAGE_DATA to the folder whose
 subfolder registry/ holds its docker/registry/v2.
 
-Ctrl-C stops it.
+Ctrl-C stops it, once requests that are under way have ended; a second one stops it at once.
 END
 }
 

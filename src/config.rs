@@ -36,7 +36,7 @@ pub struct Config {
     /// Whether an index's manifests must be there when it is put; on unless set.
     #[serde(default = "default_true")]
     pub verify_index_references: bool,
-    /// From where a blob may be mounted; from the repository that the client names unless set.
+    /// From where a blob may be mounted; from nowhere unless set.
     #[serde(default)]
     pub mount: Mount,
     /// What clients from before 2017 get.

@@ -114,7 +114,7 @@ impl Exchange {
     /// Gives up the request, because there is no memory for it.
     fn refuse(&mut self) -> Action {
         let message = "the proxy has as many requests under way as it has memory for; try again";
-        self.reply(&Error::busy(message).into_response())
+        self.reply(&Error::new(ErrorCode::Unavailable, message).into_response())
     }
 
     fn client(&mut self) -> &mut ClientShare {
@@ -125,7 +125,7 @@ impl Exchange {
     fn refuse_stream(&mut self) -> Action {
         let message = "this client has as many uploads and downloads under way as it may have; \
                        try again when one has ended";
-        self.reply(&Error::too_many_requests(message).into_response())
+        self.reply(&Error::new(ErrorCode::TooManyRequests, message).into_response())
     }
 
     /// Runs the handler as far as it gets. Tells whether the request may go on to the router.
@@ -210,14 +210,18 @@ impl Exchange {
         } else if !self.client().hold(size) {
             let message = "this client has not taken the replies that it has asked for; try again \
                            when it has";
-            headers::send_response(&Error::too_many_requests(message).into_response());
+            headers::send_response(
+                &Error::new(ErrorCode::TooManyRequests, message).into_response(),
+            );
         } else {
             self.room = self.registry.budget.reserve(Purpose::Replies, size);
             if self.room.is_some() {
                 headers::send_response(response);
             } else {
                 let message = "the proxy holds as many replies as it has memory for; try again";
-                headers::send_response(&Error::busy(message).into_response());
+                headers::send_response(
+                    &Error::new(ErrorCode::Unavailable, message).into_response(),
+                );
             }
         }
         Action::Pause
@@ -376,7 +380,7 @@ impl Exchange {
             Progress::TooMuch => {
                 let message = "this client has as much of manifests under way as it may have; \
                                try again when one is stored";
-                self.reply(&Error::too_many_requests(message).into_response())
+                self.reply(&Error::new(ErrorCode::TooManyRequests, message).into_response())
             }
             Progress::Wait if !end_of_stream => Action::Pause,
             Progress::Wait | Progress::Enough => self.begin_with_body(),

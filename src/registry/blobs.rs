@@ -446,7 +446,7 @@ mod tests {
             (&get, 500, b"", 500, "UNKNOWN"),
             (&head, 500, b"", 500, "UNKNOWN"),
             (&get, 503, b"no healthy upstream", 503, "UNAVAILABLE"),
-            (&get, 504, b"", 500, "UNKNOWN"),
+            (&get, 504, b"", 504, "UNAVAILABLE"),
         ];
         for (stream, status, body, expected, code) in rows {
             let status = StatusCode::from_u16(*status).expect("a status");

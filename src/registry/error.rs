@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::with_common_headers;
 use crate::store::{StoreError, StoreErrorKind};
 
-/// When a client may try again what was refused only for the moment, in seconds.
-const IN_A_SECOND: HeaderValue = HeaderValue::from_static("1");
+/// When to try again what can't be done just now, in seconds (RFC 9110, section 10.2.3).
+const RETRY_SOON: HeaderValue = HeaderValue::from_static("1");
 
 /// What went wrong, in the API's terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum ErrorCode {
     Unsupported,
     /// The store can't be reached or is overloaded.
     Unavailable,
+    /// The store did not answer in time.
+    StoreTimedOut,
     /// The digest in the request is none, or does not match the content.
     DigestInvalid,
     /// The repository's name is none.
@@ -81,6 +83,8 @@ impl ErrorCode {
             Self::Unknown => ("UNKNOWN", StatusCode::INTERNAL_SERVER_ERROR),
             Self::Unsupported => ("UNSUPPORTED", StatusCode::METHOD_NOT_ALLOWED),
             Self::Unavailable => ("UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
+            // The API's code for a registry that can't serve just now, with the status that says why.
+            Self::StoreTimedOut => ("UNAVAILABLE", StatusCode::GATEWAY_TIMEOUT),
             Self::DigestInvalid => ("DIGEST_INVALID", StatusCode::BAD_REQUEST),
             Self::NameInvalid => ("NAME_INVALID", StatusCode::BAD_REQUEST),
             // The API has no code of its own for a path that is none of its endpoints.
@@ -153,16 +157,6 @@ impl Error {
         .with_header(ALLOW, value)
     }
 
-    /// The proxy has too much to do at the moment.
-    pub fn busy(message: impl Into<String>) -> Self {
-        Self::new(ErrorCode::Unavailable, message).with_header(RETRY_AFTER, IN_A_SECOND)
-    }
-
-    /// The client has too much under way at the moment.
-    pub fn too_many_requests(message: impl Into<String>) -> Self {
-        Self::new(ErrorCode::TooManyRequests, message).with_header(RETRY_AFTER, IN_A_SECOND)
-    }
-
     /// Adds what a program may want to read: the digest, the reference, the offending field.
     pub fn with_detail(mut self, detail: impl Into<Value>) -> Self {
         self.detail = Some(detail.into());
@@ -189,12 +183,15 @@ impl Error {
     }
 
     /// The answer: the status of the table and the JSON envelope, with the headers that every reply
-    /// carries.
+    /// carries. What can't be done just now is worth another try soon.
     pub fn into_response(self) -> Response<Bytes> {
         let mut response = with_common_headers(Response::new(envelope(&self)));
         *response.status_mut() = self.code.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if matches!(self.code, ErrorCode::Unavailable | ErrorCode::TooManyRequests) {
+            headers.insert(RETRY_AFTER, RETRY_SOON);
+        }
         headers.extend(self.headers);
         response
     }
@@ -205,9 +202,9 @@ impl From<StoreError> for Error {
     /// person who sees it first is often the one who runs the registry.
     fn from(error: StoreError) -> Self {
         let code = match error.kind() {
-            StoreErrorKind::Busy => return Self::busy(error.to_string()),
-            StoreErrorKind::Unavailable => ErrorCode::Unavailable,
-            StoreErrorKind::TimedOut | StoreErrorKind::Failed => ErrorCode::Unknown,
+            StoreErrorKind::Busy | StoreErrorKind::Unavailable => ErrorCode::Unavailable,
+            StoreErrorKind::TimedOut => ErrorCode::StoreTimedOut,
+            StoreErrorKind::Failed => ErrorCode::Unknown,
         };
         Self::new(code, error.to_string())
     }
@@ -221,6 +218,7 @@ pub fn proxy_error(status: StatusCode) -> Response<Bytes> {
         ErrorCode::Denied,
         ErrorCode::TooManyRequests,
         ErrorCode::Unavailable,
+        ErrorCode::StoreTimedOut,
         ErrorCode::ManifestTooLarge,
     ]
     .into_iter()
@@ -290,10 +288,29 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_done_just_now_is_worth_another_try() {
+        for code in [ErrorCode::Unavailable, ErrorCode::TooManyRequests] {
+            assert_eq!(Error::new(code, "m").into_response().headers()[RETRY_AFTER], "1");
+        }
+        for code in [ErrorCode::StoreTimedOut, ErrorCode::Unknown, ErrorCode::BlobUnknown] {
+            let response = Error::new(code, "m").into_response();
+            assert!(!response.headers().contains_key(RETRY_AFTER), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn the_proxys_own_timeout_has_the_code_of_the_stores() {
+        let response = proxy_error(StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(response.status(), 504);
+        let body: Value = serde_json::from_slice(response.body()).expect("JSON");
+        assert_eq!(body["errors"][0]["code"], "UNAVAILABLE");
+    }
+
+    #[test]
     fn storage_faults_are_never_not_found() {
         for (kind, code) in [
             (StoreErrorKind::Failed, ErrorCode::Unknown),
-            (StoreErrorKind::TimedOut, ErrorCode::Unknown),
+            (StoreErrorKind::TimedOut, ErrorCode::StoreTimedOut),
             (StoreErrorKind::Unavailable, ErrorCode::Unavailable),
             (StoreErrorKind::Busy, ErrorCode::Unavailable),
         ] {

@@ -186,7 +186,7 @@ mod tests {
             (403, "<Error><Code>AccessDenied</Code></Error>", Some("UNKNOWN")),
             (500, "", Some("UNKNOWN")),
             (503, "", Some("UNAVAILABLE")),
-            (504, "", Some("UNKNOWN")),
+            (504, "", Some("UNAVAILABLE")),
         ];
         for (status, document, code) in rows {
             let status = StatusCode::from_u16(*status).expect("a status");

@@ -142,10 +142,11 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mount {
-    /// From nowhere.
+    /// From nowhere. The default, because the path of such a request does not show the source: a filter
+    /// before Moorage that guards repositories by their paths could not guard that one.
+    #[default]
     Off,
     /// From the repository that the client names.
-    #[default]
     From,
     /// From wherever it is, if the client names no repository.
     Anywhere,

@@ -35,6 +35,11 @@ const FIRST_READ: u64 = 32 * 1024;
 const READ_GROWTH: u64 = 16;
 /// What one entry of a listing takes in the store's answer, in bytes, at most about.
 const LISTED_ENTRY: usize = 512;
+/// What has Envoy repeat a request, twice at most, with growing pauses of 25 to 250 ms. It takes these
+/// headers out again, and its load balancing goes on to the next node. (Envoy, HTTP filters, Router:
+/// `x-envoy-retry-on`, `x-envoy-max-retries`.)
+const REPEATED_BY_THE_PROXY: [(&str, &str); 2] =
+    [("x-envoy-retry-on", "5xx"), ("x-envoy-max-retries", "2")];
 
 /// A bucket that is reached over `H`.
 #[derive(Debug)]
@@ -117,18 +122,21 @@ impl<H: Http> Bucket<H> {
         }
     }
 
-    /// Sends a request that may be repeated, and does so once if the connection broke or the store
-    /// erred: what a distributed store gets wrong once is mostly right the second time. A request that
-    /// timed out is not repeated, since the client has waited long enough.
+    /// Sends a request that may be repeated: what a distributed store gets wrong once is mostly right
+    /// the second time, and at another node. The proxy repeats it, after a pause, when the connection
+    /// fails or the store errs, all within the time of one call. What it can't repeat is a request whose
+    /// answer has begun and breaks off, so that is sent once more from here. A request that timed out is
+    /// not repeated, since the client has waited long enough.
     pub(super) async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, StoreError> {
-        let result = self.http.send(request).await;
-        let is_worth_a_retry = match &result {
-            Ok(response) => {
-                response.status.is_server_error() && response.status != StatusCode::GATEWAY_TIMEOUT
-            }
-            Err(_) => true,
+        let mut repeatable = request.clone();
+        repeatable
+            .headers
+            .extend(REPEATED_BY_THE_PROXY.map(|(name, value)| (name, value.to_owned())));
+        let result = match self.http.send(&repeatable).await {
+            Err(HttpError::Connection) => self.http.send(&repeatable).await,
+            result => result,
         };
-        if is_worth_a_retry { self.send_once(request).await } else { unreachable(request, result) }
+        unreachable(request, result)
     }
 
     pub(super) async fn send_once(

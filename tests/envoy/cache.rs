@@ -97,7 +97,7 @@ async fn many_requests_for_one_cold_manifest_make_one_read_in_each_worker() {
         ask_at_once(&envoy, envoy.address, &manifest, 100).await;
         let calls = store.requests().len();
         assert!((3..=2 * workers + 1).contains(&calls), "{:?}", store.requests());
-        assert_eq!(envoy.stat("wasm.moorage.vm_reload").await, 0, "{}", envoy.log());
+        assert_eq!(envoy.stat("wasm.moorage.vm_reload_success").await, 0, "{}", envoy.log());
     }
 }
 
@@ -136,7 +136,7 @@ async fn when_the_client_that_made_the_read_leaves_the_others_are_answered() {
         assert_eq!(response.status(), 200, "{:?}", response.body());
     }
     assert_eq!(store.requests().len(), 4, "{:?}", store.requests());
-    assert_eq!(envoy.stat("wasm.moorage.vm_reload").await, 0, "{}", envoy.log());
+    assert_eq!(envoy.stat("wasm.moorage.vm_reload_success").await, 0, "{}", envoy.log());
 }
 
 /// A manifest that differs from others by its note.

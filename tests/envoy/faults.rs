@@ -51,7 +51,7 @@ pub fn faults() -> Vec<(Behaviour, u16, &'static str)> {
         (Behaviour::Answer(301, ""), 500, "UNKNOWN"),
         (Behaviour::Answer(204, ""), 500, "UNKNOWN"),
         (Behaviour::Reset, 503, "UNAVAILABLE"),
-        (Behaviour::Stall, 500, "UNKNOWN"),
+        (Behaviour::Stall, 504, "UNAVAILABLE"),
     ]
 }
 

@@ -4,21 +4,27 @@
 
 #![cfg(not(target_family = "wasm"))]
 
+mod attacks;
 mod cache;
 mod clients;
 mod configuration;
 mod conformance;
 mod discovery;
+mod drain;
 mod faults;
+mod guards;
 mod legacy;
 mod moves;
+mod nodes;
 mod peer;
 mod policy;
 mod protocol;
 mod pull;
 mod push;
 mod ranges;
+mod reload;
 mod round_trips;
+mod slow_clients;
 mod streaming;
 mod support;
 mod uploads;

@@ -538,7 +538,7 @@ mod tests {
         let tag = "t".parse().expect("a valid tag");
         for (kind, expected) in [
             (StoreErrorKind::Failed, (500, "UNKNOWN".to_owned())),
-            (StoreErrorKind::TimedOut, (500, "UNKNOWN".to_owned())),
+            (StoreErrorKind::TimedOut, (504, "UNAVAILABLE".to_owned())),
             (StoreErrorKind::Unavailable, (503, "UNAVAILABLE".to_owned())),
         ] {
             let Scene { name, digest, .. } = scene();

@@ -31,7 +31,7 @@ impl Bootstrap {
         // Envoy chooses ports that are free and tells which. On a busy machine an Envoy that stands
         // still for a second must not take that for a store that can't be reached.
         let text = TEMPLATE
-            .replace("connect_timeout: 5s", "connect_timeout: 60s")
+            .replace("connect_timeout: 2s", "connect_timeout: 60s")
             .replace("${MOORAGE_PORT}", "0")
             .replace("${MOORAGE_ADMIN_PORT}", "0")
             .replace("${MOORAGE_STORE_PORT}", &store.port().to_string())
@@ -46,11 +46,62 @@ impl Bootstrap {
         Self { text, workers: 1 }
     }
 
+    /// The same before stores on this machine, without TLS and signatures: all that protects Envoy and its
+    /// clients is as users have it. If there are several nodes, so are the lines that are meant for them.
+    pub fn production_before(nodes: &[SocketAddr]) -> Self {
+        let endpoint = |node: &SocketAddr| {
+            let (address, port) = (node.ip(), node.port());
+            format!(
+                "              - endpoint:\n                  address:\n                    \
+                 socket_address: {{ address: {address}, port_value: {port} }}\n"
+            )
+        };
+        let endpoints: String = nodes.iter().map(endpoint).collect();
+        let authority = format!(r#""authority": "{}""#, nodes[0]);
+        let bootstrap = Self::production()
+            .with("port_value: 9901", "port_value: 0")
+            .with("address: 0.0.0.0, port_value: 443", "address: 127.0.0.1, port_value: 0")
+            .with("/etc/envoy/moorage.wasm", &tool("MOORAGE_WASM").display().to_string())
+            .with(r#""authority": "s3.eu-central-1.amazonaws.com""#, &authority)
+            .with_span(
+                "        - transport_socket_connect_timeout",
+                "          filters:",
+                "        -",
+            )
+            .with("        -          filters:", "        - filters:")
+            .with_span("      # An alarm, not a gate", "      load_assignment:", "")
+            .with_span("              - endpoint:", "      transport_socket:", &endpoints);
+        let cluster_tls = bootstrap.text.find("      transport_socket:").expect("the store's TLS");
+        let text = bootstrap.text[..cluster_tls].to_owned();
+        let bootstrap = Self { text, ..bootstrap };
+        match nodes.len() {
+            1 => bootstrap,
+            _ => bootstrap.with("type: LOGICAL_DNS", "type: STRICT_DNS").with("# NODES ", ""),
+        }
+    }
+
     /// Replaces a piece of the bootstrap, which must be there.
     pub fn with(mut self, piece: &str, replacement: &str) -> Self {
         assert!(self.text.contains(piece), "{piece:?} is not in the bootstrap");
         self.text = self.text.replace(piece, replacement);
         self
+    }
+
+    /// Replaces what is between two texts, the first one included.
+    fn with_span(self, from: &str, to: &str, replacement: &str) -> Self {
+        let span = span(&self.text, from, to).to_owned();
+        self.with(&span, replacement)
+    }
+
+    /// Has blobs mounted from there; `"off"` is what the filter does without being told.
+    pub fn mounting(self, mount: &str) -> Self {
+        self.with(r#""mount": "from""#, &format!(r#""mount": "{mount}""#))
+    }
+
+    /// Puts an HTTP filter, in YAML, before Moorage.
+    pub fn guarded_by(self, filter: &str) -> Self {
+        let moorage = "                  - name: moorage\n";
+        self.with(moorage, &format!("{filter}{moorage}"))
     }
 
     /// Adds fields to the `store` object of the plugin's configuration.
@@ -96,16 +147,18 @@ impl Bootstrap {
 
     /// Spools bodies of unknown length, as the production bootstrap does.
     pub fn spooling(self) -> Self {
-        let filter =
-            production("# Off, but for the routes below", "- name: envoy.filters.http.router");
-        let routes = production("# Blobs on their way in", "# The limit above counts only");
+        let filter = span(
+            PRODUCTION,
+            "# Off, but for the routes below",
+            "- name: envoy.filters.http.router",
+        );
+        let (first, end) = ("# Blobs on their way in", "# The limit above counts only");
         let router = "- name: envoy.filters.http.router";
-        let upload_routes = {
-            let start = self.text.find("# Blobs on their way in").expect("routes for uploads");
-            let end = self.text.find("# The limit above counts only").expect("a last route");
-            self.text[start..end].to_owned()
-        };
-        self.with(router, &format!("{filter}{router}")).with(&upload_routes, routes)
+        self.with(router, &format!("{filter}{router}")).with_span(
+            first,
+            end,
+            span(PRODUCTION, first, end),
+        )
     }
 
     /// Has Envoy check the bootstrap and gives what it says.
@@ -116,7 +169,7 @@ impl Bootstrap {
 
     /// The text, with more time for the store's answers than users want where a test sets none.
     fn patient(&self) -> String {
-        if self.text.contains("timeout_ms") {
+        if self.text.contains(r#"timeout_ms""#) {
             return self.text.clone();
         }
         let store = r#""store": {"#;
@@ -140,11 +193,11 @@ impl Bootstrap {
     }
 }
 
-/// What the production bootstrap has between two texts, the first one included.
-fn production(from: &str, to: &str) -> &'static str {
-    let start = PRODUCTION.find(from).expect("the text is in the bootstrap");
-    let length = PRODUCTION[start..].find(to).expect("the text is in the bootstrap");
-    &PRODUCTION[start..start + length]
+/// What a bootstrap has between two texts, the first one included.
+fn span<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
+    let start = text.find(from).unwrap_or_else(|| panic!("{from:?} is not in the bootstrap"));
+    let length = text[start..].find(to).unwrap_or_else(|| panic!("{to:?} is not in the bootstrap"));
+    &text[start..start + length]
 }
 
 /// A running Envoy. It ends when this is dropped.
@@ -153,7 +206,8 @@ pub struct Envoy {
     pub address: SocketAddr,
     /// The addresses of all registries in this Envoy.
     pub addresses: Vec<SocketAddr>,
-    admin: SocketAddr,
+    /// The address of Envoy's admin page.
+    pub admin: SocketAddr,
     process: Child,
     folder: TempDir,
 }

@@ -18,6 +18,7 @@ pub mod listing;
 pub mod oras;
 pub mod podman;
 pub mod process;
+pub mod raw;
 pub mod regctl;
 pub mod relay;
 pub mod skopeo;

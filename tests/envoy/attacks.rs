@@ -1,0 +1,72 @@
+//! Clients that mean harm: what one of them can do to Envoy's memory, and with it to all others.
+
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+use crate::support::blob_store::BlobStore;
+use crate::support::client;
+use crate::support::envoy::{Bootstrap, Envoy};
+use crate::support::process::{note, wait_for};
+use crate::support::raw;
+use crate::support::tree::Tree;
+
+const MIB: u64 = 1024 * 1024;
+const CONNECTIONS: usize = 16;
+const STREAMS_EACH: u32 = 100;
+
+/// What Envoy may have in memory at most meanwhile.
+const MEMORY_LIMIT: u64 = 400 * MIB;
+
+/// How long any answer to others may take meanwhile.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Asks for `path` on many streams whose client takes no byte of an answer, and watches what that does
+/// until nothing moves any more.
+async fn stalled_streams_are_harmless(envoy: &Envoy, path: &str) {
+    let server = envoy.address;
+    assert_eq!(client::get(server, path, &[]).await.status(), 200, "{path}");
+    envoy.forget_peak_memory();
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.push(raw::stalled_http2(server, path, STREAMS_EACH).await);
+        probe(envoy).await;
+    }
+    let mut memory = Vec::new();
+    wait_for("the streams to stall", async || {
+        probe(envoy).await;
+        sleep(Duration::from_millis(50)).await;
+        memory.push(envoy.memory("VmRSS"));
+        // Two seconds without growth.
+        let before = memory.len().checked_sub(40)?;
+        (memory.last()? <= &(memory[before] + MIB)).then_some(())
+    })
+    .await;
+    let most = envoy.memory("VmHWM");
+    let under_way = envoy.stat("http.registry.downstream_rq_active").await;
+    note(&format!("{path}: {under_way} stalled streams, Envoy had {} MiB at most", most / MIB));
+    assert!(under_way >= CONNECTIONS as u64, "the attack takes place");
+    assert!(most < MEMORY_LIMIT, "{path}: {most} bytes");
+    assert_eq!(client::get(server, path, &[]).await.status(), 200, "{path}");
+    assert_eq!(envoy.stat("wasm.moorage.vm_reload_success").await, 0, "{}", envoy.log());
+}
+
+async fn probe(envoy: &Envoy) {
+    let begun = Instant::now();
+    let response = client::get(envoy.address, "/v2/", &[]).await;
+    assert_eq!(response.status(), 200, "{:?}", response.body());
+    assert!(begun.elapsed() < PATIENCE, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn stalled_blobs_leave_envoys_memory_to_others() {
+    let root = TempDir::new().expect("a temporary folder");
+    let mut tree = Tree::default();
+    let blob = tree.put_blob("a", Vec::leak(vec![0; 4 * MIB as usize]));
+    tree.write_to(&root.path().join("registry"));
+    let store = BlobStore::open(root.path()).await;
+    let bootstrap = Bootstrap::production_before(&[store.address]).workers(2);
+    let envoy = Envoy::start(&bootstrap).await;
+    stalled_streams_are_harmless(&envoy, &format!("/v2/a/blobs/{blob}")).await;
+}
