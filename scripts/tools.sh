@@ -280,6 +280,7 @@ install_go_tool() {
 # `go install` refuses: builds the command in the module's own folder. The package is its cmd/NAME.
 build_go_tool() {
   local module=${1%/cmd/*}@${1##*@} folder
+  step "Building it in its module's own folder instead"
   folder=$(go mod download -json "$module" | sed -n 's/^\t"Dir": "\(.*\)",\{0,1\}$/\1/p')
   [[ -n $folder ]] && CGO_ENABLED=0 go -C "$folder" build -o "$2" "./cmd/${2##*/}"
 }

@@ -2,6 +2,7 @@
 //! were pushed, by whichever client, from Moorage or from the peer on the same folder.
 
 mod artifacts;
+mod build_cache;
 mod engines;
 
 use std::fs;

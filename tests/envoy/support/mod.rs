@@ -1,6 +1,7 @@
 //! What the tests run on: real processes on ports of their own, and one stand-in store for faults.
 
 pub mod blob_store;
+pub mod buildkit;
 pub mod client;
 pub mod conformance;
 pub mod containerd;

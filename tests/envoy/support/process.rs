@@ -20,7 +20,7 @@ pub fn tool(name: &str) -> PathBuf {
 }
 
 /// The same for a tool that not every machine can have. Without it, what needs it is left out, and a
-/// line says so.
+/// line says so. In CI, build.sh sees to it that nothing is left out.
 pub fn optional_tool(name: &str) -> Option<PathBuf> {
     let path = env::var_os(name).map(PathBuf::from);
     if path.is_none() {
