@@ -109,7 +109,7 @@ fn bucket() -> (Bucket<Recorder>, Settings) {
 
 fn request(method: Method, target: String, headers: HeaderFields) -> Request {
     let (body, resources, stamp) = (Body::None, Vec::new(), Stamp::default());
-    Request { method, target, headers, body, resources, stamp }
+    Request { method, target, headers, body, resources, stamp, reply_max_bytes: REPLY_MAX_BYTES }
 }
 
 /// Sends a body and gives the paths that anything was asked of or written to.
