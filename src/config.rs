@@ -148,11 +148,6 @@ impl LimitsConfig {
     pub fn budget(&self) -> Budget {
         Budget::new(self.memory_bytes as usize)
     }
-
-    /// How much of it may be held for one client, in bytes.
-    pub fn client_memory_bytes(&self) -> usize {
-        self.memory_bytes as usize / 8
-    }
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -169,6 +164,12 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
 }
 
 impl Config {
+    /// How much of a worker's memory may be held for one client, in bytes: two of the largest manifests at least.
+    pub fn client_memory_bytes(&self) -> usize {
+        let least = usize::try_from(2 * self.manifest_max_bytes).unwrap_or(usize::MAX);
+        least.max(self.limits.memory_bytes as usize / 32)
+    }
+
     /// What the handlers need to know of it.
     pub fn settings(&self) -> Settings {
         Settings {
@@ -223,8 +224,9 @@ pub enum Addressing {
     VirtualHost,
 }
 
-/// The least memory with which a worker serves anything, in bytes.
-const LEAST_MEMORY: u64 = 8 * 1024 * 1024;
+/// The least memory with which a worker serves every request, in bytes: of a quarter, what it reads at a time to put
+/// small chunks together.
+const LEAST_MEMORY: u64 = 128 * 1024 * 1024;
 
 fn default_manifest_max_bytes() -> u64 {
     DEFAULT_MANIFEST_MAX_BYTES
@@ -315,7 +317,7 @@ impl Config {
                 "limits.memory_bytes",
                 u64::from(self.limits.memory_bytes) >= LEAST_MEMORY
                     && u64::from(self.limits.memory_bytes) / 8 >= self.manifest_max_bytes,
-                "must be 8388608 at least, and eight times manifest_max_bytes",
+                "must be 134217728 at least, and eight times manifest_max_bytes",
             ),
             (
                 "limits.manifest_descriptors",
@@ -465,8 +467,7 @@ mod tests {
             ("/cache", json!({ "link_ttl": -1 }), "cache.link_ttl"),
             ("/delete_enabled", json!(1), "delete_enabled"),
             ("/limits", json!({ "memory": 1 }), "limits"),
-            ("/limits", json!({ "memory_bytes": 8_388_607 }), "limits.memory_bytes"),
-            ("/limits", json!({ "memory_bytes": 33_554_431 }), "limits.memory_bytes"),
+            ("/limits", json!({ "memory_bytes": 134_217_727 }), "limits.memory_bytes"),
             ("/limits", json!({ "streams_per_client": -1 }), "limits.streams_per_client"),
             ("/limits", json!({ "body_timeout": "soon" }), "limits.body_timeout"),
         ] {

@@ -48,7 +48,7 @@ impl Collector {
     /// Keeps the body of `request`, of which at most `limit` bytes are of interest, and which has to be there by
     /// `deadline`.
     pub fn keep(request: &Request, limit: u64, budget: &Budget, deadline: Duration) -> Self {
-        let room = budget.reserve(Purpose::Requests, 0);
+        let room = budget.reserve(Purpose::Bodies, 0);
         Self { limit, is_kept: true, room, ..Self::discard(request, deadline) }
     }
 

@@ -107,7 +107,7 @@ impl Exchange {
 
     /// Reserves the memory for what a request takes that waits; `false` if there is none left.
     fn find_room(&mut self) -> bool {
-        self.room = self.registry.budget.reserve(Purpose::Requests, WAITING_REQUEST);
+        self.room = self.registry.budget.reserve(Purpose::Waiting, WAITING_REQUEST);
         self.room.is_some()
     }
 

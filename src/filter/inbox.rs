@@ -26,7 +26,7 @@ struct Waiting {
 
 impl Waiting {
     fn new(budget: &Budget) -> Self {
-        let room = budget.reserve(Purpose::Requests, 0);
+        let room = budget.reserve(Purpose::Bodies, 0);
         Self { pieces: Vec::new(), length: 0, room }
     }
 

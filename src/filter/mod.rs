@@ -85,15 +85,14 @@ impl Registry {
         let limit = config.manifest_max_bytes;
         let bucket = Bucket::new(upstream, &config.store, limit, Rc::clone(&budget));
         let proxy = Proxy::new(&config.store.bucket);
+        let streams = config.limits.streams_per_client;
+        let clients = Rc::new(Clients::new(streams, config.client_memory_bytes()));
         Self {
             bucket: Cached::new(bucket, proxy, config.cache.settings()),
             settings: config.settings(),
             jwt_payload: config.jwt_payload,
             budget,
-            clients: Rc::new(Clients::new(
-                config.limits.streams_per_client,
-                config.limits.client_memory_bytes(),
-            )),
+            clients,
             body_timeout: config.limits.body_timeout,
             gaps: Allowance::default(),
             queue,

@@ -45,7 +45,7 @@ const REPEATED_BY_THE_PROXY: [(&str, &str); 2] =
 #[derive(Debug)]
 pub struct Bucket<H> {
     http: H,
-    budget: Rc<Budget>,
+    pub(super) budget: Rc<Budget>,
     authority: String,
     name: String,
     /// The path of the bucket itself, with a slash at its end.

@@ -64,10 +64,12 @@ impl<H: Http> Parts for Bucket<H> {
         let range = ByteRange::From(piece.start, Some(last));
         request.headers.push(("range", range.to_string()));
         request.patience = Patience::Copy;
+        let length = usize::try_from(piece.length).unwrap_or(usize::MAX);
+        let room = self.budget.reserve_read(length)?;
         let response = self.send(&request).await?;
         let is_all = response.body.len() as u64 == piece.length;
         match response.status {
-            StatusCode::PARTIAL_CONTENT | StatusCode::OK if is_all => Ok(response.body),
+            StatusCode::PARTIAL_CONTENT | StatusCode::OK if is_all => Ok(room.hold(response.body)),
             StatusCode::PARTIAL_CONTENT | StatusCode::OK => {
                 let message = "the blob store sent another range than it was asked for";
                 Err(fault(&request, StoreErrorKind::Failed, message))

@@ -5,7 +5,8 @@
 //! it here first, and a request for which nothing is left is refused while the others go on. What the cache holds is not
 //! counted here: it has a limit of its own.
 //!
-//! The whole is divided, so that slow uploads can't keep others from reading, nor the reverse.
+//! The whole is divided, a quarter for each purpose, so that slow uploads can't keep others from reading, nor
+//! the reverse.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,21 +18,27 @@ use super::fault::{StoreError, StoreErrorKind};
 /// Up to this many bytes are held without a reservation: to count them would cost more than they do.
 pub const UNCOUNTED: usize = 4 * 1024;
 
+/// Up to this many bytes are what an ordinary request needs: most manifests are smaller by far.
+const SMALL: usize = 64 * 1024;
+
 /// What memory is held for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Bodies of requests, and what requests need while they wait: half of the budget.
-    Requests,
-    /// What is read from the store: a quarter.
+    /// What a request needs itself while it waits: headers, its handler's state.
+    Waiting,
+    /// Bodies of requests.
+    Bodies,
+    /// What is read from the store.
     Reads,
-    /// Replies that clients have not taken yet: a quarter.
+    /// Replies that clients have not taken yet.
     Replies,
 }
 
 /// The budget of one worker.
 #[derive(Debug)]
 pub struct Budget {
-    requests: Arc<Part>,
+    waiting: Arc<Part>,
+    bodies: Arc<Part>,
     reads: Arc<Part>,
     replies: Arc<Part>,
 }
@@ -47,13 +54,14 @@ struct Part {
 impl Budget {
     /// A budget of so many bytes.
     pub fn new(bytes: usize) -> Self {
-        let part = |limit| Arc::new(Part { limit, held: AtomicUsize::new(0) });
-        Self { requests: part(bytes / 2), reads: part(bytes / 4), replies: part(bytes / 4) }
+        let part = || Arc::new(Part { limit: bytes / 4, held: AtomicUsize::new(0) });
+        Self { waiting: part(), bodies: part(), reads: part(), replies: part() }
     }
 
     fn part(&self, purpose: Purpose) -> &Arc<Part> {
         match purpose {
-            Purpose::Requests => &self.requests,
+            Purpose::Waiting => &self.waiting,
+            Purpose::Bodies => &self.bodies,
             Purpose::Reads => &self.reads,
             Purpose::Replies => &self.replies,
         }
@@ -100,10 +108,15 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Reserves so many bytes more; `false`, and nothing is changed, if they are not left.
+    /// Reserves so many bytes more; `false`, and nothing is changed, if they are not left. Who holds more than [`SMALL`]
+    /// leaves a quarter of what there is for the purpose to others, who need less.
     pub fn grow(&mut self, bytes: usize) -> bool {
+        let limit = match self.bytes.saturating_add(bytes) {
+            ..=SMALL => self.part.limit,
+            _ => self.part.limit / 4 * 3,
+        };
         let held = self.part.held.load(Ordering::Relaxed);
-        let Some(held) = held.checked_add(bytes).filter(|held| *held <= self.part.limit) else {
+        let Some(held) = held.checked_add(bytes).filter(|held| *held <= limit) else {
             return false;
         };
         self.part.held.store(held, Ordering::Relaxed);
@@ -178,10 +191,19 @@ mod tests {
     #[test]
     fn no_purpose_takes_what_is_for_another() {
         let budget = Budget::new(400);
-        let all = [(Purpose::Requests, 200), (Purpose::Reads, 100), (Purpose::Replies, 100)];
-        let reserved = all.map(|(purpose, bytes)| budget.reserve(purpose, bytes));
+        let all = [Purpose::Waiting, Purpose::Bodies, Purpose::Reads, Purpose::Replies];
+        let reserved = all.map(|purpose| budget.reserve(purpose, 100));
         assert!(reserved.iter().all(Option::is_some));
-        assert!(all.iter().all(|(purpose, _)| budget.reserve(*purpose, 1).is_none()));
+        assert!(all.iter().all(|purpose| budget.reserve(*purpose, 1).is_none()));
+    }
+
+    #[test]
+    fn who_needs_much_leaves_something_to_who_needs_little() {
+        let budget = Budget::new(16 * SMALL);
+        let mut much = budget.reserve(Purpose::Bodies, SMALL).expect("four times as much is left");
+        assert!(much.grow(2 * SMALL) && !much.grow(1));
+        assert!(budget.reserve(Purpose::Bodies, SMALL + 1).is_none());
+        assert!(budget.reserve(Purpose::Bodies, SMALL).is_some());
     }
 
     #[test]

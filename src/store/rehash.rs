@@ -22,7 +22,7 @@ use crate::registry::reference::{Algorithm, UploadId};
 /// How many sessions a worker hashes at a time. Each holds what it reads at a time in memory.
 pub const PARALLEL_REHASHES: usize = 4;
 /// How much is read at a time, in bytes.
-const READ_SIZE: u64 = 4 * 1024 * 1024;
+const READ_SIZE: u64 = 1024 * 1024;
 /// How many of such reads are under way at a time.
 const PARALLEL_READS: usize = 4;
 /// After how much it is noted how far the hash has got, in bytes.
@@ -60,7 +60,7 @@ impl Drop for Place<'_> {
 }
 
 /// Hashes what `progress` says has been taken in, as far as that has not been done. A call for every chunk
-/// and every 4 MiB, and two for every 64 MiB to note it.
+/// and every MiB, and two for every 64 MiB to note it.
 ///
 /// # Errors
 ///

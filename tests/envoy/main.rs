@@ -5,6 +5,7 @@
 #![cfg(not(target_family = "wasm"))]
 
 mod attacks;
+mod broken_uploads;
 mod cache;
 mod clients;
 mod configuration;
@@ -13,6 +14,7 @@ mod discovery;
 mod drain;
 mod faults;
 mod guards;
+mod held_memory;
 mod legacy;
 mod moves;
 mod nodes;

@@ -1,18 +1,28 @@
-//! A relay that counts what a server sends.
+//! A relay between a client and a server: it counts what passes, and dies when it is told to.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// A running relay. It takes no more connections when this is dropped.
 pub struct Relay {
     pub address: SocketAddr,
-    sent: Arc<AtomicU64>,
+    line: Arc<Line>,
     listener: JoinHandle<()>,
+}
+
+/// What all connections of a relay share.
+struct Line {
+    /// How many bytes the server has sent.
+    sent: AtomicU64,
+    /// How many bytes clients may send before the relay dies.
+    left: AtomicU64,
+    is_dead: watch::Sender<bool>,
 }
 
 impl Drop for Relay {
@@ -26,41 +36,89 @@ impl Relay {
     pub async fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let sent = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&sent);
+        let line = Arc::new(Line {
+            sent: AtomicU64::new(0),
+            left: AtomicU64::new(u64::MAX),
+            is_dead: watch::Sender::new(false),
+        });
+        let shared = Arc::clone(&line);
         let listener = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let count = Arc::clone(&count);
+                let line = Arc::clone(&shared);
                 // A connection that breaks is the affair of those at its ends.
-                tokio::spawn(async move { relay(client, server, &count).await.ok() });
+                tokio::spawn(async move { line.relay(client, server).await.ok() });
             }
         });
-        Self { address, sent, listener }
+        Self { address, line, listener }
     }
 
     /// How many bytes the server has sent so far.
     pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+        self.line.sent.load(Ordering::Relaxed)
+    }
+
+    /// Dies when clients have sent so many bytes more: every connection breaks, and so do new ones.
+    pub fn die_after(&self, bytes: u64) {
+        self.line.left.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether it is dead.
+    pub fn is_dead(&self) -> bool {
+        *self.line.is_dead.borrow()
+    }
+
+    /// Relays again.
+    pub fn revive(&self) {
+        self.line.left.store(u64::MAX, Ordering::Relaxed);
+        self.line.is_dead.send_replace(false);
     }
 }
 
-async fn relay(client: TcpStream, server: SocketAddr, sent: &AtomicU64) -> std::io::Result<()> {
-    let (mut from_server, mut to_server) = TcpStream::connect(server).await?.into_split();
-    let (mut from_client, mut to_client) = client.into_split();
-    let there = async {
-        copy(&mut from_client, &mut to_server).await?;
-        to_server.shutdown().await
-    };
-    let back = async {
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            let size = from_server.read(&mut buffer).await?;
-            if size == 0 {
-                return to_client.shutdown().await;
-            }
-            sent.fetch_add(size as u64, Ordering::Relaxed);
-            to_client.write_all(&buffer[..size]).await?;
+impl Line {
+    async fn relay(&self, client: TcpStream, server: SocketAddr) -> std::io::Result<()> {
+        let mut is_dead = self.is_dead.subscribe();
+        if *is_dead.borrow() {
+            return client.set_zero_linger();
         }
-    };
-    tokio::try_join!(there, back).map(drop)
+        let (mut from_server, mut to_server) = TcpStream::connect(server).await?.into_split();
+        let (mut from_client, mut to_client) = client.into_split();
+        let there = pass(&mut from_client, &mut to_server, |size| self.is_let_through(size));
+        let back = pass(&mut from_server, &mut to_client, |size| {
+            self.sent.fetch_add(size, Ordering::Relaxed);
+            true
+        });
+        tokio::select! {
+            // The sender lives as long as `self`.
+            _ = is_dead.wait_for(|is_dead| *is_dead) => Ok(()),
+            result = async { tokio::try_join!(there, back) } => result.map(drop),
+        }
+    }
+
+    /// Whether clients may send so many bytes more. If not, this is the end.
+    fn is_let_through(&self, bytes: u64) -> bool {
+        let take = |left: u64| left.checked_sub(bytes);
+        let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        if taken.is_err() {
+            self.is_dead.send_replace(true);
+        }
+        taken.is_ok()
+    }
+}
+
+/// Passes on what comes, as long as `may_pass` says so of its size.
+async fn pass(
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
+    may_pass: impl Fn(u64) -> bool,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let size = from.read(&mut buffer).await?;
+        if size == 0 {
+            return to.shutdown().await;
+        }
+        if may_pass(size as u64) {
+            to.write_all(&buffer[..size]).await?;
+        }
+    }
 }
