@@ -88,9 +88,9 @@ enum State {
     /// Envoy's router streams the request's body to the store.
     Uploading(Upload),
     /// Envoy's router streams a blob.
-    Streaming(ContentStream),
+    Streaming(Box<ContentStream>),
     /// The store had no blob but an error: its document is read before the client gets an answer.
-    Failing(ContentStream, Document),
+    Failing(Box<ContentStream>, Document),
     /// Envoy's router streams a blob, of which the client gets some parts.
     Cutting(Cutter),
     /// Envoy's own reply goes out with this body in place of its plain text.
@@ -248,7 +248,7 @@ impl Exchange {
     }
 
     /// The store's answer to a streamed request begins.
-    fn begin_stream(&mut self, stream: ContentStream, end_of_stream: bool) -> Action {
+    fn begin_stream(&mut self, stream: Box<ContentStream>, end_of_stream: bool) -> Action {
         let (status, store_headers) = headers::read_response();
         match stream.answer(status, &store_headers, &self.registry.gaps) {
             StreamAnswer::Forward(status, headers) => {

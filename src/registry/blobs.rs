@@ -79,14 +79,14 @@ pub async fn get(
         }
         Some(Ranges::TooMany) => return Err(too_costly()),
     };
-    Ok(Answer::Stream(ContentStream {
+    Ok(Answer::Stream(Box::new(ContentStream {
         method: request.method.clone(),
         content,
         range,
         parts,
         headers: blob_headers(&digest),
         unknown: blob_unknown(&digest),
-    }))
+    })))
 }
 
 fn blob_headers(digest: &Digest) -> HeaderMap {
@@ -249,7 +249,7 @@ mod tests {
 
     pub(super) fn stream(method: Method, headers: &[(HeaderName, &str)]) -> ContentStream {
         match run(handle(&request(method, "a", headers), &store(), &Settings::default())) {
-            (Answer::Stream(stream), 1) => stream,
+            (Answer::Stream(stream), 1) => *stream,
             other => panic!("a stream after one wave of calls, not {other:?}"),
         }
     }

@@ -194,7 +194,7 @@ pub enum Answer {
     /// would have, so that its length is known; whoever sends it leaves the body out.
     Reply(Rc<Response<Bytes>>),
     /// With an object of the store, which the proxy streams to the client.
-    Stream(ContentStream),
+    Stream(Box<ContentStream>),
 }
 
 impl Answer {

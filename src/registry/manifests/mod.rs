@@ -78,14 +78,14 @@ impl Manifest {
         match self.stored_under {
             Some(content) if reply.body().len() > request.reply_max_bytes => {
                 refuse_body(request)?;
-                Ok(Answer::Stream(ContentStream {
+                Ok(Answer::Stream(Box::new(ContentStream {
                     method: request.method.clone(),
                     content,
                     range: None,
                     parts: None,
                     headers: reply.headers().clone(),
                     unknown: manifest_unknown(name, reference),
-                }))
+                })))
             }
             _ => Ok(Answer::Reply(reply)),
         }
