@@ -22,7 +22,7 @@ use moorage::registry::{
     Stamp, StreamedWrite, WriteAnswer, WriteTarget, conditional, handle, handle_streamed,
     media_type_of,
 };
-use moorage::store::{Bucket, Http, HttpError, HttpRequest, HttpResponse};
+use moorage::store::{Bucket, Http, HttpError, HttpRequest, HttpResponse, Repeat};
 use proptest::prelude::*;
 use proptest::string::string_regex;
 use serde_json::json;
@@ -37,7 +37,7 @@ struct Recorder {
 const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 impl Http for Recorder {
-    async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn send(&self, request: &HttpRequest, _: Repeat) -> Result<HttpResponse, HttpError> {
         self.paths.borrow_mut().push(request.path.clone());
         let query = request.path.strip_prefix("/bucket/?");
         let body = query.map_or_else(|| Bytes::from_static(DIGEST.as_bytes()), listing);

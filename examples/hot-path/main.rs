@@ -17,7 +17,7 @@ use moorage::config::Config;
 use moorage::registry::reference::{Algorithm, Digest};
 use moorage::registry::{Answer, Body, REPLY_MAX_BYTES, Request, Settings, Stamp, handle};
 use moorage::store::{
-    Bucket, Cached, Http, HttpError, HttpRequest, HttpResponse, Surroundings, layout,
+    Bucket, Cached, Http, HttpError, HttpRequest, HttpResponse, Repeat, Surroundings, layout,
 };
 
 const CONFIG: &[u8] = br#"{
@@ -103,7 +103,7 @@ struct OneManifest {
 }
 
 impl Http for OneManifest {
-    async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn send(&self, request: &HttpRequest, _: Repeat) -> Result<HttpResponse, HttpError> {
         let body = match request.path.ends_with(self.content_path.as_str()) {
             true => self.manifest.clone(),
             false => self.digest.to_string().into(),

@@ -10,9 +10,15 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::types::{BufferType, MapType, Status};
 
 use crate::config::StoreConfig;
-use crate::store::{Http, HttpError, HttpRequest, HttpResponse, Patience};
+use crate::store::{Http, HttpError, HttpRequest, HttpResponse, Patience, Repeat};
 
 type Outcome = Result<HttpResponse, HttpError>;
+
+/// What has Envoy repeat a request, twice at most, with growing pauses of 25 to 250 ms. It takes these
+/// headers out again, and its load balancing goes on to the next node. (Envoy, HTTP filters, Router:
+/// `x-envoy-retry-on`, `x-envoy-max-retries`.)
+const REPEATED_BY_ENVOY: [(&str, &str); 2] =
+    [("x-envoy-retry-on", "5xx"), ("x-envoy-max-retries", "2")];
 
 /// A call under way.
 struct Call {
@@ -53,13 +59,16 @@ impl Upstream {
 }
 
 impl Http for Upstream {
-    async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn send(&self, request: &HttpRequest, repeat: Repeat) -> Result<HttpResponse, HttpError> {
         let mut headers = vec![
             (":method", request.method.as_str()),
             (":path", request.path.as_str()),
             (":authority", request.authority.as_str()),
         ];
         headers.extend(request.headers.iter().map(|(name, value)| (*name, value.as_str())));
+        if repeat == Repeat::WhenItFails {
+            headers.extend(REPEATED_BY_ENVOY);
+        }
         let body = Some(&request.body[..]).filter(|body| !body.is_empty());
         let timeout = match request.patience {
             Patience::Ordinary => self.timeout,

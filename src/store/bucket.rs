@@ -18,7 +18,7 @@ use super::objects::{
     Version,
 };
 use super::rehash::Rehashes;
-use super::s3::{self, Http, HttpError, HttpRequest, HttpResponse, Patience};
+use super::s3::{self, Http, HttpError, HttpRequest, HttpResponse, Patience, Repeat};
 use crate::config::StoreConfig;
 use crate::registry::reference::Digest;
 use crate::registry::{ByteRange, ContentStream, StreamedWrite, WriteTarget};
@@ -35,12 +35,6 @@ const FIRST_READ: u64 = 32 * 1024;
 const READ_GROWTH: u64 = 16;
 /// What one entry of a listing takes in the store's answer, in bytes, at most about.
 const LISTED_ENTRY: usize = 512;
-/// What has Envoy repeat a request, twice at most, with growing pauses of 25 to 250 ms. It takes these
-/// headers out again, and its load balancing goes on to the next node. (Envoy, HTTP filters, Router:
-/// `x-envoy-retry-on`, `x-envoy-max-retries`.)
-const REPEATED_BY_THE_PROXY: [(&str, &str); 2] =
-    [("x-envoy-retry-on", "5xx"), ("x-envoy-max-retries", "2")];
-
 /// A bucket that is reached over `H`.
 #[derive(Debug)]
 pub struct Bucket<H> {
@@ -128,12 +122,8 @@ impl<H: Http> Bucket<H> {
     /// answer has begun and breaks off, so that is sent once more from here. A request that timed out is
     /// not repeated, since the client has waited long enough.
     pub(super) async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, StoreError> {
-        let mut repeatable = request.clone();
-        repeatable
-            .headers
-            .extend(REPEATED_BY_THE_PROXY.map(|(name, value)| (name, value.to_owned())));
-        let result = match self.http.send(&repeatable).await {
-            Err(HttpError::Connection) => self.http.send(&repeatable).await,
+        let result = match self.http.send(request, Repeat::WhenItFails).await {
+            Err(HttpError::Connection) => self.http.send(request, Repeat::WhenItFails).await,
             result => result,
         };
         unreachable(request, result)
@@ -143,7 +133,7 @@ impl<H: Http> Bucket<H> {
         &self,
         request: &HttpRequest,
     ) -> Result<HttpResponse, StoreError> {
-        unreachable(request, self.http.send(request).await)
+        unreachable(request, self.http.send(request, Repeat::Never).await)
     }
 
     /// Reads content from one byte to another, both included.
@@ -457,7 +447,7 @@ mod tests {
     }
 
     impl Http for OneObject {
-        async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
+        async fn send(&self, request: &HttpRequest, _: Repeat) -> Result<HttpResponse, HttpError> {
             *self.calls.borrow_mut() += 1;
             let answer = |status, body: &[u8]| {
                 Ok(HttpResponse { status, version: None, body: Bytes::copy_from_slice(body) })
@@ -544,7 +534,7 @@ mod tests {
     struct Always(HttpResponse, Cell<usize>);
 
     impl Http for Always {
-        async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
+        async fn send(&self, request: &HttpRequest, _: Repeat) -> Result<HttpResponse, HttpError> {
             assert_eq!(request.method, Method::DELETE);
             assert_eq!(request.headers, [("if-match", "\"version\"".to_owned())]);
             self.1.set(self.1.get() + 1);

@@ -43,7 +43,7 @@ pub use objects::{
 };
 pub use progress::{Chunk, LIST_LENGTH, Progress};
 pub use s3::{
-    Http, HttpError, HttpRequest, HttpResponse, Patience, error_code, is_checksum_mismatch,
+    Http, HttpError, HttpRequest, HttpResponse, Patience, Repeat, error_code, is_checksum_mismatch,
     unsatisfied_length,
 };
 pub use uploads::{Session, SessionState, Uploads};

@@ -35,6 +35,15 @@ pub enum Patience {
     Copy,
 }
 
+/// Whether the proxy may send a request to the store again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// Once only: whoever asked has to know if it was done.
+    Never,
+    /// When the connection fails or the store errs, as long as there is time for it.
+    WhenItFails,
+}
+
 /// The store's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpResponse {
@@ -65,7 +74,7 @@ pub enum HttpError {
 pub trait Http {
     /// Sends one request and reads its whole answer. The time this may take is the implementation's
     /// to limit; it reports a request that took too long as status 504, as Envoy does.
-    async fn send(&self, request: &HttpRequest) -> Result<HttpResponse, HttpError>;
+    async fn send(&self, request: &HttpRequest, repeat: Repeat) -> Result<HttpResponse, HttpError>;
 }
 
 /// The `Code` of an S3 error document, if `body` is one.
