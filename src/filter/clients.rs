@@ -12,7 +12,7 @@ use proxy_wasm::hostcalls;
 
 /// The clients of a worker that have something under way.
 pub struct Clients {
-    /// The most streams of a client; any number if it is 0.
+    /// The most streams of a client; if it is 0 clients are not told apart, and nothing is limited.
     streams_max: u32,
     /// The most bytes of bodies and replies that are held for a client.
     bytes_max: usize,
@@ -36,15 +36,16 @@ pub struct ClientShare {
 }
 
 impl Clients {
-    /// Clients that may have so many streams each, any number if it is 0, and so many bytes of memory.
+    /// Clients that may have so many streams each and so many bytes of memory; as much as they like if `streams_max`
+    /// is 0.
     pub fn new(streams_max: u32, bytes_max: usize) -> Self {
         Self { streams_max, bytes_max, usage: RefCell::default() }
     }
 
     /// Nothing yet of the client for whose request Envoy is calling back.
     pub fn current(self: &Rc<Self>) -> ClientShare {
-        let (clients, address) = (Rc::clone(self), source_address());
-        ClientShare { clients, address, is_stream: false, bytes: 0 }
+        let address = if self.streams_max == 0 { None } else { source_address() };
+        ClientShare { clients: Rc::clone(self), address, is_stream: false, bytes: 0 }
     }
 }
 
@@ -54,7 +55,7 @@ impl ClientShare {
         let max = self.clients.streams_max;
         if !self.is_stream {
             self.is_stream = self.change(|usage| {
-                let may_begin = max == 0 || usage.streams < max;
+                let may_begin = usage.streams < max;
                 usage.streams += u32::from(may_begin);
                 may_begin
             });

@@ -24,6 +24,7 @@ pub async fn list(request: &Request, store: &impl Store) -> Result<Response<Byte
     if page.entries == 0 {
         return Ok(reply(&[]));
     }
+    let _room = store.reserve_read(page.size_of_names())?;
     let found = store.repositories(&page.last, page.entries).await?;
     let mut response = reply(&found.names);
     if let Some(last) = &found.next {

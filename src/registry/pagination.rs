@@ -18,6 +18,9 @@ pub const DEFAULT_ENTRIES: usize = 1000;
 /// The most entries that a client may ask for.
 pub const MAX_ENTRIES: usize = 10_000;
 
+/// What a name takes in memory until the page is answered, in bytes, about.
+const ENTRY: usize = 128;
+
 /// Which page a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageRequest<'a> {
@@ -43,6 +46,11 @@ impl<'a> PageRequest<'a> {
         };
         let last = request.query_values("last").next().unwrap_or_default();
         Ok(Self { entries, last })
+    }
+
+    /// What a page of so many names takes in memory, in bytes, about.
+    pub fn size_of_names(&self) -> usize {
+        self.entries.saturating_mul(ENTRY)
     }
 }
 

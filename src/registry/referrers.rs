@@ -23,7 +23,7 @@ use super::manifests::content_of;
 use super::media_type::MediaType;
 use super::pagination::{self, PageRequest};
 use super::reference::{Digest, Name, Tag};
-use crate::store::{Content, Names, Store, StoreError};
+use crate::store::{Content, Names, Reservation, Store, StoreError, no_room_for_reads};
 
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
@@ -83,6 +83,17 @@ struct Candidates {
     more: bool,
 }
 
+impl Candidates {
+    /// How many bytes of descriptors are known already.
+    fn size(&self) -> usize {
+        let size = |source: &Source| match source {
+            Source::Entry => 0,
+            Source::Index(referrer) => referrer.descriptor.get().len(),
+        };
+        self.sources.iter().map(|(_, source)| size(source)).sum()
+    }
+}
+
 /// A page as it is answered.
 struct Page {
     descriptors: Vec<Box<RawValue>>,
@@ -105,7 +116,8 @@ pub async fn list(
     let entries = store.referrers(name, subject, query.after.as_ref());
     let (entries, index) = try_join(entries, index_under_tag(store, name, subject)).await?;
     let candidates = query.candidates(entries, index);
-    let page = query.read(store, name, subject, candidates).await?;
+    let mut room = store.reserve_read(candidates.size())?;
+    let page = query.read(store, name, subject, candidates, &mut room).await?;
     let mut response = reply(&page.descriptors, &query);
     let link = page.next.and_then(|last| {
         let path = format!("/v2/{name}/referrers/{subject}");
@@ -162,6 +174,7 @@ impl Query {
         name: &Name,
         subject: &Digest,
         candidates: Candidates,
+        room: &mut Reservation,
     ) -> Result<Page, StoreError> {
         let mut unread = candidates.sources.len();
         let looks = candidates.sources.into_iter().map(async |(digest, source)| {
@@ -187,7 +200,11 @@ impl Query {
             read += length;
             page.next = (unread > 0 || candidates.more).then_some(digest);
             if let Some(referrer) = referrer.filter(|referrer| self.admits(referrer)) {
-                size += referrer.descriptor.get().len();
+                let length = referrer.descriptor.get().len();
+                if !room.grow(length) {
+                    return Err(no_room_for_reads());
+                }
+                size += length;
                 page.descriptors.push(referrer.descriptor);
             }
             let is_full = page.descriptors.len() >= self.entries || size >= PAGE_BYTES;

@@ -28,6 +28,7 @@ pub async fn list(
     if page.entries == 0 {
         return Ok(reply(name, &[]));
     }
+    let _room = store.reserve_read(page.size_of_names())?;
     let found = store.tags(name, &page.last, page.entries).await?;
     if found.names.is_empty() && !store.has_anything(name).await? {
         return Err(name_unknown(name));

@@ -187,6 +187,10 @@ impl<H: Http> Objects for Bucket<H> {
         self.content_limit
     }
 
+    fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
     fn heeds_conditions(&self) -> &Cell<Option<bool>> {
         &self.heeds_conditions
     }

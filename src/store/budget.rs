@@ -100,6 +100,14 @@ pub fn no_room_for_reads() -> StoreError {
     StoreError::new(StoreErrorKind::Busy, message)
 }
 
+#[cfg(test)]
+impl Default for Budget {
+    /// More than anything takes.
+    fn default() -> Self {
+        Self::new(usize::MAX)
+    }
+}
+
 /// Memory that is reserved until this is dropped.
 #[derive(Debug)]
 pub struct Reservation {

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use foldhash::fast::FixedState;
 use lru::LruCache;
 
+use super::budget::Budget;
 use super::compose::{HasParts, Parts};
 use super::fault::StoreError;
 use super::flight::Flights;
@@ -182,6 +183,10 @@ impl<S: Surroundings> Drop for Writing<'_, S> {
 impl<O: Objects, S: Surroundings> Objects for Cached<O, S> {
     fn content_limit(&self) -> u64 {
         self.bucket.content_limit()
+    }
+
+    fn budget(&self) -> &Budget {
+        self.bucket.budget()
     }
 
     fn heeds_conditions(&self) -> &Cell<Option<bool>> {

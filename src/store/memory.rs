@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::budget::Budget;
 use super::cache::Surroundings;
 use super::compose::{Checked, Compositions, HasParts, MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
@@ -34,6 +35,8 @@ pub const PAGE: usize = 3;
 /// The bucket.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
+    /// As much memory as tests want, unless they say otherwise.
+    pub budget: Budget,
     objects: RefCell<BTreeMap<Key, Bytes>>,
     /// When an object was last written: how many writes there had been. Only what lies in a tag's folder
     /// has a time: nobody asks for another.
@@ -253,6 +256,10 @@ fn version_of(bytes: &Bytes) -> Version {
 impl Objects for MemoryStore {
     fn content_limit(&self) -> u64 {
         self.content_limit
+    }
+
+    fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     fn heeds_conditions(&self) -> &Cell<Option<bool>> {

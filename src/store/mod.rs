@@ -32,7 +32,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use crate::registry::reference::{Digest, Name, Tag};
 
 pub use bucket::Bucket;
-pub use budget::{Budget, Purpose, Reservation, UNCOUNTED};
+pub use budget::{Budget, Purpose, Reservation, UNCOUNTED, no_room_for_reads};
 pub use cache::{CacheSettings, Cached, Surroundings};
 pub use catalog::Repositories;
 pub use fault::{Fault, StoreError, StoreErrorKind};
@@ -73,6 +73,13 @@ pub struct TagVersion {
 /// [`StoreError`].
 #[expect(async_fn_in_trait, reason = "the filter runs in one thread; no future is ever sent")]
 pub trait Store {
+    /// Reserves so many bytes of memory for what is read from the store. No call.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreErrorKind::Busy`] if they are not left.
+    fn reserve_read(&self, bytes: usize) -> Result<Reservation, StoreError>;
+
     /// The digest that the tag points at.
     async fn tag(&self, name: &Name, tag: &Tag) -> Result<Option<Digest>, StoreError>;
 

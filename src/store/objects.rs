@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::stream::{self, Stream};
 use http::Response;
 
+use super::budget::Budget;
 use super::fault::StoreError;
 use super::layout::Key;
 use crate::registry::media_type::MediaType;
@@ -213,6 +214,9 @@ pub struct Cursor(pub String);
 pub trait Objects {
     /// The largest content that is read into memory, in bytes.
     fn content_limit(&self) -> u64;
+
+    /// The memory that requests may hold.
+    fn budget(&self) -> &Budget;
 
     /// Whether the store heeds the conditions of writes, once that is known.
     fn heeds_conditions(&self) -> &Cell<Option<bool>>;

@@ -5,6 +5,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use futures::future::try_join;
 
+use super::budget::Reservation;
 use super::catalog::{self, Repositories};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
@@ -15,6 +16,10 @@ use super::{Store, TagCondition, TagVersion};
 use crate::registry::reference::{Digest, Name, Tag};
 
 impl<O: Objects> Store for O {
+    fn reserve_read(&self, bytes: usize) -> Result<Reservation, StoreError> {
+        self.budget().reserve_read(bytes)
+    }
+
     async fn tag(&self, name: &Name, tag: &Tag) -> Result<Option<Digest>, StoreError> {
         read_link(self, &layout::tag_link(name, tag), None).await
     }
