@@ -18,12 +18,12 @@ use crate::store::{Budget, Purpose, Reservation};
 /// answer before its end.
 const DISCARDED_MAX: u64 = 64 * 1024;
 
-/// What is to be done with a body of which a piece has come.
+/// What has become of a body with its latest piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
-    /// More of it is wanted.
-    Wait,
-    /// No more of it is wanted.
+pub enum Collected {
+    /// There may be more of it.
+    Incomplete,
+    /// It is more than is wanted.
     Enough,
     /// There is no memory for more of it.
     NoRoom,
@@ -81,21 +81,21 @@ impl Collector {
         buffer: BufferType,
         size: usize,
         client: Option<&mut ClientShare>,
-    ) -> Progress {
+    ) -> Collected {
         self.length = self.length.saturating_add(size as u64);
         if self.is_full() {
-            return Progress::Enough;
+            return Collected::Enough;
         }
         if self.is_kept && size > 0 {
             if !client.is_none_or(|client| client.hold(size)) {
-                return Progress::TooMuch;
+                return Collected::TooMuch;
             }
             if !self.room.as_mut().is_some_and(|room| room.grow(size)) {
-                return Progress::NoRoom;
+                return Collected::NoRoom;
             }
             self.chunks.extend(hostcalls::get_buffer(buffer, 0, size).ok().flatten());
         }
-        Progress::Wait
+        Collected::Incomplete
     }
 
     /// The body that came.

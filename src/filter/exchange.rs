@@ -13,7 +13,7 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, BufferType};
 
-use super::body::{Collector, Progress};
+use super::body::{Collected, Collector};
 use super::clients::ClientShare;
 use super::cut::cut;
 use super::document::Document;
@@ -361,7 +361,7 @@ impl Exchange {
     }
 
     fn request_body(&mut self, size: usize, end_of_stream: bool) -> Action {
-        let progress = match &mut self.state {
+        let collected = match &mut self.state {
             State::Streaming(_) => return Action::Continue,
             State::Uploading(upload) => {
                 let step = upload.take(size, end_of_stream);
@@ -370,20 +370,20 @@ impl Exchange {
             State::Collecting(_, collector) => {
                 collector.take(BufferType::HttpRequestBody, size, self.client.as_mut())
             }
-            _ => Progress::Wait,
+            _ => Collected::Incomplete,
         };
         // Were it left to wait, Envoy would buffer it, and refuse it in its own words when it is more
         // than a buffer holds.
         replace_buffer(BufferType::HttpRequestBody, size, b"");
-        match progress {
-            Progress::NoRoom => self.refuse(),
-            Progress::TooMuch => {
+        match collected {
+            Collected::NoRoom => self.refuse(),
+            Collected::TooMuch => {
                 let message = "this client has as much of manifests under way as it may have; \
                                try again when one is stored";
                 self.reply(&Error::new(ErrorCode::TooManyRequests, message).into_response())
             }
-            Progress::Wait if !end_of_stream => Action::Pause,
-            Progress::Wait | Progress::Enough => self.begin_with_body(),
+            Collected::Incomplete if !end_of_stream => Action::Pause,
+            Collected::Incomplete | Collected::Enough => self.begin_with_body(),
         }
     }
 
