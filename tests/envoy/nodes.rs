@@ -1,6 +1,7 @@
 //! A store of three nodes of which one dies, again and again, while clients pull and push: nothing that
 //! was acknowledged is lost, errors end soon, and no request is left without an answer.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,14 +11,14 @@ use futures::stream::{self, StreamExt};
 use http::Method;
 use moorage::registry::reference::{Algorithm, Digest};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::support::blob_store::BlobStore;
 use crate::support::client;
 use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::process::{note, wait_for};
+use crate::support::garage::GarageCluster;
+use crate::support::process::{note, optional_tool, wait_for};
 
 const CLIENTS: usize = 8;
 /// Within which errors have to end after a node has died.
@@ -140,34 +141,91 @@ async fn nothing_is_lost(log: &Log, server: SocketAddr) {
     stream::iter(acknowledged).for_each_concurrent(CLIENTS, look).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_node_of_three_is_hardly_noticed() {
-    // Three servers of one folder.
-    let root = TempDir::new().expect("a temporary folder");
-    let mut nodes = Vec::new();
-    for _ in 0..3 {
-        nodes.push(BlobStore::open(root.path()).await);
+/// The nodes of a store.
+trait Nodes {
+    fn addresses(&self) -> Vec<SocketAddr>;
+
+    /// Ends a node at once, in the middle of whatever it does.
+    async fn kill(&mut self, number: usize);
+
+    /// Starts a node again that was killed, and waits until it does its part.
+    async fn restart(&mut self, number: usize);
+}
+
+/// Servers of one folder. One that is killed is gone from the list until it is started again.
+struct BlobStores {
+    root: TempDir,
+    addresses: Vec<SocketAddr>,
+    running: HashMap<SocketAddr, BlobStore>,
+}
+
+impl BlobStores {
+    async fn start(count: usize) -> Self {
+        let root = TempDir::new().expect("a temporary folder");
+        let (mut addresses, mut running) = (Vec::new(), HashMap::new());
+        for _ in 0..count {
+            let store = BlobStore::open(root.path()).await;
+            addresses.push(store.address);
+            running.insert(store.address, store);
+        }
+        Self { root, addresses, running }
     }
-    let addresses: Vec<SocketAddr> = nodes.iter().map(|node| node.address).collect();
-    let bootstrap = Bootstrap::production_before(&addresses)
+}
+
+impl Nodes for BlobStores {
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.clone()
+    }
+
+    async fn kill(&mut self, number: usize) {
+        let store = self.running.remove(&self.addresses[number]);
+        store.expect("a running node").kill().await;
+    }
+
+    async fn restart(&mut self, number: usize) {
+        let address = self.addresses[number];
+        let store = BlobStore::reopen(self.root.path(), address).await;
+        self.running.insert(address, store);
+    }
+}
+
+impl Nodes for GarageCluster {
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses()
+    }
+
+    async fn kill(&mut self, number: usize) {
+        self.kill(number).await;
+    }
+
+    async fn restart(&mut self, number: usize) {
+        self.restart(number).await;
+    }
+}
+
+fn bootstrap(nodes: &impl Nodes) -> Bootstrap {
+    Bootstrap::production_before(&nodes.addresses())
         .with_store_fields(&format!(r#""timeout_ms": {STORE_TIMEOUT_MS}"#))
         // There is no health check here that finds a node alive again.
-        .with("base_ejection_time: 60s", "base_ejection_time: 10s");
-    let envoy = Envoy::start(&bootstrap).await;
+        .with("base_ejection_time: 60s", "base_ejection_time: 10s")
+}
+
+/// Has clients use the registry while each node dies in turn and comes back.
+async fn each_death_is_hardly_noticed(mut nodes: impl Nodes, bootstrap: &Bootstrap) {
+    let envoy = Envoy::start(bootstrap).await;
     let log = Log::default();
     let client = |number| tokio::spawn(use_registry(Arc::clone(&log), envoy.address, number));
     let clients: Vec<JoinHandle<()>> = (0..CLIENTS).map(client).collect();
 
-    for (number, &address) in addresses.iter().enumerate() {
+    for number in 0..nodes.addresses().len() {
         settled(&envoy, &log).await;
         log.lock().expect("no client panicked").errors.clear();
         let death = Instant::now();
-        nodes.remove(0).kill().await;
+        nodes.kill(number).await;
         let last = errors_end(&log, death).await;
         let errors = log.lock().expect("no client panicked").errors.len();
         note(&format!("node {number} died: {errors} errors, the last after {last:?}"));
-        nodes.push(BlobStore::reopen(root.path(), address).await);
-        wait_for("the node", async || TcpStream::connect(address).await.ok()).await;
+        nodes.restart(number).await;
     }
 
     clients.iter().for_each(JoinHandle::abort);
@@ -179,4 +237,19 @@ async fn a_dead_node_of_three_is_hardly_noticed() {
     note(&format!("{requests} requests, the longest took {longest:?}"));
     assert!(longest < LONGEST_REQUEST, "{longest:?}");
     nothing_is_lost(&log, envoy.address).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_node_of_three_is_hardly_noticed() {
+    let nodes = BlobStores::start(3).await;
+    let bootstrap = bootstrap(&nodes);
+    each_death_is_hardly_noticed(nodes, &bootstrap).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_node_of_a_replicated_store_is_hardly_noticed() {
+    let Some(garage) = optional_tool("MOORAGE_GARAGE") else { return };
+    let nodes = GarageCluster::start(&garage).await;
+    let bootstrap = bootstrap(&nodes).signed();
+    each_death_is_hardly_noticed(nodes, &bootstrap).await;
 }
