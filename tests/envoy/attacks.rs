@@ -1,5 +1,6 @@
 //! Clients that mean harm: what one of them can do to Envoy's memory, and with it to all others.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use http::Method;
@@ -72,6 +73,29 @@ async fn stalled_blobs_leave_envoys_memory_to_others() {
     let bootstrap = Bootstrap::production_before(&[store.address]).workers(2);
     let envoy = Envoy::start(&bootstrap).await;
     stalled_streams_are_harmless(&envoy, &format!("/v2/a/blobs/{blob}")).await;
+}
+
+#[tokio::test]
+async fn a_client_that_asks_too_often_is_told_to_wait_and_others_are_not() {
+    let root = TempDir::new().expect("a temporary folder");
+    let store = BlobStore::open(root.path()).await;
+    let bootstrap = Bootstrap::production_before(&[store.address]).with(
+        "max_tokens: 4000, tokens_per_fill: 1000, fill_interval: 1s",
+        "max_tokens: 20, fill_interval: 600s",
+    );
+    let envoy = Envoy::start(&bootstrap).await;
+    let (greedy, other) = (IpAddr::from([127, 0, 4, 1]), IpAddr::from([127, 0, 4, 2]));
+    let mut answers = Vec::new();
+    for _ in 0..21 {
+        answers.push(raw::get_from(greedy, envoy.address, "/v2/").await);
+    }
+    let (last, first) = answers.split_last().expect("some answers");
+    assert!(first.iter().all(|(status, _)| *status == 200));
+    assert_eq!(last.0, 429);
+    let (head, body) = last.1.split_once("\r\n\r\n").expect("a head and a body");
+    assert!(head.contains("\r\nretry-after: 1\r\n"), "{head}");
+    assert!(body.contains("TOOMANYREQUESTS"), "{body}");
+    assert_eq!(raw::get_from(other, envoy.address, "/v2/").await.0, 200);
 }
 
 /// Of a manifest, the reply could come from the module's memory, which no client's window holds back.

@@ -30,8 +30,13 @@ pub async fn begin(client: IpAddr, server: SocketAddr, head: &str) -> TcpStream 
 
 /// Sends `GET` of a path, whatever it is made of, and gives the status and all that came.
 pub async fn get(server: SocketAddr, path: &str) -> (u16, String) {
+    get_from(IpAddr::from([127, 0, 0, 1]), server, path).await
+}
+
+/// The same from that address of this machine.
+pub async fn get_from(client: IpAddr, server: SocketAddr, path: &str) -> (u16, String) {
     let head = format!("GET {path} HTTP/1.1\r\nconnection: close");
-    let mut stream = begin(IpAddr::from([127, 0, 0, 1]), server, &head).await;
+    let mut stream = begin(client, server, &head).await;
     let mut answer = Vec::new();
     within(path, stream.read_to_end(&mut answer)).await.expect("the server closes in order");
     let answer = String::from_utf8_lossy(&answer).into_owned();
