@@ -123,7 +123,7 @@ pub struct LimitsConfig {
     /// How much memory each of Envoy's workers holds for requests under way, beside the cache, in bytes; 256 MiB
     /// unless set.
     pub memory_bytes: u32,
-    /// How many uploads and downloads a client may have under way in each of Envoy's workers; 512 unless
+    /// How many uploads and downloads a client may have under way in each of Envoy's workers; 100 unless
     /// set, and any number if it is 0.
     pub streams_per_client: u32,
     /// How long a manifest's body may take to come, and the rest of any other body that has its answer already;
@@ -137,7 +137,7 @@ impl Default for LimitsConfig {
         Self {
             manifest_descriptors: Limits::default().manifest_descriptors,
             memory_bytes: 256 * 1024 * 1024,
-            streams_per_client: 512,
+            streams_per_client: 100,
             body_timeout: Duration::from_secs(60),
         }
     }
@@ -167,7 +167,7 @@ impl Config {
     /// How much of a worker's memory may be held for one client, in bytes: two of the largest manifests at least.
     pub fn client_memory_bytes(&self) -> usize {
         let least = usize::try_from(2 * self.manifest_max_bytes).unwrap_or(usize::MAX);
-        least.max(self.limits.memory_bytes as usize / 32)
+        least.max(self.limits.memory_bytes as usize / 16)
     }
 
     /// What the handlers need to know of it.

@@ -52,7 +52,7 @@ impl Handle {
         }
         exchange.is_known = true;
         exchange.registry.remember(exchange.context_id, Rc::downgrade(&self.0));
-        if exchange.find_room() { action } else { exchange.refuse() }
+        exchange.find_room().unwrap_or(action)
     }
 }
 
@@ -105,10 +105,17 @@ impl Exchange {
         matches!(self.state, State::Collecting(..) | State::Handling(_) | State::Uploading(_))
     }
 
-    /// Reserves the memory for what a request takes that waits; `false` if there is none left.
-    fn find_room(&mut self) -> bool {
+    /// Reserves the memory for what a request takes that waits. Without that, or if its client has too much, it
+    /// is given up; what is to be done then comes back.
+    fn find_room(&mut self) -> Option<Action> {
+        if !self.client().hold(WAITING_REQUEST) {
+            let message = "this client has as many requests under way as it may have; try again when one \
+                           has ended";
+            let error = Error::new(ErrorCode::TooManyRequests, message);
+            return Some(self.reply(&error.into_response()));
+        }
         self.room = self.registry.budget.reserve(Purpose::Waiting, WAITING_REQUEST);
-        self.room.is_some()
+        if self.room.is_some() { None } else { Some(self.refuse()) }
     }
 
     /// Gives up the request, because there is no memory for it.
@@ -139,6 +146,7 @@ impl Exchange {
             Poll::Ready(Answer::Stream(_)) if !self.client().begin_stream() => self.refuse_stream(),
             Poll::Ready(Answer::Stream(stream)) => {
                 self.room = None;
+                self.client().release_bytes();
                 headers::rewrite_request(&self.registry.bucket.bucket().stream_request(&stream));
                 self.state = State::Streaming(stream);
                 Action::Continue

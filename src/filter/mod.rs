@@ -17,7 +17,7 @@ mod task;
 mod upload;
 mod upstream;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -74,6 +74,8 @@ struct Registry {
     gaps: Allowance,
     /// By which Envoy calls the plugin back when exchanges are woken.
     queue: Queue,
+    /// Whether exchanges are left that are late.
+    has_late_exchanges: Cell<bool>,
     /// The exchanges that wait for something, or have, by their context ids.
     exchanges: RefCell<HashMap<u32, Weak<RefCell<Exchange>>>>,
 }
@@ -96,6 +98,7 @@ impl Registry {
             body_timeout: config.limits.body_timeout,
             gaps: Allowance::default(),
             queue,
+            has_late_exchanges: Cell::default(),
             exchanges: RefCell::default(),
         }
     }
@@ -108,8 +111,8 @@ impl Registry {
         }
     }
 
-    /// Ends exchanges whose clients should have sent their bodies by now, some at a time. To be called as the
-    /// plugin only.
+    /// Ends exchanges whose clients should have sent their bodies by now; if there are more of them than
+    /// [`CALLED_TOGETHER`], Envoy calls the plugin again. To be called as the plugin only.
     fn expire_exchanges(&self) {
         let now = self.bucket.surroundings().now();
         let is_late = |exchange: &Weak<RefCell<Exchange>>| {
@@ -117,8 +120,13 @@ impl Registry {
         };
         let exchanges = self.exchanges.borrow();
         let late = exchanges.iter().filter(|(_, exchange)| is_late(exchange));
-        let late: Vec<u32> = late.map(|(id, _)| *id).take(CALLED_TOGETHER).collect();
+        let mut late: Vec<u32> = late.map(|(id, _)| *id).take(CALLED_TOGETHER + 1).collect();
         drop(exchanges);
+        self.has_late_exchanges.set(late.len() > CALLED_TOGETHER);
+        if self.has_late_exchanges.get() {
+            self.queue.ask_for_a_call();
+        }
+        late.truncate(CALLED_TOGETHER);
         for context_id in late {
             self.call_exchange(context_id, Exchange::expire);
         }
@@ -192,6 +200,9 @@ impl RootContext for Plugin {
         while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(queue) {}
         if let Some(registry) = &self.registry {
             registry.wake_exchanges();
+            if registry.has_late_exchanges.get() {
+                registry.expire_exchanges();
+            }
         }
     }
 

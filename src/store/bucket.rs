@@ -10,13 +10,14 @@ use http::{Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::budget::{self, Budget};
-use super::compose::Compositions;
+use super::compose::{Compositions, PARALLEL_JOINS};
 use super::fault::{Fault, StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{
     Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, Page, Removal, Start,
     Version,
 };
+use super::permits::Permits;
 use super::rehash::Rehashes;
 use super::s3::{self, Http, HttpError, HttpRequest, HttpResponse, Patience, Repeat};
 use crate::config::StoreConfig;
@@ -40,6 +41,8 @@ const LISTED_ENTRY: usize = 512;
 pub struct Bucket<H> {
     http: H,
     pub(super) budget: Rc<Budget>,
+    permits: Permits,
+    pub(super) joins: Permits,
     authority: String,
     name: String,
     /// The path of the bucket itself, with a slash at its end.
@@ -61,6 +64,8 @@ impl<H: Http> Bucket<H> {
         Self {
             http,
             budget,
+            permits: Permits::for_calls(),
+            joins: Permits::new(PARALLEL_JOINS),
             authority: config.request_authority(),
             name: config.bucket.clone(),
             root: config.bucket_path(),
@@ -189,6 +194,10 @@ impl<H: Http> Objects for Bucket<H> {
 
     fn budget(&self) -> &Budget {
         &self.budget
+    }
+
+    fn permits(&self) -> &Permits {
+        &self.permits
     }
 
     fn heeds_conditions(&self) -> &Cell<Option<bool>> {
@@ -338,6 +347,7 @@ impl<H: Http> Objects for Bucket<H> {
     async fn list(&self, list: ListRequest<'_>) -> Result<Page, StoreError> {
         let mut request = self.request(Method::GET, list.prefix);
         request.path = format!("{}?{}", self.root, self.list_query(list));
+        let _permit = self.permits.take().await;
         let _room = self.budget.reserve_read(list.limit.saturating_mul(LISTED_ENTRY))?;
         let response = self.send(&request).await?;
         if response.status != StatusCode::OK {

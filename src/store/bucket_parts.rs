@@ -14,6 +14,7 @@ use super::bucket::{Bucket, QUERY, absent_or_fault, checksum, fault, refused};
 use super::compose::{Checked, Compositions, HasParts, MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::Key;
+use super::permits::Permits;
 use super::rehash::Rehashes;
 use super::s3::{self, Http, HttpRequest, HttpResponse, Patience};
 use crate::registry::ByteRange;
@@ -34,6 +35,10 @@ impl<H: Http> Parts for Bucket<H> {
 
     fn rehashes(&self) -> &Rehashes {
         &self.rehashes
+    }
+
+    fn joins(&self) -> &Permits {
+        &self.joins
     }
 
     fn compositions(&self) -> &Compositions {

@@ -25,6 +25,7 @@ use super::layout::{self, Key, Kind};
 use super::objects::{
     Condition, Content, Head, ListRequest, Object, Objects, Page, Removal, Verified, Version,
 };
+use super::permits::Permits;
 use crate::registry::reference::{Digest, Name};
 
 /// What an entry costs beside its key and value, in bytes, about.
@@ -187,6 +188,10 @@ impl<O: Objects, S: Surroundings> Objects for Cached<O, S> {
 
     fn budget(&self) -> &Budget {
         self.bucket.budget()
+    }
+
+    fn permits(&self) -> &Permits {
+        self.bucket.permits()
     }
 
     fn heeds_conditions(&self) -> &Cell<Option<bool>> {

@@ -15,6 +15,7 @@ use super::fault::{StoreError, StoreErrorKind};
 use super::flight::Flights;
 use super::layout::Key;
 use super::objects::Objects;
+use super::permits::Permits;
 use super::rehash::Rehashes;
 use crate::registry::reference::Digest;
 
@@ -26,6 +27,8 @@ pub const COPY_MAX: u64 = 256 * 1024 * 1024;
 const PARTS_MAX: usize = 10_000;
 /// How many parts are made at a time. Each may hold twice [`PART_MIN`] in memory.
 const PARALLEL_PARTS: usize = 4;
+/// How many parts a worker joins at a time, of all uploads together, until each is written.
+pub const PARALLEL_JOINS: usize = 2;
 /// How many pieces of one part are read at a time.
 const PARALLEL_READS: usize = 16;
 
@@ -103,6 +106,9 @@ pub trait Parts: Objects {
     /// The upload sessions whose content is being hashed.
     fn rehashes(&self) -> &Rehashes;
 
+    /// What the joining of a part waits for.
+    fn joins(&self) -> &Permits;
+
     /// The upload sessions whose chunks are being put together.
     fn compositions(&self) -> &Compositions;
 
@@ -171,7 +177,10 @@ pub async fn compose(bucket: &impl Parts, pieces: &[Piece], key: &Key) -> Result
     let parts = plan(pieces);
     match parts.as_slice() {
         [] => bucket.write(key, Bytes::new()).await,
-        [Part::Join(pieces)] => bucket.write(key, join(bucket, pieces).await?).await,
+        [Part::Join(pieces)] => {
+            let _permit = bucket.joins().take().await;
+            bucket.write(key, join(bucket, pieces).await?).await
+        }
         [Part::Copy(piece)] => bucket.copy(&piece.key, key).await,
         parts if parts.len() > PARTS_MAX => {
             let message = format!("a blob can be put together of {PARTS_MAX} parts at most");
@@ -198,6 +207,7 @@ async fn make(
     let make_part = async |(number, part): (usize, &Part)| match part {
         Part::Copy(piece) => bucket.copy_part(key, id, number, piece).await,
         Part::Join(pieces) => {
+            let _permit = bucket.joins().take().await;
             let bytes = join(bucket, pieces).await?;
             bucket.write_part(key, id, number, bytes).await
         }

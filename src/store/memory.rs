@@ -25,6 +25,7 @@ use super::objects::{
     Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, Page, Removal, Start,
     Version,
 };
+use super::permits::Permits;
 use super::rehash::Rehashes;
 use super::turns;
 use crate::registry::reference::{Algorithm, Digest, Name, Tag};
@@ -32,11 +33,23 @@ use crate::registry::reference::{Algorithm, Digest, Name, Tag};
 /// The most entries that a page of a listing has: few, so that small tests turn pages.
 pub const PAGE: usize = 3;
 
+/// As many permits as anybody wants.
+#[derive(Debug)]
+struct Endless(Permits);
+
+impl Default for Endless {
+    fn default() -> Self {
+        Self(Permits::new(usize::MAX))
+    }
+}
+
 /// The bucket.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     /// As much memory as tests want, unless they say otherwise.
     pub budget: Budget,
+    permits: Endless,
+    joins: Endless,
     objects: RefCell<BTreeMap<Key, Bytes>>,
     /// When an object was last written: how many writes there had been. Only what lies in a tag's folder
     /// has a time: nobody asks for another.
@@ -262,6 +275,10 @@ impl Objects for MemoryStore {
         &self.budget
     }
 
+    fn permits(&self) -> &Permits {
+        &self.permits.0
+    }
+
     fn heeds_conditions(&self) -> &Cell<Option<bool>> {
         &self.heeds_conditions
     }
@@ -400,6 +417,10 @@ impl Parts for MemoryStore {
 
     fn rehashes(&self) -> &Rehashes {
         &self.rehashes
+    }
+
+    fn joins(&self) -> &Permits {
+        &self.joins.0
     }
 
     fn compositions(&self) -> &Compositions {

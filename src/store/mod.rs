@@ -17,6 +17,7 @@ pub mod layout;
 pub mod memory;
 mod names;
 mod objects;
+mod permits;
 mod progress;
 mod rehash;
 mod repositories;
@@ -50,7 +51,7 @@ pub use uploads::{Session, SessionState, Uploads};
 
 /// How many storage calls one request makes at a time, at most, where their number depends on what
 /// a client or the store's content says. It is more than any ordinary manifest has references.
-pub const PARALLEL_CALLS: usize = 128;
+pub const PARALLEL_CALLS: usize = 256;
 
 /// How many of such things are done at a time where each makes so many calls itself.
 pub const PARALLEL_GROUPS: usize = 16;

@@ -10,6 +10,7 @@ use http::Response;
 use super::budget::Budget;
 use super::fault::StoreError;
 use super::layout::Key;
+use super::permits::Permits;
 use crate::registry::media_type::MediaType;
 use crate::registry::reference::Digest;
 
@@ -217,6 +218,9 @@ pub trait Objects {
 
     /// The memory that requests may hold.
     fn budget(&self) -> &Budget;
+
+    /// What calls wait for of which a request may make very many.
+    fn permits(&self) -> &Permits;
 
     /// Whether the store heeds the conditions of writes, once that is known.
     fn heeds_conditions(&self) -> &Cell<Option<bool>>;

@@ -197,6 +197,7 @@ impl<O: Objects> Store for O {
     }
 
     async fn tag_version(&self, name: &Name, tag: &Tag) -> Result<Option<TagVersion>, StoreError> {
+        let _permit = self.permits().take().await;
         let key = layout::tag_link(name, tag);
         let Some(object) = self.read_version(&key).await? else {
             return Ok(None);
@@ -283,6 +284,7 @@ async fn is_linked_and_there(
     key: &Key,
     digest: &Digest,
 ) -> Result<bool, StoreError> {
+    let _permit = objects.permits().take().await;
     let content = layout::content(digest);
     let (target, is_there) =
         try_join(read_link(objects, key, Some(digest)), objects.exists(&content)).await?;

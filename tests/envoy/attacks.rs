@@ -24,13 +24,13 @@ const MEMORY_LIMIT: u64 = 400 * MIB;
 /// Asks for `path` on many streams whose client takes no byte of an answer, and watches what that does
 /// until nothing moves any more.
 async fn stalled_streams_are_harmless(envoy: &Envoy, path: &str) {
-    let server = envoy.address;
+    let (server, attacker) = (envoy.address, IpAddr::from([127, 0, 4, 3]));
     assert_eq!(client::get(server, path, &[]).await.status(), 200, "{path}");
     envoy.forget_peak_memory();
     let mut connections = Vec::new();
     let mut slowest = Duration::ZERO;
     for _ in 0..CONNECTIONS {
-        connections.push(raw::stalled_http2(server, path, STREAMS_EACH).await);
+        connections.push(raw::stalled_http2(attacker, server, path, STREAMS_EACH).await);
         slowest = slowest.max(probe(envoy).await);
     }
     let mut memory = Vec::new();

@@ -83,7 +83,7 @@ async fn push_and_pull(server: SocketAddr, number: usize) {
 async fn two_thousand_bodies_without_their_last_byte_leave_room_for_others() {
     let root = TempDir::new().expect("a temporary folder");
     let store = BlobStore::open(root.path()).await;
-    let envoy = Envoy::start(&Bootstrap::new(store.address).workers(2)).await;
+    let envoy = Envoy::start(&Bootstrap::new(store.address).limiting("").workers(2)).await;
     let server = envoy.address;
     push_and_pull(server, 0).await;
     envoy.forget_peak_memory();
@@ -132,8 +132,8 @@ async fn two_thousand_bodies_without_their_last_byte_leave_room_for_others() {
 async fn a_manifest_that_does_not_come_is_given_up() {
     let root = TempDir::new().expect("a temporary folder");
     let store = BlobStore::open(root.path()).await;
-    let limits = r#""limits": { "body_timeout": "1s" }"#;
-    let envoy = Envoy::start(&Bootstrap::new(store.address).with_fields(limits)).await;
+    let limits = r#""body_timeout": "1s""#;
+    let envoy = Envoy::start(&Bootstrap::new(store.address).limiting(limits)).await;
     for start in ["PUT /v2/a/manifests/t", "GET /v2/", "DELETE /v2/a/manifests/t"] {
         let stalled = hold(client_address(0), envoy.address, start, 1000).await;
         assert_eq!(status_of(stalled).await, 408, "{start}");
@@ -152,8 +152,8 @@ async fn a_client_with_many_streams_is_told_to_wait_and_others_are_not() {
     let blob = tree.put_blob("a", Vec::leak(vec![0; 16 * MIB]));
     tree.write_to(&root.path().join("registry"));
     let store = BlobStore::open(root.path()).await;
-    let limits = r#""limits": { "streams_per_client": 2 }"#;
-    let envoy = Envoy::start(&Bootstrap::new(store.address).with_fields(limits)).await;
+    let limits = r#""streams_per_client": 2"#;
+    let envoy = Envoy::start(&Bootstrap::new(store.address).limiting(limits)).await;
     let (server, greedy) = (envoy.address, IpAddr::from([127, 0, 0, 1]));
     let path = format!("/v2/a/blobs/{blob}");
 

@@ -116,6 +116,11 @@ impl Bootstrap {
         self.with(store, &format!("{fields}, {store}"))
     }
 
+    /// Has the limits that are there without being told, but for these fields of the `limits` object.
+    pub fn limiting(self, fields: &str) -> Self {
+        self.with(r#""streams_per_client": 0"#, fields)
+    }
+
     /// Sets fields of the `legacy` object of the plugin's configuration.
     pub fn with_legacy(self, fields: &str) -> Self {
         let legacy = r#""legacy": {"#;

@@ -45,7 +45,12 @@ pub async fn get_from(client: IpAddr, server: SocketAddr, path: &str) -> (u16, S
 }
 
 /// Opens a connection of HTTP/2 that takes no byte of any body, and asks for `path` on so many streams.
-pub async fn stalled_http2(server: SocketAddr, path: &str, streams: u32) -> TcpStream {
+pub async fn stalled_http2(
+    client: IpAddr,
+    server: SocketAddr,
+    path: &str,
+    streams: u32,
+) -> TcpStream {
     let mut bytes = PREFACE.to_vec();
     let mut settings = INITIAL_WINDOW_SIZE.to_be_bytes().to_vec();
     settings.extend(0_u32.to_be_bytes());
@@ -54,7 +59,7 @@ pub async fn stalled_http2(server: SocketAddr, path: &str, streams: u32) -> TcpS
         // HEADERS with END_STREAM and END_HEADERS.
         frame(&mut bytes, 1, 0x5, 2 * stream + 1, &header_block(path));
     }
-    let mut stream = connect_from(IpAddr::from([127, 0, 0, 1]), server).await;
+    let mut stream = connect_from(client, server).await;
     stream.write_all(&bytes).await.expect("the server reads");
     stream
 }
