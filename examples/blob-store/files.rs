@@ -173,6 +173,10 @@ impl S3 for Files {
             None => (0..object.length, None),
             Some(range) => {
                 let wanted = range.check(object.length)?;
+                // Of an empty object there is no last byte either.
+                if wanted.is_empty() {
+                    return Err(s3_error!(InvalidRange));
+                }
                 let text = format!("bytes {}-{}/{}", wanted.start, wanted.end - 1, object.length);
                 (wanted, Some(text))
             }

@@ -81,12 +81,15 @@ impl ByteRange {
     }
 }
 
+/// As the store is asked for it. No object is so long that it matters, but some stores take an offset beyond a
+/// signed number for nonsense, which the client has not deserved.
 impl fmt::Display for ByteRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = |offset: &u64| (*offset).min(i64::MAX as u64);
         match self {
-            Self::From(first, Some(last)) => write!(f, "bytes={first}-{last}"),
-            Self::From(first, None) => write!(f, "bytes={first}-"),
-            Self::Last(length) => write!(f, "bytes=-{length}"),
+            Self::From(first, Some(last)) => write!(f, "bytes={}-{}", known(first), known(last)),
+            Self::From(first, None) => write!(f, "bytes={}-", known(first)),
+            Self::Last(length) => write!(f, "bytes=-{}", known(length)),
         }
     }
 }
@@ -194,6 +197,9 @@ mod tests {
         assert_eq!(From(1, Some(2)).to_string(), "bytes=1-2");
         assert_eq!(From(1, None).to_string(), "bytes=1-");
         assert_eq!(Last(9).to_string(), "bytes=-9");
+        assert_eq!(From(1, Some(u64::MAX)).to_string(), "bytes=1-9223372036854775807");
+        assert_eq!(From(u64::MAX, None).to_string(), "bytes=9223372036854775807-");
+        assert_eq!(Last(1 << 63).to_string(), "bytes=-9223372036854775807");
     }
 
     #[test]
