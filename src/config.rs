@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use crate::registry::{Class, DEFAULT_MANIFEST_MAX_BYTES, Legacy, Limits, Mount, Settings};
-use crate::store::{Budget, CacheSettings};
+use crate::store::{Addressing, BucketOptions, Budget, CacheSettings};
 
 /// The plugin's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -213,17 +213,6 @@ pub struct StoreConfig {
     pub copy_timeout_ms: u64,
 }
 
-/// How an S3 request names its bucket.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Addressing {
-    /// `https://<authority>/<bucket>/<key>`
-    #[default]
-    Path,
-    /// `https://<bucket>.<authority>/<key>`
-    VirtualHost,
-}
-
 /// The least memory with which a worker serves every request, in bytes: of a quarter, what it reads at a time to put
 /// small chunks together.
 const LEAST_MEMORY: u64 = 128 * 1024 * 1024;
@@ -343,27 +332,15 @@ impl StoreConfig {
         Duration::from_millis(self.copy_timeout_ms)
     }
 
-    /// The `Host` of requests to the store.
-    pub fn request_authority(&self) -> String {
-        match self.addressing {
-            Addressing::Path => self.authority.clone(),
-            Addressing::VirtualHost => format!("{}.{}", self.bucket, self.authority),
-        }
-    }
-
-    /// The path of the bucket in a request, with a slash at its end.
-    pub fn bucket_path(&self) -> String {
-        match self.addressing {
-            Addressing::Path => format!("/{}/", self.bucket),
-            Addressing::VirtualHost => "/".to_owned(),
-        }
-    }
-
-    /// What stands before a key within the bucket: nothing, or folders with a slash at their end.
-    pub fn key_prefix(&self) -> String {
-        match self.prefix.trim_matches('/') {
-            "" => String::new(),
-            prefix => format!("{prefix}/"),
+    /// What the bucket needs to know of it; `content_limit` is the largest content that is read into memory, in
+    /// bytes.
+    pub fn bucket_options(&self, content_limit: u64) -> BucketOptions {
+        BucketOptions {
+            authority: self.authority.clone(),
+            bucket: self.bucket.clone(),
+            addressing: self.addressing,
+            prefix: self.prefix.clone(),
+            content_limit,
         }
     }
 }
@@ -389,9 +366,10 @@ mod tests {
         let config = parse(&minimal()).expect("a valid configuration");
         assert_eq!(config.settings(), Settings::default());
         assert_eq!(config.store.timeout(), Duration::from_secs(5));
-        assert_eq!(config.store.request_authority(), "s3:9000");
-        assert_eq!(config.store.bucket_path(), "/registry/");
-        assert_eq!(config.store.key_prefix(), "");
+        let bucket = config.store.bucket_options(1);
+        assert_eq!(bucket.request_authority(), "s3:9000");
+        assert_eq!(bucket.bucket_path(), "/registry/");
+        assert_eq!(bucket.key_prefix(), "");
     }
 
     #[test]
@@ -415,7 +393,7 @@ mod tests {
             let mut json = minimal();
             json["store"]["addressing"] = addressing.into();
             json["store"]["prefix"] = prefix.into();
-            let store = parse(&json).expect("a valid configuration").store;
+            let store = parse(&json).expect("a valid configuration").store.bucket_options(1);
             assert_eq!(store.request_authority(), authority);
             assert_eq!(store.bucket_path() + &store.key_prefix(), base);
         }

@@ -4,19 +4,20 @@
 //! answers the [distribution API](https://github.com/opencontainers/distribution-spec/blob/main/spec.md)
 //! from a bucket in the layout of the CNCF Distribution registry.
 //!
-//! * [`registry`] is the API: what a request means and what is answered. It knows neither Envoy nor S3.
-//! * [`store`] is the storage: which object holds what, and how to ask an S3-compatible store for it.
+//! * [`oci`] is what the specifications name: names, tags, digests, manifests.
+//! * [`store`] is the storage: which object holds what, and how an S3-compatible bucket is asked for it.
+//! * [`registry`] is the API: what a request means and what is answered.
 //! * [`config`] is the plugin's configuration.
-//! * `filter` joins the two to Envoy. It is the only code that knows proxy-wasm, and exists only in
-//!   the wasm build with the feature `filter` (on by default).
+//! * [`filter`] joins them to Envoy. It is the only code that knows proxy-wasm.
 //!
-//! `registry` and `store` compile for every target, so their tests run natively and, as wasm, under Node.
+//! Each stands on those above it alone, which the test `architecture` holds them to. All but the few lines that call
+//! Envoy compile for every target, so their tests run natively and, as wasm, under Node.
 
 #![forbid(unsafe_op_in_unsafe_fn)]
 #![deny(unsafe_code, missing_docs)]
 
 pub mod config;
-#[cfg(all(feature = "filter", target_family = "wasm"))]
-mod filter;
+pub mod filter;
+pub mod oci;
 pub mod registry;
 pub mod store;

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,16 +14,19 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{Method, StatusCode};
 use moorage::config::Config;
-use moorage::registry::hasher::Hasher;
-use moorage::registry::media_type::{Accept, MediaType};
-use moorage::registry::reference::{Digest, Name, Reference, Tag, UploadId};
+use moorage::oci::manifest::media_type_of;
+use moorage::oci::{Digest, Hasher, MediaType, Name, Reference, Tag, UploadId};
+use moorage::registry::http::accept::Accept;
+use moorage::registry::http::conditional;
 use moorage::registry::route::Endpoint;
 use moorage::registry::{
-    Answer, Body, Hashing, HeaderFields, Incoming, REPLY_MAX_BYTES, Ranges, Request, Settings,
-    Stamp, StreamedWrite, WriteAnswer, WriteTarget, conditional, handle, handle_streamed,
-    media_type_of,
+    Answer, Body, Environment, Hashing, HeaderFields, Nonce, Ranges, Request, RequestBody,
+    Settings, handle, handle_streamed,
 };
-use moorage::store::{Bucket, Http, HttpError, HttpRequest, HttpResponse, Repeat};
+use moorage::store::{
+    Bucket, Http, HttpError, HttpRequest, HttpResponse, Repeat, StreamedWrite, WriteAnswer,
+    WriteTarget,
+};
 use proptest::prelude::*;
 use proptest::string::string_regex;
 use serde_json::json;
@@ -69,7 +73,7 @@ struct RecordedBody {
     writes: RefCell<Vec<StreamedWrite>>,
 }
 
-impl Incoming for RecordedBody {
+impl RequestBody for RecordedBody {
     fn is_empty(&self) -> bool {
         false
     }
@@ -102,14 +106,27 @@ fn bucket() -> (Bucket<Recorder>, Settings) {
         br#"{"store":{"cluster":"c","authority":"s3","bucket":"bucket","prefix":"pre/fix"}}"#;
     let config = Config::parse(json).expect("a valid configuration");
     let budget = Rc::new(config.limits.budget());
-    let limit = config.manifest_max_bytes;
-    let bucket = Bucket::new(Recorder::default(), &config.store, limit, budget);
+    let options = config.store.bucket_options(config.manifest_max_bytes);
+    let bucket = Bucket::new(Recorder::default(), &options, budget);
     (bucket, config.settings())
 }
 
+/// A clock that stands still, and nonces that are all the same: each request here has a store of its own.
+#[derive(Debug)]
+struct StandStill;
+
+impl Environment for StandStill {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH
+    }
+
+    fn nonce(&self) -> Nonce {
+        Nonce([1; 32])
+    }
+}
+
 fn request(method: Method, target: String, headers: HeaderFields) -> Request {
-    let (body, resources, stamp) = (Body::None, Vec::new(), Stamp::default());
-    Request { method, target, headers, body, resources, stamp, reply_max_bytes: REPLY_MAX_BYTES }
+    Request::new(method, target, headers, Rc::new(StandStill))
 }
 
 /// Sends a body and gives the paths that anything was asked of or written to.
@@ -128,7 +145,7 @@ fn paths_asked_for(target: String, headers: HeaderFields) -> (Answer, Vec<String
     let answer = run(handle(&request(Method::GET, target, headers), &bucket, &settings));
     let mut paths = bucket.http().paths.take();
     if let Answer::Stream(stream) = &answer {
-        paths.push(bucket.stream_request(stream).path);
+        paths.push(bucket.stream_request(&stream.read).path);
     }
     (answer, paths)
 }

@@ -8,16 +8,16 @@ use std::future::Future;
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::FutureExt;
 use http::{Method, StatusCode};
 use moorage::config::Config;
-use moorage::registry::reference::{Algorithm, Digest};
-use moorage::registry::{Answer, Body, REPLY_MAX_BYTES, Request, Settings, Stamp, handle};
+use moorage::oci::{Algorithm, Digest};
+use moorage::registry::{Answer, Environment, Nonce, Request, Settings, handle};
 use moorage::store::{
-    Bucket, Cached, Http, HttpError, HttpRequest, HttpResponse, Repeat, Surroundings, layout,
+    Bucket, CacheEnvironment, Cached, Http, HttpError, HttpRequest, HttpResponse, Repeat, layout,
 };
 
 const CONFIG: &[u8] = br#"{
@@ -76,23 +76,17 @@ fn request(kind: &str, digest: &Digest) -> Request {
         headers.push(("if-none-match", format!("\"{digest}\"")));
     }
     let reference = if kind == "by-tag" { "latest" } else { digest.as_str() };
-    Request {
-        method: Method::GET,
-        target: format!("/v2/{NAME}/manifests/{reference}"),
-        headers: headers[..].into(),
-        body: Body::None,
-        resources: Vec::new(),
-        stamp: Stamp::default(),
-        reply_max_bytes: REPLY_MAX_BYTES,
-    }
+    let target = format!("/v2/{NAME}/manifests/{reference}");
+    Request::new(Method::GET, target, headers[..].into(), Rc::new(StandStill::default()))
 }
 
 fn cache(manifest: Bytes, digest: Digest) -> (Cached<Bucket<OneManifest>, StandStill>, Settings) {
     let config = Config::parse(CONFIG).expect("a valid configuration");
     let store = OneManifest { content_path: layout::content(&digest), manifest, digest };
     let budget = Rc::new(config.limits.budget());
-    let bucket = Bucket::new(store, &config.store, config.manifest_max_bytes, budget);
-    (Cached::new(bucket, StandStill::default(), config.cache.settings()), config.settings())
+    let options = config.store.bucket_options(config.manifest_max_bytes);
+    let bucket = Bucket::new(store, &options, budget);
+    (Cached::new(bucket, StandStill::default(), config.cache.settings(), 1), config.settings())
 }
 
 /// A store with one manifest: what is not its content is a link to it.
@@ -112,23 +106,34 @@ impl Http for OneManifest {
     }
 }
 
-/// A world in which no time passes and nobody writes.
-#[derive(Default)]
+/// A proxy in which no time passes and nobody writes.
+#[derive(Debug, Default)]
 struct StandStill {
-    writes: Cell<u64>,
+    write_epoch: Cell<u64>,
 }
 
-impl Surroundings for StandStill {
+impl CacheEnvironment for StandStill {
     fn now(&self) -> Duration {
         Duration::from_secs(1)
     }
 
-    fn writes(&self, _: u8) -> u64 {
-        self.writes.get()
+    fn write_epoch(&self, _: u8) -> u64 {
+        self.write_epoch.get()
     }
 
-    fn count_write(&self, _: u8) {
-        self.writes.set(self.writes.get() + 1);
+    fn begin_write_epoch(&self, _: u8) {
+        self.write_epoch.set(self.write_epoch.get() + 1);
+    }
+}
+
+impl Environment for StandStill {
+    fn now(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH
+    }
+
+    /// Nothing is written here that needs a name of its own.
+    fn nonce(&self) -> Nonce {
+        Nonce([1; 32])
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
-use proxy_wasm::hostcalls;
+use super::host::Host;
 
 /// The clients of a worker that have something under way.
 pub struct Clients {
@@ -43,8 +43,8 @@ impl Clients {
     }
 
     /// Nothing yet of the client for whose request Envoy is calling back.
-    pub fn current(self: &Rc<Self>) -> ClientShare {
-        let address = if self.streams_max == 0 { None } else { source_address() };
+    pub fn current(self: &Rc<Self>, host: &impl Host) -> ClientShare {
+        let address = if self.streams_max == 0 { None } else { source_address(host) };
         ClientShare { clients: Rc::clone(self), address, is_stream: false, bytes: 0 }
     }
 }
@@ -114,8 +114,8 @@ impl Drop for ClientShare {
 }
 
 /// The address that Envoy takes the client to have; `None` for one that came by a local socket.
-fn source_address() -> Option<IpAddr> {
-    let address = hostcalls::get_property(vec!["source", "address"]).ok().flatten()?;
+fn source_address(host: &impl Host) -> Option<IpAddr> {
+    let address = host.property(vec!["source", "address"])?;
     let address: SocketAddr = std::str::from_utf8(&address).ok()?.parse().ok()?;
     Some(match address.ip().to_canonical() {
         IpAddr::V6(address) => {

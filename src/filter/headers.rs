@@ -2,13 +2,14 @@
 //!
 //! Each map crosses in one host call, and always as bytes: a header's value may be anything.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
-use proxy_wasm::hostcalls;
-use proxy_wasm::types::MapType;
 
-use crate::registry::{Body, HeaderFields, REPLY_MAX_BYTES, Request, Stamp};
+use super::host::Host;
+use crate::registry::{Environment, HeaderFields, Request};
 use crate::store::HttpRequest;
 
 /// Envoy's headers for the request to the store that remain when it is rewritten: what the client
@@ -20,10 +21,10 @@ const KEPT: [&str; 3] = [":scheme", "x-forwarded-proto", "x-request-id"];
 const NO_TEXT: &str = "\u{fffd}";
 
 /// Reads the client's request, without its body. `None` if its method or path is not even text.
-pub fn read_request() -> Option<Request> {
+pub fn read_request(host: &impl Host, environment: &Rc<dyn Environment>) -> Option<Request> {
     let mut method = None;
     let mut target = None;
-    let mut fields = pairs(MapType::HttpRequestHeaders);
+    let mut fields = host.request_headers();
     for (name, value) in &mut fields {
         match name.as_str() {
             ":method" => method = Method::from_bytes(value).ok(),
@@ -31,15 +32,7 @@ pub fn read_request() -> Option<Request> {
             _ => {}
         }
     }
-    Some(Request {
-        method: method?,
-        target: target?,
-        headers: HeaderFields::new(fields),
-        body: Body::None,
-        resources: Vec::new(),
-        stamp: Stamp::default(),
-        reply_max_bytes: REPLY_MAX_BYTES,
-    })
+    Some(Request::new(method?, target?, HeaderFields::new(fields), Rc::clone(environment)))
 }
 
 /// The length of the body that `Content-Length` announces, in bytes.
@@ -48,8 +41,8 @@ pub fn announced_length(request: &Request) -> Option<u64> {
 }
 
 /// Turns the client's request into one to the store, for Envoy's router to send.
-pub fn rewrite_request(request: &HttpRequest) {
-    let kept = pairs(MapType::HttpRequestHeaders);
+pub fn rewrite_request(host: &impl Host, request: &HttpRequest) {
+    let kept = host.request_headers();
     let mut headers: Vec<(&str, &[u8])> = vec![
         (":method", request.method.as_str().as_bytes()),
         (":path", request.path.as_bytes()),
@@ -58,14 +51,14 @@ pub fn rewrite_request(request: &HttpRequest) {
     headers.extend(request.headers.iter().map(|(name, value)| (*name, value.as_bytes())));
     let kept = kept.iter().filter(|(name, _)| KEPT.contains(&name.as_str()));
     headers.extend(kept.map(|(name, value)| (name.as_str(), value.as_slice())));
-    set(MapType::HttpRequestHeaders, headers);
+    host.set_request_headers(headers);
 }
 
 /// Reads the status and headers of the response that is on its way to the client.
-pub fn read_response() -> (StatusCode, HeaderMap) {
+pub fn read_response(host: &impl Host) -> (StatusCode, HeaderMap) {
     let mut status = None;
     let mut headers = HeaderMap::new();
-    for (name, value) in pairs(MapType::HttpResponseHeaders) {
+    for (name, value) in host.response_headers() {
         match name.as_str() {
             ":status" => status = StatusCode::from_bytes(&value).ok(),
             _ => append(&mut headers, &name, value),
@@ -78,38 +71,25 @@ pub fn read_response() -> (StatusCode, HeaderMap) {
 /// ends the request, of whose body no more is shown then.
 ///
 /// Source: Envoy's documentation, "Response code details".
-pub fn is_local_reply() -> bool {
-    let details = hostcalls::get_property(vec!["response", "code_details"]).ok().flatten();
+pub fn is_local_reply(host: &impl Host) -> bool {
+    let details = host.property(vec!["response", "code_details"]);
     details.is_some_and(|details| details != b"via_upstream")
 }
 
 /// Replaces status and headers of the response that is on its way to the client.
-pub fn rewrite_response(status: StatusCode, headers: &HeaderMap) {
+pub fn rewrite_response(host: &impl Host, status: StatusCode, headers: &HeaderMap) {
     let mut pairs: Vec<(&str, &[u8])> = vec![(":status", status.as_str().as_bytes())];
     pairs.extend(headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())));
-    set(MapType::HttpResponseHeaders, pairs);
+    host.set_response_headers(pairs);
 }
 
 /// Sends a response in place of whatever Envoy would have done.
-pub fn send_response(response: &Response<Bytes>) {
+pub fn send_response(host: &impl Host, response: &Response<Bytes>) {
     let text = |value| std::str::from_utf8(HeaderValue::as_bytes(value)).unwrap_or(NO_TEXT);
     let headers = response.headers().iter().map(|(name, value)| (name.as_str(), text(value)));
     let headers = headers.collect();
     let body = Some(&response.body()[..]).filter(|body| !body.is_empty());
-    let status = u32::from(response.status().as_u16());
-    if let Err(error) = hostcalls::send_http_response(status, headers, body) {
-        log::error!("Envoy does not take a response: {error:?}");
-    }
-}
-
-fn pairs(map: MapType) -> Vec<(String, Vec<u8>)> {
-    hostcalls::get_map_bytes(map).unwrap_or_default()
-}
-
-fn set(map: MapType, pairs: Vec<(&str, &[u8])>) {
-    if let Err(error) = hostcalls::set_map_bytes(map, pairs) {
-        log::error!("Envoy does not take headers: {error:?}");
-    }
+    host.send_response(response.status().as_u16(), headers, body);
 }
 
 /// Pseudo-headers, and whatever is no header of HTTP, have no place in a [`HeaderMap`].

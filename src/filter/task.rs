@@ -1,9 +1,9 @@
-//! The executor: one future for each exchange, polled when something it waits for has happened.
+//! The executor: one future for each stream, polled when something it waits for has happened.
 //!
-//! Envoy runs a filter in one thread and calls an exchange back when a storage call of its completes;
-//! the exchange polls its task then. What one exchange has read may also be what others wait for.
+//! Envoy runs a filter in one thread and calls an stream back when a storage call of its completes;
+//! the stream polls its task then. What one stream has read may also be what others wait for.
 //! They are woken through a queue: Envoy calls the plugin back for it, and the plugin polls them. It
-//! can't be done at once, from within another exchange: a storage call that an exchange made then
+//! can't be done at once, from within another stream: a storage call that an stream made then
 //! would be reported to that other one, and be lost with it.
 
 use std::cell::{Cell, RefCell};
@@ -13,7 +13,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::queue::Queue;
+use super::host::Host;
+use super::wake_queue::WakeQueue;
 
 thread_local! {
     static WORKER: Worker = Worker::default();
@@ -22,12 +23,12 @@ thread_local! {
 /// What is going on in this worker's VM, which all plugins of the same code share.
 #[derive(Default)]
 struct Worker {
-    /// The exchange that is being called back.
+    /// The stream that is being called back.
     running: Cell<Option<u32>>,
     /// Whether that one has been woken meanwhile.
     is_woken_again: Cell<bool>,
-    /// The exchanges that are to be polled from each plugin's queue.
-    woken: RefCell<HashMap<Queue, BTreeSet<u32>>>,
+    /// The streams that are to be polled from each plugin's queue.
+    woken: RefCell<HashMap<WakeQueue, BTreeSet<u32>>>,
 }
 
 /// A future that is polled by hand.
@@ -37,9 +38,14 @@ pub struct Task<T> {
 }
 
 impl<T> Task<T> {
-    /// A task of the exchange with this context id, whose plugin has this queue. It has not run yet.
-    pub fn new(context_id: u32, queue: Queue, future: impl Future<Output = T> + 'static) -> Self {
-        let owner = Owner { context_id, queue };
+    /// A task of the stream with this context id, whose plugin has this queue. It has not run yet.
+    pub fn new(
+        host: &impl Host,
+        context_id: u32,
+        queue: WakeQueue,
+        future: impl Future<Output = T> + 'static,
+    ) -> Self {
+        let owner = Owner { host: host.clone(), context_id, queue };
         Self { future: Box::pin(future), waker: Arc::new(owner).into() }
     }
 
@@ -55,13 +61,14 @@ impl<T> Task<T> {
     }
 }
 
-/// The exchange that owns a task.
-struct Owner {
+/// The stream that owns a task.
+struct Owner<H> {
+    host: H,
     context_id: u32,
-    queue: Queue,
+    queue: WakeQueue,
 }
 
-impl Wake for Owner {
+impl<H: Host> Wake for Owner<H> {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -75,13 +82,13 @@ impl Wake for Owner {
             let mut woken = worker.woken.borrow_mut();
             if woken.entry(self.queue).or_default().insert(self.context_id) {
                 // Every time, not only for the first: should Envoy refuse one, the next gets through.
-                self.queue.ask_for_a_call();
+                self.queue.ask_for_callback(&self.host);
             }
         });
     }
 }
 
-/// Does something as the exchange with this context id: what wakes it meanwhile needs no queue.
+/// Does something as the stream with this context id: what wakes it meanwhile needs no queue.
 pub fn run_as<T>(context_id: u32, act: impl FnOnce() -> T) -> T {
     let before = WORKER.with(|worker| worker.running.replace(Some(context_id)));
     let result = act();
@@ -91,7 +98,7 @@ pub fn run_as<T>(context_id: u32, act: impl FnOnce() -> T) -> T {
 
 /// Exchanges that have been woken of the plugin with this queue, `limit` of them at most, the oldest first. If there are
 /// more, Envoy is asked for another call.
-pub fn take_woken(queue: Queue, limit: usize) -> Vec<u32> {
+pub fn take_woken(host: &impl Host, queue: WakeQueue, limit: usize) -> Vec<u32> {
     WORKER.with(|worker| {
         let mut woken = worker.woken.borrow_mut();
         let Some(all) = woken.get_mut(&queue) else {
@@ -99,7 +106,7 @@ pub fn take_woken(queue: Queue, limit: usize) -> Vec<u32> {
         };
         let now = std::iter::from_fn(|| all.pop_first()).take(limit).collect();
         if !all.is_empty() {
-            queue.ask_for_a_call();
+            queue.ask_for_callback(host);
         }
         now
     })

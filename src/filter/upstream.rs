@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 use http::StatusCode;
-use proxy_wasm::hostcalls;
-use proxy_wasm::types::{BufferType, MapType, Status};
 
+use super::host::{CallError, Host};
 use crate::config::StoreConfig;
-use crate::store::{Http, HttpError, HttpRequest, HttpResponse, Patience, Repeat};
+use crate::store::{Http, HttpError, HttpRequest, HttpResponse, Repeat, Timeout};
 
 type Outcome = Result<HttpResponse, HttpError>;
 
@@ -21,13 +20,16 @@ const REPEATED_BY_ENVOY: [(&str, &str); 2] =
     [("x-envoy-retry-on", "5xx"), ("x-envoy-max-retries", "2")];
 
 /// A call under way.
+#[derive(Debug)]
 struct Call {
     sender: oneshot::Sender<Outcome>,
     wants_version: bool,
 }
 
-/// The way to the blob store, shared by all exchanges of a plugin.
-pub struct Upstream {
+/// The way to the blob store, shared by all streams of a plugin.
+#[derive(Debug)]
+pub struct Upstream<H> {
+    host: H,
     cluster: String,
     timeout: Duration,
     copy_timeout: Duration,
@@ -35,11 +37,12 @@ pub struct Upstream {
     calls: RefCell<HashMap<u32, Call>>,
 }
 
-impl Upstream {
+impl<H: Host> Upstream<H> {
     /// The way to the store that `config` describes. Whether Envoy has the cluster shows with the
     /// first call: while it validates a bootstrap, or loads it, it has none yet.
-    pub fn new(config: &StoreConfig) -> Self {
+    pub fn new(host: H, config: &StoreConfig) -> Self {
         Self {
+            host,
             cluster: config.cluster.clone(),
             timeout: config.timeout(),
             copy_timeout: config.copy_timeout(),
@@ -53,12 +56,12 @@ impl Upstream {
         let call = self.calls.borrow_mut().remove(&token);
         if let Some(Call { sender, wants_version }) = call {
             // Nobody waits any more if the client has gone away: then the response is dropped.
-            let _ = sender.send(read_response(header_count, body_size, wants_version));
+            let _ = sender.send(read_response(&self.host, header_count, body_size, wants_version));
         }
     }
 }
 
-impl Http for Upstream {
+impl<H: Host> Http for Upstream<H> {
     async fn send(&self, request: &HttpRequest, repeat: Repeat) -> Result<HttpResponse, HttpError> {
         let mut headers = vec![
             (":method", request.method.as_str()),
@@ -70,14 +73,16 @@ impl Http for Upstream {
             headers.extend(REPEATED_BY_ENVOY);
         }
         let body = Some(&request.body[..]).filter(|body| !body.is_empty());
-        let timeout = match request.patience {
-            Patience::Ordinary => self.timeout,
-            Patience::Copy => self.copy_timeout,
+        let timeout = match request.timeout {
+            Timeout::Ordinary => self.timeout,
+            Timeout::Copy => self.copy_timeout,
         };
-        let token = hostcalls::dispatch_http_call(&self.cluster, headers, body, vec![], timeout)
-            .map_err(|status| match status {
-                Status::BadArgument => HttpError::NoSuchCluster,
-                _ => HttpError::Connection,
+        let token =
+            self.host.dispatch_call(&self.cluster, headers, body, timeout).map_err(|error| {
+                match error {
+                    CallError::NoSuchCluster => HttpError::NoSuchCluster,
+                    CallError::Refused => HttpError::Connection,
+                }
             })?;
         let (sender, receiver) = oneshot::channel();
         let call = Call { sender, wants_version: request.wants_version };
@@ -87,14 +92,14 @@ impl Http for Upstream {
     }
 }
 
-/// A call that someone waits for. When an exchange ends early Envoy drops its calls without a word,
+/// A call that someone waits for. When an stream ends early Envoy drops its calls without a word,
 /// so they are forgotten here.
-struct UnderWay<'a> {
-    upstream: &'a Upstream,
+struct UnderWay<'a, H> {
+    upstream: &'a Upstream<H>,
     token: u32,
 }
 
-impl Drop for UnderWay<'_> {
+impl<H> Drop for UnderWay<'_, H> {
     fn drop(&mut self) {
         self.upstream.calls.borrow_mut().remove(&self.token);
     }
@@ -102,18 +107,21 @@ impl Drop for UnderWay<'_> {
 
 /// Reads the response that Envoy holds. One without headers is Envoy's way to report a broken
 /// connection, and to ask for a header then would be a trap: the SDK panics.
-fn read_response(header_count: usize, body_size: usize, wants_version: bool) -> Outcome {
+fn read_response(
+    host: &impl Host,
+    header_count: usize,
+    body_size: usize,
+    wants_version: bool,
+) -> Outcome {
     if header_count == 0 {
         return Err(HttpError::Connection);
     }
-    let header = |name| {
-        hostcalls::get_map_value_bytes(MapType::HttpCallResponseHeaders, name).ok().flatten()
-    };
+    let header = |name| host.call_response_header(name);
     let status = header(":status").ok_or(HttpError::Nonsense)?;
     let status = StatusCode::from_bytes(&status).map_err(|_| HttpError::Nonsense)?;
     let body = match body_size {
         0 => None,
-        size => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size).ok().flatten(),
+        size => host.call_response_body(size),
     };
     let body = body.unwrap_or_default();
     if body.len() != body_size {

@@ -6,9 +6,8 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use thiserror::Error;
 
-use super::media_type::MediaType;
-use super::reference::Digest;
 use super::schema1::SigningKey;
+use crate::oci::{Digest, MediaType};
 
 /// The settings for old clients.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -128,7 +127,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::registry::reference::Algorithm;
+    use crate::oci::Algorithm;
 
     fn digest(content: &str) -> Digest {
         Digest::of(Algorithm::Sha256, content.as_bytes())

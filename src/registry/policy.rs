@@ -4,10 +4,9 @@
 
 use serde::Deserialize;
 
-use super::error::{Error, ErrorCode};
-use super::manifest::Manifest;
-use super::media_type::MediaType;
-use super::reference::Name;
+use crate::oci::manifest::ParsedManifest;
+use crate::oci::{MediaType, Name};
+use crate::registry::http::error::{Error, ErrorCode};
 
 /// A class of manifest. An index has none, and is never denied for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -60,7 +59,7 @@ pub struct Resource {
 ///
 /// [`ErrorCode::Denied`], with a message of its own for each of the three reasons.
 pub fn check(
-    manifest: &Manifest,
+    manifest: &ParsedManifest,
     name: &Name,
     resources: &[Resource],
     classes: &[Class],
@@ -120,9 +119,9 @@ mod tests {
         resources: &[(&str, &str, &str)],
         classes: &[Class],
     ) -> Option<String> {
-        let manifest = Manifest {
+        let manifest = ParsedManifest {
             media_type,
-            references: Vec::new(),
+            dependencies: Vec::new(),
             descriptors: 0,
             config_type: config_type.map(str::to_owned),
             subject: None,

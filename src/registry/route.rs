@@ -8,10 +8,10 @@ use std::str::FromStr;
 
 use percent_encoding::percent_decode_str;
 
-use super::error::{Error, ErrorCode};
-use super::reference::{
+use crate::oci::{
     Digest, DigestError, Name, NameError, Reference, ReferenceError, UploadId, UploadIdError,
 };
+use crate::registry::http::error::{Error, ErrorCode};
 
 /// What a request is addressed to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::bucket_options::BucketOptions;
 use super::budget::{self, Budget};
 use super::compose::{Compositions, PARALLEL_JOINS};
 use super::fault::{Fault, StoreError, StoreErrorKind};
@@ -19,10 +20,9 @@ use super::objects::{
 };
 use super::permits::Permits;
 use super::rehash::Rehashes;
-use super::s3::{self, Http, HttpError, HttpRequest, HttpResponse, Patience, Repeat};
-use crate::config::StoreConfig;
-use crate::registry::reference::Digest;
-use crate::registry::{ByteRange, ContentStream, StreamedWrite, WriteTarget};
+use super::s3::{self, Http, HttpError, HttpRequest, HttpResponse, Repeat, Timeout};
+use super::streaming::{BlobStream, StreamedWrite, WriteTarget};
+use crate::oci::{ByteRange, Digest};
 
 /// What S3 encodes in the values of a query: all but unreserved characters.
 pub(super) const QUERY: &AsciiSet =
@@ -58,19 +58,18 @@ pub struct Bucket<H> {
 }
 
 impl<H: Http> Bucket<H> {
-    /// The bucket that `config` describes. `content_limit` is the largest content, in bytes, that is
-    /// read into memory, and `budget` what there is of that.
-    pub fn new(http: H, config: &StoreConfig, content_limit: u64, budget: Rc<Budget>) -> Self {
+    /// The bucket that `options` describe; `budget` is what there is of memory for what is read.
+    pub fn new(http: H, options: &BucketOptions, budget: Rc<Budget>) -> Self {
         Self {
             http,
             budget,
             permits: Permits::for_calls(),
             joins: Permits::new(PARALLEL_JOINS),
-            authority: config.request_authority(),
-            name: config.bucket.clone(),
-            root: config.bucket_path(),
-            prefix: config.key_prefix(),
-            content_limit,
+            authority: options.request_authority(),
+            name: options.bucket.clone(),
+            root: options.bucket_path(),
+            prefix: options.key_prefix(),
+            content_limit: options.content_limit,
             heeds_conditions: Cell::new(None),
             heeds_conditional_removal: Cell::new(None),
             refuses_wrong_checksums: Cell::new(None),
@@ -85,7 +84,7 @@ impl<H: Http> Bucket<H> {
     }
 
     /// The request with which the proxy streams a blob from the store.
-    pub fn stream_request(&self, stream: &ContentStream) -> HttpRequest {
+    pub fn stream_request(&self, stream: &BlobStream) -> HttpRequest {
         let mut request = self.request(stream.method.clone(), &layout::content(&stream.content));
         request.headers.extend(stream.range.map(|range| ("range", range.to_string())));
         request
@@ -117,7 +116,7 @@ impl<H: Http> Bucket<H> {
             headers: Vec::new(),
             body: Bytes::new(),
             wants_version: false,
-            patience: Patience::Ordinary,
+            timeout: Timeout::Ordinary,
         }
     }
 
@@ -445,10 +444,9 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::config::Config;
-    use crate::registry::reference::Algorithm;
-    use crate::store::Purpose;
+    use crate::oci::Algorithm;
     use crate::store::memory::run;
+    use crate::store::{Addressing, Purpose};
 
     const LIMIT: u64 = 4 * 1024 * 1024;
     const MEMORY: usize = 8 * 1024 * 1024;
@@ -483,12 +481,20 @@ mod tests {
         }
     }
 
+    fn options(content_limit: u64) -> BucketOptions {
+        BucketOptions {
+            authority: "a".to_owned(),
+            bucket: "b".to_owned(),
+            addressing: Addressing::Path,
+            prefix: String::new(),
+            content_limit,
+        }
+    }
+
     fn bucket(size: usize, heeds_ranges: bool, memory: usize) -> Bucket<OneObject> {
-        let config = r#"{"cluster": "c", "authority": "a", "bucket": "b"}"#;
-        let config: StoreConfig = serde_json::from_str(config).expect("a valid configuration");
         let content = (0..size).map(|position| (position / 1000) as u8).collect();
         let store = OneObject { content, heeds_ranges, calls: RefCell::new(0) };
-        Bucket::new(store, &config, LIMIT, Rc::new(Budget::new(memory * 4)))
+        Bucket::new(store, &options(LIMIT), Rc::new(Budget::new(memory * 4)))
     }
 
     fn read(bucket: &Bucket<OneObject>) -> Result<Content, StoreError> {
@@ -558,8 +564,6 @@ mod tests {
 
     #[test]
     fn a_conditional_removal_is_tried_once_and_only_clear_answers_count() {
-        let config = r#"{"store":{"cluster":"c","authority":"a","bucket":"b"}}"#;
-        let config = Config::parse(config.as_bytes()).expect("a configuration");
         let document = |code: &str| format!("<Error><Code>{code}</Code></Error>");
         for (status, body, expected) in [
             (204, String::new(), Some(Removal::Removed)),
@@ -574,12 +578,8 @@ mod tests {
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
             let response = HttpResponse { status, version: None, body: body.into() };
-            let bucket = Bucket::new(
-                Always(response, Cell::new(0)),
-                &config.store,
-                1,
-                Rc::new(config.limits.budget()),
-            );
+            let always = Always(response, Cell::new(0));
+            let bucket = Bucket::new(always, &options(1), Rc::default());
             let version = Version("\"version\"".to_owned());
             let found = run(bucket.remove_if(&layout::removal_probe(), &version)).0;
             assert_eq!(found.ok(), expected, "{status}");

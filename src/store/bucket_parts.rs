@@ -16,9 +16,8 @@ use super::fault::{StoreError, StoreErrorKind};
 use super::layout::Key;
 use super::permits::Permits;
 use super::rehash::Rehashes;
-use super::s3::{self, Http, HttpRequest, HttpResponse, Patience};
-use crate::registry::ByteRange;
-use crate::registry::reference::Digest;
+use super::s3::{self, Http, HttpRequest, HttpResponse, Timeout};
+use crate::oci::{ByteRange, Digest};
 
 impl<H: Http> HasParts for Bucket<H> {
     type Bucket = Self;
@@ -68,7 +67,7 @@ impl<H: Http> Parts for Bucket<H> {
         let last = piece.start + piece.length.saturating_sub(1);
         let range = ByteRange::From(piece.start, Some(last));
         request.headers.push(("range", range.to_string()));
-        request.patience = Patience::Copy;
+        request.timeout = Timeout::Copy;
         let length = usize::try_from(piece.length).unwrap_or(usize::MAX);
         let room = self.budget.reserve_read(length)?;
         let response = self.send(&request).await?;
@@ -89,7 +88,7 @@ impl<H: Http> Parts for Bucket<H> {
     async fn copy(&self, from: &Key, to: &Key) -> Result<(), StoreError> {
         let mut request = self.request(Method::PUT, to);
         request.headers.push(self.copy_source(from));
-        request.patience = Patience::Copy;
+        request.timeout = Timeout::Copy;
         let response = self.send(&request).await?;
         text_of(&request, &response, &["CopyObjectResult", "ETag"]).map(drop)
     }
@@ -149,7 +148,7 @@ impl<H: Http> Parts for Bucket<H> {
         let mut request = self.request(Method::POST, key);
         request.path.push_str(&upload_id(id));
         request.body = s3::parts_document(parts.iter().map(|tag| tag.0.as_str())).into();
-        request.patience = Patience::Copy;
+        request.timeout = Timeout::Copy;
         // Never repeated: were the first one done after all, there would be no such upload any more.
         let response = self.send_once(&request).await?;
         text_of(&request, &response, &["CompleteMultipartUploadResult", "ETag"]).map(drop)
@@ -172,7 +171,7 @@ impl<H: Http> Bucket<H> {
         let id = utf8_percent_encode(&id.0, QUERY);
         // In the order of their names, as signing wants them.
         request.path.push_str(&format!("?partNumber={number}&uploadId={id}"));
-        request.patience = Patience::Copy;
+        request.timeout = Timeout::Copy;
         request
     }
 }

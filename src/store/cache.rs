@@ -20,18 +20,19 @@ use lru::LruCache;
 use super::budget::Budget;
 use super::compose::{HasParts, Parts};
 use super::fault::StoreError;
-use super::flight::Flights;
 use super::layout::{self, Key, Kind};
 use super::objects::{
     Condition, Content, Head, ListRequest, Object, Objects, Page, Removal, Verified, Version,
 };
 use super::permits::Permits;
-use crate::registry::reference::{Digest, Name};
+use super::single_flight::SingleFlight;
+use crate::oci::{Digest, Name};
 
 /// What an entry costs beside its key and value, in bytes, about.
 const ENTRY_OVERHEAD: usize = 128;
-/// What content costs beside its bytes when it has been described, in bytes, about.
-const DESCRIPTION: usize = 960;
+/// What content costs beside its bytes with what the registry derives from it, in bytes, about: the replies with a
+/// manifest and their headers.
+const DERIVED: usize = 960;
 /// Of what is cached, one entry may be this part at most.
 const LARGEST_PART: usize = 8;
 
@@ -49,27 +50,27 @@ pub struct CacheSettings {
 }
 
 /// What a cache needs to know of the world.
-pub trait Surroundings {
+pub trait CacheEnvironment {
     /// The time since some moment in the past that stays the same.
     fn now(&self) -> Duration;
 
     /// A number that is another one after each write to a repository of this shard, through any worker of
     /// this proxy.
-    fn writes(&self, shard: u8) -> u64;
+    fn write_epoch(&self, shard: u8) -> u64;
 
     /// A repository of this shard has been written to: its number is another one from now on.
-    fn count_write(&self, shard: u8);
+    fn begin_write_epoch(&self, shard: u8);
 }
 
 /// A bucket with a cache in front.
 #[derive(Debug)]
 pub struct Cached<O, S> {
     bucket: O,
-    surroundings: S,
+    environment: S,
     settings: CacheSettings,
     entries: RefCell<Entries>,
-    contents: Flights<Key, Result<Content, StoreError>>,
-    links: Flights<(Key, u64), Result<Option<Bytes>, StoreError>>,
+    contents: SingleFlight<Key, Result<Content, StoreError>>,
+    links: SingleFlight<(Key, u64), Result<Option<Bytes>, StoreError>>,
 }
 
 #[derive(Debug)]
@@ -78,16 +79,16 @@ enum Entry {
     Link { value: Option<Bytes>, writes: u64, until: Duration },
 }
 
-impl<O: Objects, S: Surroundings> Cached<O, S> {
-    /// Puts a cache in front of `bucket`.
-    pub fn new(bucket: O, surroundings: S, settings: CacheSettings) -> Self {
+impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
+    /// Puts a cache in front of `bucket`. `hash_seed` is random, so that nobody can choose keys that collide.
+    pub fn new(bucket: O, environment: S, settings: CacheSettings, hash_seed: u64) -> Self {
         Self {
             bucket,
-            surroundings,
+            environment,
             settings,
-            entries: RefCell::new(Entries::new(settings.max_bytes)),
-            contents: Flights::default(),
-            links: Flights::default(),
+            entries: RefCell::new(Entries::new(settings.max_bytes, hash_seed)),
+            contents: SingleFlight::default(),
+            links: SingleFlight::default(),
         }
     }
 
@@ -97,8 +98,8 @@ impl<O: Objects, S: Surroundings> Cached<O, S> {
     }
 
     /// What the cache knows of the world by.
-    pub fn surroundings(&self) -> &S {
-        &self.surroundings
+    pub fn environment(&self) -> &S {
+        &self.environment
     }
 
     async fn read_link(
@@ -111,8 +112,8 @@ impl<O: Objects, S: Surroundings> Cached<O, S> {
             return Box::pin(self.bucket.read(key)).await;
         }
         // Before the read: what a write makes of it meanwhile must not be taken for newer.
-        let writes = self.surroundings.writes(layout::shard(name));
-        let now = self.surroundings.now();
+        let writes = self.environment.write_epoch(layout::shard(name));
+        let now = self.environment.now();
         if let Some(Entry::Link { value, writes: under, until }) =
             self.entries.borrow_mut().get(key.kind())
             && *under == writes
@@ -161,27 +162,27 @@ impl<O: Objects, S: Surroundings> Cached<O, S> {
     fn writing(&self, key: &Key) -> Writing<'_, S> {
         debug_assert!(!layout::is_misnamed(key), "{key:?} would not be counted");
         Writing {
-            surroundings: &self.surroundings,
+            environment: &self.environment,
             shard: key.kind().repository().map(layout::shard),
         }
     }
 }
 
 /// A write under way.
-struct Writing<'a, S: Surroundings> {
-    surroundings: &'a S,
+struct Writing<'a, S: CacheEnvironment> {
+    environment: &'a S,
     shard: Option<u8>,
 }
 
-impl<S: Surroundings> Drop for Writing<'_, S> {
+impl<S: CacheEnvironment> Drop for Writing<'_, S> {
     fn drop(&mut self) {
         if let Some(shard) = self.shard {
-            self.surroundings.count_write(shard);
+            self.environment.begin_write_epoch(shard);
         }
     }
 }
 
-impl<O: Objects, S: Surroundings> Objects for Cached<O, S> {
+impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
     fn content_limit(&self) -> u64 {
         self.bucket.content_limit()
     }
@@ -272,17 +273,16 @@ impl<O: Parts, S> HasParts for Cached<O, S> {
 /// What is kept: as much as there is room for, the least recently used out first.
 #[derive(Debug)]
 struct Entries {
-    /// Hashed fast: no hash helps against keys that are made to collide where, as in a wasm module, it
-    /// can't begin at random.
+    /// Hashed fast, from a seed that clients can't know: they choose the keys.
     entries: LruCache<Kind, Entry, FixedState>,
     bytes: usize,
     max_bytes: usize,
 }
 
 impl Entries {
-    fn new(max_bytes: usize) -> Self {
+    fn new(max_bytes: usize, hash_seed: u64) -> Self {
         Self {
-            entries: LruCache::unbounded_with_hasher(FixedState::default()),
+            entries: LruCache::unbounded_with_hasher(FixedState::with_seed(hash_seed)),
             bytes: 0,
             max_bytes,
         }
@@ -311,8 +311,8 @@ impl Entries {
 
 fn size_of(kind: &Kind, entry: &Entry) -> usize {
     let value = match entry {
-        // Most of it is a manifest, and described as soon as it is there.
-        Entry::Content(verified) => verified.content().len() + DESCRIPTION,
+        // Most of it is a manifest, from which something is derived as soon as it is there.
+        Entry::Content(verified) => verified.content().len() + DERIVED,
         Entry::Link { value, .. } => value.as_ref().map_or(0, Bytes::len),
     };
     ENTRY_OVERHEAD + kind.size() + value
@@ -325,8 +325,8 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::registry::reference::{Algorithm, Digest, Name, Tag};
-    use crate::store::memory::{MemoryStore, World, run};
+    use crate::oci::{Algorithm, Digest, Name, Tag};
+    use crate::store::memory::{MemoryStore, TestCacheEnvironment, run};
     use crate::store::{Store, Uploads};
 
     const SETTINGS: CacheSettings = CacheSettings {
@@ -336,12 +336,12 @@ mod tests {
         negative_ttl: Duration::ZERO,
     };
 
-    type Subject<'a> = Cached<MemoryStore, &'a World>;
+    type Subject<'a> = Cached<MemoryStore, &'a TestCacheEnvironment>;
 
-    fn subject(world: &World, settings: CacheSettings) -> (Subject<'_>, Digest) {
+    fn subject(world: &TestCacheEnvironment, settings: CacheSettings) -> (Subject<'_>, Digest) {
         let store = MemoryStore::default();
         let digest = store.put_manifest(&name(), &tag(), b"{}");
-        (Cached::new(store, world, settings), digest)
+        (Cached::new(store, world, settings, 0), digest)
     }
 
     fn name() -> Name {
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn what_is_known_is_not_read_again_until_its_time_is_over() {
-        let world = World::default();
+        let world = TestCacheEnvironment::default();
         let (subject, _) = subject(&world, SETTINGS);
         let content = Some(Bytes::from_static(b"{}"));
         assert_eq!(read(&subject), (content.clone(), 3));
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn by_default_every_read_of_a_tag_sees_the_store() {
-        let world = World::default();
+        let world = TestCacheEnvironment::default();
         let (subject, _) = subject(&world, CacheSettings { tag_ttl: Duration::ZERO, ..SETTINGS });
         read(&subject);
         assert_eq!(read(&subject).1, 1);
@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_write_through_this_proxy_takes_effect_at_once() {
-        let world = World::default();
+        let world = TestCacheEnvironment::default();
         let (subject, digest) = subject(&world, SETTINGS);
         read(&subject);
         run(subject.unlink_manifest(&name(), &digest)).0.expect("no fault");
@@ -398,21 +398,24 @@ mod tests {
         // Through another worker, all that is seen here is that it was counted.
         subject.bucket().delete(&layout::manifest_link(&name(), &digest));
         assert!(read(&subject).0.is_some(), "another proxy's write is not seen yet");
-        (&world).count_write(layout::shard(&name()));
+        (&world).begin_write_epoch(layout::shard(&name()));
         assert_eq!(read(&subject).0, None);
     }
 
     /// How often it is counted that the repository was written to.
-    fn counted<T>(world: &World, act: impl Future<Output = Result<T, StoreError>>) -> u64 {
+    fn counted<T>(
+        world: &TestCacheEnvironment,
+        act: impl Future<Output = Result<T, StoreError>>,
+    ) -> u64 {
         let shard = layout::shard(&name());
-        let before = world.writes(shard);
+        let before = world.write_epoch(shard);
         run(act).0.expect("no fault");
-        world.writes(shard) - before
+        world.write_epoch(shard) - before
     }
 
     #[test]
     fn every_write_to_what_is_kept_for_a_time_is_counted() {
-        let world = World::default();
+        let world = TestCacheEnvironment::default();
         let (subject, digest) = subject(&world, SETTINGS);
         let (name, tag) = (name(), tag());
         let condition = run(subject.tag_condition(&name, &tag, Some(&[]))).0.expect("no fault");
@@ -434,7 +437,7 @@ mod tests {
 
     #[test]
     fn what_was_read_while_it_was_written_is_not_kept() {
-        let world = World::default();
+        let world = TestCacheEnvironment::default();
         let (subject, digest) = subject(&world, SETTINGS);
         let name = name();
         let (old, _) = run(join(
@@ -449,7 +452,7 @@ mod tests {
     #[test]
     fn that_something_is_missing_is_remembered_only_if_asked_for() {
         for (negative_ttl, calls) in [(Duration::ZERO, 2), (Duration::from_secs(1), 1)] {
-            let world = World::default();
+            let world = TestCacheEnvironment::default();
             let (subject, _) = subject(&world, CacheSettings { negative_ttl, ..SETTINGS });
             let missing = Digest::of(Algorithm::Sha256, b"missing");
             for _ in 0..2 {
@@ -461,7 +464,7 @@ mod tests {
 
     #[test]
     fn many_that_want_the_same_make_one_read() {
-        let world = World::default();
+        let world = TestCacheEnvironment::default();
         let (subject, digest) = subject(&world, SETTINGS);
         let name = name();
         let read = async || {
@@ -478,7 +481,7 @@ mod tests {
 
     #[test]
     fn corrupt_content_and_what_is_too_large_are_not_kept() {
-        let world = World::default();
+        let world = TestCacheEnvironment::default();
         let small = CacheSettings { max_bytes: LARGEST_PART * 2_000, ..SETTINGS };
         let (subject, digest) = subject(&world, small);
         let large: &[u8] = &[b' '; 2_000];
@@ -509,10 +512,10 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_goes_first_and_no_more_is_kept_than_there_is_room_for() {
-        let mut entries = Entries::new(20_000);
+        let mut entries = Entries::new(20_000, 0);
         let kind = |number: usize| Kind::Other(format!("{number:04}"));
         let digest = Digest::of(Algorithm::Sha256, b"");
-        let length = 2_000 - ENTRY_OVERHEAD - DESCRIPTION - kind(0).size();
+        let length = 2_000 - ENTRY_OVERHEAD - DERIVED - kind(0).size();
         let content = || Entry::Content(Verified::new(digest.clone(), vec![0; length].into()));
         for number in 0..20 {
             entries.put(&kind(number), content());

@@ -15,7 +15,7 @@ use super::fault::StoreError;
 use super::layout;
 use super::names::{is_folder, names};
 use super::objects::{Counted, ListRequest, Listed, Lists, Objects};
-use crate::registry::reference::Name;
+use crate::oci::Name;
 
 /// How many siblings are looked at together. A page may end with the first of them.
 const LOOK_AHEAD: usize = 32;

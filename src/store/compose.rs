@@ -12,12 +12,12 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::fault::{StoreError, StoreErrorKind};
-use super::flight::Flights;
 use super::layout::Key;
 use super::objects::Objects;
 use super::permits::Permits;
 use super::rehash::Rehashes;
-use crate::registry::reference::Digest;
+use super::single_flight::SingleFlight;
+use crate::oci::Digest;
 
 /// The least that a part has, but for the last, in bytes.
 pub const PART_MIN: u64 = 5 * 1024 * 1024;
@@ -160,7 +160,7 @@ pub trait Parts: Objects {
 }
 
 /// Chunks that are being put together, by the last one's key and the digest they make.
-pub type Compositions = Flights<(Key, Digest), Result<(), StoreError>>;
+pub type Compositions = SingleFlight<(Key, Digest), Result<(), StoreError>>;
 
 /// What leads to a bucket that can do so, or is one.
 pub trait HasParts {

@@ -28,7 +28,7 @@ use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
 use super::names::FolderName;
-use crate::registry::reference::{Digest, Name, Tag, UploadId};
+use crate::oci::{Digest, Name, Tag, UploadId};
 
 /// An object's key, relative to the configured prefix.
 #[derive(Debug, Clone)]
@@ -358,7 +358,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::registry::reference::Algorithm;
+    use crate::oci::Algorithm;
 
     #[test]
     fn repositories_have_shards_of_their_own() {

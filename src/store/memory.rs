@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::budget::Budget;
-use super::cache::Surroundings;
+use super::cache::CacheEnvironment;
 use super::compose::{Checked, Compositions, HasParts, MultipartId, PartTag, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key, Kind};
@@ -28,7 +28,7 @@ use super::objects::{
 use super::permits::Permits;
 use super::rehash::Rehashes;
 use super::turns;
-use crate::registry::reference::{Algorithm, Digest, Name, Tag};
+use crate::oci::{Algorithm, Digest, Name, Tag};
 
 /// The most entries that a page of a listing has: few, so that small tests turn pages.
 pub const PAGE: usize = 3;
@@ -100,22 +100,22 @@ pub struct Deed {
 
 /// A clock that stands still, and what is written through one proxy.
 #[derive(Debug, Default)]
-pub struct World {
+pub struct TestCacheEnvironment {
     /// The time.
     pub now: Cell<Duration>,
     writes: RefCell<HashMap<u8, u64>>,
 }
 
-impl Surroundings for &World {
+impl CacheEnvironment for &TestCacheEnvironment {
     fn now(&self) -> Duration {
         self.now.get()
     }
 
-    fn writes(&self, shard: u8) -> u64 {
+    fn write_epoch(&self, shard: u8) -> u64 {
         self.writes.borrow().get(&shard).copied().unwrap_or_default()
     }
 
-    fn count_write(&self, shard: u8) {
+    fn begin_write_epoch(&self, shard: u8) {
         *self.writes.borrow_mut().entry(shard).or_default() += 1;
     }
 }

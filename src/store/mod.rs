@@ -5,13 +5,13 @@
 //! in the filter, a stand-in in tests).
 
 mod bucket;
+mod bucket_options;
 mod bucket_parts;
 mod budget;
 mod cache;
 mod catalog;
 mod compose;
 mod fault;
-mod flight;
 pub mod layout;
 #[cfg(test)]
 pub mod memory;
@@ -20,8 +20,10 @@ mod objects;
 mod permits;
 mod progress;
 mod rehash;
-mod repositories;
 mod s3;
+mod single_flight;
+mod store_impl;
+mod streaming;
 mod tag_removal;
 #[cfg(test)]
 pub mod turns;
@@ -30,23 +32,22 @@ mod uploads;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use crate::registry::reference::{Digest, Name, Tag};
+use crate::oci::{Digest, Name, Tag};
 
 pub use bucket::Bucket;
+pub use bucket_options::{Addressing, BucketOptions};
 pub use budget::{Budget, Purpose, Reservation, UNCOUNTED, no_room_for_reads};
-pub use cache::{CacheSettings, Cached, Surroundings};
+pub use cache::{CacheEnvironment, CacheSettings, Cached};
 pub use catalog::Repositories;
 pub use fault::{Fault, StoreError, StoreErrorKind};
 pub use names::{FolderName, Names};
 pub use objects::{
-    Condition, Content, Cursor, Description, Head, ListRequest, Listed, Object, Objects,
-    PAGE_LIMIT, Page, Removal, Start, Verified, Version,
+    Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, PAGE_LIMIT, Page,
+    Removal, Start, Verified, Version,
 };
 pub use progress::{Chunk, LIST_LENGTH, Progress};
-pub use s3::{
-    Http, HttpError, HttpRequest, HttpResponse, Patience, Repeat, error_code, is_checksum_mismatch,
-    unsatisfied_length,
-};
+pub use s3::{Http, HttpError, HttpRequest, HttpResponse, Repeat, Timeout};
+pub use streaming::{BlobStream, ReadError, StreamedWrite, WriteAnswer, WriteError, WriteTarget};
 pub use uploads::{Session, SessionState, Uploads};
 
 /// How many storage calls one request makes at a time, at most, where their number depends on what

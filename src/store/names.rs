@@ -13,7 +13,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use super::fault::StoreError;
 use super::layout::Key;
 use super::objects::{ListRequest, Listed, Lists, Start};
-use crate::registry::reference::{NAME_MAX_LENGTH, Name, TAG_MAX_LENGTH, Tag};
+use crate::oci::{NAME_MAX_LENGTH, Name, TAG_MAX_LENGTH, Tag};
 
 /// How many entries more than names are asked for: a repository's own folders lie among those of the
 /// repositories that are nested in it.

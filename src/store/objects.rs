@@ -1,18 +1,17 @@
 //! Objects: what a bucket can do, without a thought of registries.
 
+use std::any::Any;
 use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream};
-use http::Response;
 
 use super::budget::Budget;
 use super::fault::StoreError;
 use super::layout::Key;
 use super::permits::Permits;
-use crate::registry::media_type::MediaType;
-use crate::registry::reference::Digest;
+use crate::oci::Digest;
 
 /// What reading some content gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,26 +45,15 @@ impl Content {
     }
 }
 
-/// Content that matches its digest, with what has been found out about it.
+/// Content that matches its digest.
 #[derive(Debug, Clone)]
 pub struct Verified {
     digest: Digest,
     content: Bytes,
-    description: Rc<OnceCell<Description>>,
+    derived: Rc<OnceCell<Box<dyn Any>>>,
 }
 
-/// What has been found out about a manifest.
-#[derive(Debug, Clone)]
-pub struct Description {
-    /// Its media type.
-    pub media_type: MediaType,
-    /// The reply with the manifest.
-    pub reply: Rc<Response<Bytes>>,
-    /// The reply to who has it already.
-    pub not_modified: Rc<Response<Bytes>>,
-}
-
-/// What has been found out about content follows from the rest.
+/// What is derived from content follows from the rest.
 impl PartialEq for Verified {
     fn eq(&self, other: &Self) -> bool {
         self.digest == other.digest && self.content == other.content
@@ -77,7 +65,7 @@ impl Eq for Verified {}
 impl Verified {
     /// Content that has been verified against this digest.
     pub fn new(digest: Digest, content: Bytes) -> Self {
-        Self { digest, content, description: Rc::default() }
+        Self { digest, content, derived: Rc::default() }
     }
 
     /// The digest that it was verified against.
@@ -90,9 +78,22 @@ impl Verified {
         &self.content
     }
 
-    /// What it is, if it is a manifest; empty until someone has found out.
-    pub fn description(&self) -> &OnceCell<Description> {
-        &self.description
+    /// What `derive` makes of the content. It is kept as long as the content is in the cache, so it is derived
+    /// once; of one type only, that of whoever comes first.
+    ///
+    /// # Errors
+    ///
+    /// Those of `derive`, of which nothing is kept.
+    pub fn derived<T: Any + Clone, E>(
+        &self,
+        derive: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        if let Some(known) = self.derived.get().and_then(|known| known.downcast_ref::<T>()) {
+            return Ok(known.clone());
+        }
+        let value = derive()?;
+        self.derived.get_or_init(|| Box::new(value.clone()));
+        Ok(value)
     }
 }
 

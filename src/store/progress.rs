@@ -11,8 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::registry::hasher::Hasher;
-use crate::registry::reference::{Algorithm, UploadId};
+use crate::oci::{Algorithm, Hasher, UploadId};
 
 /// How many chunks the progress names itself, and so how many a list has.
 pub const LIST_LENGTH: usize = 32;

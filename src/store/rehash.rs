@@ -12,12 +12,11 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::compose::{HasParts, Parts, Piece};
 use super::fault::{StoreError, StoreErrorKind};
-use super::flight::Flights;
 use super::objects::Objects;
 use super::progress::Progress;
+use super::single_flight::SingleFlight;
 use super::uploads::{Session, Uploads, pieces, write_progress};
-use crate::registry::hasher::Hasher;
-use crate::registry::reference::{Algorithm, UploadId};
+use crate::oci::{Algorithm, Hasher, UploadId};
 
 /// How many sessions a worker hashes at a time. Each holds what it reads at a time in memory.
 pub const PARALLEL_REHASHES: usize = 4;
@@ -34,7 +33,7 @@ type Subject = (Session, Option<UploadId>, Algorithm);
 /// The sessions that are being hashed.
 #[derive(Debug, Default)]
 pub struct Rehashes {
-    flights: Flights<Subject, Result<Hasher, StoreError>>,
+    flights: SingleFlight<Subject, Result<Hasher, StoreError>>,
     under_way: Cell<usize>,
 }
 
@@ -147,7 +146,7 @@ mod tests {
     use futures::future::{join, join_all};
 
     use super::*;
-    use crate::registry::reference::Digest;
+    use crate::oci::Digest;
     use crate::store::layout::{self, Key};
     use crate::store::memory::{Effect, MemoryStore, run};
     use crate::store::progress::Chunk;

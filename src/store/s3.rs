@@ -23,12 +23,12 @@ pub struct HttpRequest {
     /// Whether the answer's `ETag` is needed. Reading a header has its price.
     pub wants_version: bool,
     /// How long the answer may take.
-    pub patience: Patience,
+    pub timeout: Timeout,
 }
 
 /// How long the store may take over a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Patience {
+pub enum Timeout {
     /// As long as `store.timeout_ms` says.
     Ordinary,
     /// As long as `store.copy_timeout_ms` says: it moves a good deal of data.

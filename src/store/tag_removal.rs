@@ -25,9 +25,9 @@ use futures::stream::TryStreamExt;
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{Condition, ListRequest, Listed, Objects, Removal, Version, pages};
-use super::repositories::link;
+use super::store_impl::link;
 use super::{PARALLEL_GROUPS, Store, TagVersion, for_each_bounded};
-use crate::registry::reference::{Digest, Name, Tag};
+use crate::oci::{Digest, Name, Tag};
 
 /// How often a removal is tried while others write the tag without moving it.
 const ATTEMPTS: usize = 5;

@@ -19,8 +19,7 @@ use super::layout::{self, Key};
 use super::objects::{Cursor, ListRequest, Listed, Objects, Page, Start, pages};
 use super::progress::{Chunk, ChunkList, Progress};
 use super::{PARALLEL_CALLS, for_each_bounded, rehash};
-use crate::registry::hasher::Hasher;
-use crate::registry::reference::{Algorithm, Digest, Name, UploadId};
+use crate::oci::{Algorithm, Digest, Hasher, Name, UploadId};
 
 /// An upload session of a repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -277,8 +276,8 @@ impl<O: Objects + HasParts> Uploads for O {
         let key = layout::checksum_probe();
         let probe =
             Bytes::from_static(b"Moorage tries here whether the store verifies checksums.\n");
-        let right = Digest::of(crate::registry::reference::Algorithm::Sha256, &probe);
-        let wrong = Digest::of(crate::registry::reference::Algorithm::Sha256, b"");
+        let right = Digest::of(crate::oci::Algorithm::Sha256, &probe);
+        let wrong = Digest::of(crate::oci::Algorithm::Sha256, b"");
         let (right, wrong) = try_join(
             bucket.write_checked(&key, probe.clone(), &right),
             bucket.write_checked(&key, probe, &wrong),

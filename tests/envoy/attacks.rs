@@ -8,11 +8,10 @@ use tempfile::TempDir;
 use tokio::time::sleep;
 
 use crate::support::blob_store::BlobStore;
-use crate::support::client;
 use crate::support::envoy::{Bootstrap, Envoy};
 use crate::support::process::{note, wait_for};
-use crate::support::raw;
 use crate::support::tree::Tree;
+use crate::support::{client, raw};
 
 const MIB: u64 = 1024 * 1024;
 const CONNECTIONS: usize = 16;

@@ -9,7 +9,7 @@ use futures::stream;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use moorage::registry::reference::{Algorithm, Digest};
+use moorage::oci::{Algorithm, Digest};
 use moorage::store::layout;
 use tempfile::TempDir;
 use tokio::time::timeout;

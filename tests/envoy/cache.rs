@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use futures::future::join_all;
 use http::Method;
-use moorage::registry::reference::Digest;
+use moorage::oci::Digest;
 use tempfile::TempDir;
 
 use crate::support::blob_store::BlobStore;

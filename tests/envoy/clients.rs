@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use http::Method;
-use moorage::registry::reference::Digest;
+use moorage::oci::Digest;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use http::Method;
-use moorage::registry::reference::{Algorithm, Digest, UploadId};
+use moorage::oci::{Algorithm, Digest, UploadId};
 use moorage::store::layout;
 use serde_json::{Value, json};
 use tempfile::TempDir;

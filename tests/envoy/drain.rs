@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::channel::mpsc;
 use http::Method;
 use http_body_util::BodyExt;
-use moorage::registry::reference::Digest;
+use moorage::oci::Digest;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};

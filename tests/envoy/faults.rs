@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use moorage::registry::reference::Digest;
+use moorage::oci::Digest;
 use tokio::net::TcpSocket;
 
 use crate::support::client::{self, error_of};

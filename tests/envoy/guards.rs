@@ -1,7 +1,7 @@
 //! A filter before Moorage that guards repositories by their paths guards them against every request.
 
 use http::Method;
-use moorage::registry::reference::Digest;
+use moorage::oci::Digest;
 use tempfile::TempDir;
 
 use crate::support::blob_store::BlobStore;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use futures::stream::{self, StreamExt};
 use http::Method;
-use moorage::registry::reference::{Algorithm, Digest};
+use moorage::oci::{Algorithm, Digest};
 use serde_json::json;
 use tempfile::TempDir;
 

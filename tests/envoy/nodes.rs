@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 use http::Method;
-use moorage::registry::reference::{Algorithm, Digest};
+use moorage::oci::{Algorithm, Digest};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use http::{Method, Response};
-use moorage::registry::reference::{Algorithm, Digest};
+use moorage::oci::{Algorithm, Digest};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -3,11 +3,10 @@
 use tempfile::TempDir;
 
 use crate::support::blob_store::BlobStore;
-use crate::support::client;
 use crate::support::docker_registry::DockerRegistry;
 use crate::support::envoy::{Bootstrap, Envoy};
 use crate::support::image::Layout;
-use crate::support::skopeo;
+use crate::support::{client, skopeo};
 
 /// The images: a repository's name, the layout, how skopeo is to push it, and the media type under
 /// which the registry then has it.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 use http::{Method, Response};
-use moorage::registry::reference::{Algorithm, Digest};
+use moorage::oci::{Algorithm, Digest};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

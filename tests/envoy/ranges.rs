@@ -9,7 +9,7 @@ use std::path::Path;
 use bytes::{Buf, Bytes};
 use http::{Method, Response};
 use http_body_util::BodyExt;
-use moorage::registry::reference::{Algorithm, Digest};
+use moorage::oci::{Algorithm, Digest};
 use moorage::store::layout;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;

@@ -1,7 +1,7 @@
 //! What reading costs: storage calls, counted at the store.
 
 use http::Method;
-use moorage::registry::reference::{Algorithm, Digest};
+use moorage::oci::{Algorithm, Digest};
 use serde_json::json;
 
 use crate::support::client;

@@ -7,11 +7,10 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use crate::support::blob_store::BlobStore;
-use crate::support::client;
 use crate::support::envoy::{Bootstrap, Envoy};
 use crate::support::process::wait_for;
-use crate::support::raw;
 use crate::support::tree::Tree;
+use crate::support::{client, raw};
 
 const MIB: usize = 1024 * 1024;
 /// How many there are of each kind.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt};
 use http::Method;
 use http_body_util::BodyExt;
-use moorage::registry::reference::{Algorithm, Digest};
+use moorage::oci::{Algorithm, Digest};
 use moorage::store::layout;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;

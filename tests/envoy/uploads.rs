@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use futures::stream;
 use http::{Method, Response};
-use moorage::registry::reference::{Algorithm, Digest, Name};
+use moorage::oci::{Algorithm, Digest, Name};
 use moorage::store::layout;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;

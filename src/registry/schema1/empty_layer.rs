@@ -1,6 +1,6 @@
 //! The layer of whatever changed no file: schema 1 wants a layer for every entry of an image's history.
 
-use crate::registry::reference::{Algorithm, Digest};
+use crate::oci::{Algorithm, Digest};
 
 /// An empty tar archive (1,024 zeros), compressed by gzip: the very bytes that Docker and
 /// `distribution` use, so that clients know the layer by its digest.

@@ -13,8 +13,8 @@ use sha2::{Digest as _, Sha384};
 use super::created::Created;
 use super::empty_layer::empty_layer_digest;
 use super::json;
-use crate::registry::manifest::InvalidManifest;
-use crate::registry::reference::{Algorithm, Digest, Name, Tag};
+use crate::oci::manifest::InvalidManifest;
+use crate::oci::{Algorithm, Digest, Name, Tag};
 
 /// The longest history that is converted. A few bytes of a configuration become hundreds of a manifest,
 /// each time someone asks; images that anyone builds have some hundred entries at most.

@@ -10,9 +10,8 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use super::jws::{Unverified, verify};
-use crate::registry::manifest::{InvalidManifest, Manifest, Reference, each_once, media_type_of};
-use crate::registry::media_type::MediaType;
-use crate::registry::reference::DigestError;
+use crate::oci::manifest::{Dependency, InvalidManifest, ParsedManifest, each_once, media_type_of};
+use crate::oci::{DigestError, MediaType};
 
 /// A verified manifest.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +23,7 @@ pub struct Pushed {
     /// The tag that it says it is for.
     pub tag: String,
     /// What it is and what it refers to.
-    pub manifest: Manifest,
+    pub manifest: ParsedManifest,
 }
 
 /// Why a pushed manifest is refused.
@@ -83,9 +82,9 @@ impl Pushed {
             let problem = "has not as many entries as fsLayers";
             return Err(InvalidManifest::new("history", problem).into());
         }
-        let manifest = Manifest {
+        let manifest = ParsedManifest {
             media_type: MediaType::DockerSchema1,
-            references: layers(&fields.fs_layers)?,
+            dependencies: layers(&fields.fs_layers)?,
             descriptors: fields.fs_layers.len(),
             config_type: None,
             subject: None,
@@ -109,12 +108,12 @@ fn check_content_type(content_type: Option<&str>) -> Result<(), InvalidManifest>
 }
 
 /// The layers, each once: empty ones usually stand many times.
-fn layers(fs_layers: &[FsLayer]) -> Result<Vec<Reference>, InvalidManifest> {
+fn layers(fs_layers: &[FsLayer]) -> Result<Vec<Dependency>, InvalidManifest> {
     let reference = |(position, layer): (usize, &FsLayer)| {
         let invalid = |error: DigestError| {
             InvalidManifest::new(format!("fsLayers[{position}].blobSum"), error.to_string())
         };
-        layer.blob_sum.parse().map(Reference::Blob).map_err(invalid)
+        layer.blob_sum.parse().map(Dependency::Blob).map_err(invalid)
     };
     let references = fs_layers.iter().enumerate().map(reference);
     Ok(each_once(references.collect::<Result<_, _>>()?))
@@ -127,7 +126,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
-    use crate::registry::reference::{Algorithm, Digest};
+    use crate::oci::{Algorithm, Digest};
     use crate::registry::schema1::{key, sign};
 
     fn digest(content: &str) -> Digest {
@@ -165,8 +164,8 @@ mod tests {
             let pushed = pushed.expect("a manifest");
             assert_eq!(pushed.payload, manifest.to_string().as_bytes());
             assert_eq!((pushed.name.as_str(), pushed.tag.as_str()), ("a/b", "t"));
-            let layers = ["two", "one"].map(|content| Reference::Blob(digest(content)));
-            assert_eq!(pushed.manifest.references, layers);
+            let layers = ["two", "one"].map(|content| Dependency::Blob(digest(content)));
+            assert_eq!(pushed.manifest.dependencies, layers);
             assert_eq!(pushed.manifest.media_type, MediaType::DockerSchema1);
         }
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use moorage::registry::reference::{Algorithm, Digest};
+use moorage::oci::{Algorithm, Digest};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;

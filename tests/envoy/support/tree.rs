@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
-use moorage::registry::reference::{Algorithm, Digest, Name, Tag};
+use moorage::oci::{Algorithm, Digest, Name, Tag};
 use moorage::store::layout::{self, Key};
 
 /// Objects by their keys.

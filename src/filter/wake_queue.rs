@@ -1,0 +1,56 @@
+//! The queue by which a plugin has Envoy call it back: what wakes one stream may happen while another is called.
+
+use super::host::{Host, SharedDataError};
+
+/// How often a number is tried that other workers raise at the same time.
+const ATTEMPTS: usize = 1000;
+
+/// The queue of one plugin in one worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WakeQueue(u32);
+
+impl WakeQueue {
+    /// A queue for the plugin that is being called. Queues of the same name would be shared with other
+    /// workers and plugins, so each has a number of its own.
+    pub fn register(host: &impl Host) -> Option<Self> {
+        let name = format!("moorage/queue/{}", next_number(host, "moorage/queues"));
+        let queue = host.register_queue(&name).map(Self);
+        if queue.is_none() {
+            log::error!(
+                "Envoy gives no shared queue, and without one requests that wait for the same read would hang; \
+                 the plugin does not start"
+            );
+        }
+        queue
+    }
+
+    /// Has Envoy call the plugin back.
+    pub fn ask_for_callback(self, host: &impl Host) {
+        host.enqueue(self.0);
+    }
+}
+
+/// Raises a number that all workers share, and gives what it is then.
+fn next_number(host: &impl Host, key: &str) -> u64 {
+    for _ in 0..ATTEMPTS {
+        let (value, seen) = host.shared_data(key);
+        let before = value.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+        let number = before.wrapping_add(1);
+        match host.set_shared_data(key, Some(&number.to_le_bytes()), seen) {
+            Ok(()) => return number,
+            Err(SharedDataError::Changed) => {}
+            Err(SharedDataError::Refused) => {
+                log::error!(
+                    "Envoy does not share the number of queues between its workers: two of them may use \
+                     the same queue, and then requests can hang"
+                );
+                return number;
+            }
+        }
+    }
+    log::error!(
+        "no number for the plugin's queue in {ATTEMPTS} attempts, because other workers took one at the same \
+         time: two of them may use the same queue, and then requests can hang; restart Envoy"
+    );
+    0
+}

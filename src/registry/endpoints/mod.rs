@@ -1,0 +1,10 @@
+//! The endpoints of the API, one file or folder each: a handler takes the request and the store, and says what is
+//! answered.
+
+pub mod base;
+pub mod blobs;
+pub mod catalog;
+pub mod manifests;
+pub mod referrers;
+pub mod tags;
+pub mod uploads;

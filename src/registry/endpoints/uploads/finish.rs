@@ -1,0 +1,134 @@
+//! `PUT`: closing an upload, with the whole blob, with its last chunk, or with nothing.
+
+use bytes::Bytes;
+use futures::future::{join, try_join, try_join3};
+use http::Response;
+
+use super::append::{TakenChunk, check_range, take_chunk};
+use super::{
+    UploadOffset, check_length, complete_content, content_range, created, digest, digest_invalid,
+    end, forward_content, fresh_id, learn_about_checksums, progress_at, range_mismatch,
+    session_state,
+};
+use crate::oci::{Digest, UploadId};
+use crate::registry::Request;
+use crate::registry::body::{RequestBody, whole_length};
+use crate::registry::http::error::{Error, ErrorCode};
+use crate::store::{Chunk, Progress, Session, Store, Uploads};
+
+/// `PUT`. The whole blob: the stream, with the session looked up beside it, and one wave. Chunks: what
+/// it takes to put them together, the link, and two waves that remove the session.
+pub async fn finish(
+    request: &Request,
+    body: &impl RequestBody,
+    store: &(impl Store + Uploads),
+    session: &Session,
+) -> Result<Response<Bytes>, Error> {
+    let claim = Claim::of(request)?;
+    if body.is_empty() {
+        let progress = progress_at(store, session, claim.place).await?;
+        return close(store, session, progress, &claim.digest).await;
+    }
+    check_range(body, store, session, claim.place, claim.range).await?;
+    if claim.place.offset == Some(0) {
+        whole(body, store, session, &claim).await
+    } else {
+        last_chunk(body, store, session, &claim, fresh_id(request)).await
+    }
+}
+
+/// What the client says of the body and of the blob.
+struct Claim {
+    place: UploadOffset,
+    range: Option<(u64, u64)>,
+    digest: Digest,
+}
+
+impl Claim {
+    fn of(request: &Request) -> Result<Self, Error> {
+        let missing = || Error::new(ErrorCode::DigestInvalid, "the digest parameter is missing");
+        let digest = digest(request)?.ok_or_else(missing)?;
+        // What is hashed from here on is hashed for that digest.
+        let place = UploadOffset { algorithm: digest.algorithm(), ..UploadOffset::of(request)? };
+        Ok(Self { place, range: content_range(request)?, digest })
+    }
+}
+
+/// The body is the whole blob: it goes to where it belongs at once.
+async fn whole(
+    body: &impl RequestBody,
+    store: &(impl Store + Uploads),
+    session: &Session,
+    claim: &Claim,
+) -> Result<Response<Bytes>, Error> {
+    let Claim { place, range, digest } = claim;
+    forward_content(body, store, digest);
+    let look_up = async {
+        let state = session_state(store, session).await?;
+        match state.offset {
+            0 => Ok(state),
+            offset => Err(range_mismatch(session, *place, offset)),
+        }
+    };
+    let (length, state, ()) =
+        try_join3(whole_length(body), look_up, learn_about_checksums(store)).await?;
+    check_length(*range, length)?;
+    complete_content(body, digest).await?;
+    let name = &session.name;
+    let (linked, ()) = join(store.link_blob(name, digest), end(store, session, Some(&state))).await;
+    linked?;
+    Ok(created(name, digest))
+}
+
+/// The body is the last of several chunks.
+async fn last_chunk(
+    body: &impl RequestBody,
+    store: &(impl Store + Uploads),
+    session: &Session,
+    claim: &Claim,
+    id: UploadId,
+) -> Result<Response<Bytes>, Error> {
+    let Claim { place, range, digest } = claim;
+    let taken = take_chunk(body, store, session, *place, &id).await?;
+    check_length(*range, taken.length)?;
+    // Known to be wrong already: then the chunk is not taken in, and the session stays where it was.
+    if taken.hasher.clone().is_some_and(|hasher| hasher.finish() != *digest) {
+        return Err(digest_invalid(digest));
+    }
+    body.complete().await.into_result()?;
+    let TakenChunk { mut before, length, hasher } = taken;
+    if hasher.is_none() {
+        // What came before is hashed first: that can be noted, and so is done once, whatever the client
+        // sends as the last chunk.
+        let hasher = store.hash_upload(session, &before, digest.algorithm()).await?;
+        let offset = before.offset();
+        before = before.with_hasher(hasher, offset);
+    }
+    let progress = before.with_chunk(Chunk { id: id.clone(), length }, hasher);
+    let closed = close(store, session, progress, digest).await;
+    if closed.as_ref().is_err_and(|error| error.code() == ErrorCode::DigestInvalid) {
+        store.remove_chunk(session, &id).await?;
+    }
+    closed
+}
+
+/// Makes a blob of what the session has, if that has the digest.
+async fn close(
+    store: &(impl Store + Uploads),
+    session: &Session,
+    progress: Progress,
+    digest: &Digest,
+) -> Result<Response<Bytes>, Error> {
+    let hasher = store.hash_upload(session, &progress, digest.algorithm()).await?;
+    if hasher.finish() != *digest {
+        return Err(digest_invalid(digest));
+    }
+    let chunks = store.upload_chunks(session, &progress).await?;
+    let compose = store.compose_content(session, &chunks, digest);
+    let ((), state) = try_join(compose, store.upload_state(session)).await?;
+    let name = &session.name;
+    // The chunks stay until the repository has the blob: a client that has to repeat this needs them.
+    store.link_blob(name, digest).await?;
+    end(store, session, state.as_ref()).await;
+    Ok(created(name, digest))
+}

@@ -1,0 +1,97 @@
+//! `POST`: beginning an upload, or having the whole blob at once.
+
+use bytes::Bytes;
+use futures::future::try_join;
+use http::{Response, StatusCode};
+
+use super::{
+    UploadOffset, algorithm, complete_content, created, digest, forward_content, fresh_id,
+    learn_about_checksums, progress_reply,
+};
+use crate::oci::{Algorithm, Digest, Name};
+use crate::registry::body::{RequestBody, whole_length};
+use crate::registry::http::error::Error;
+use crate::registry::{Mount, Request, Settings};
+use crate::store::{Session, Store, Uploads};
+
+/// `POST`. With `mount`, the blob is taken from another repository, if it is there: two waves of
+/// storage calls. With `digest` and a body, that body is the blob: the stream and one wave. Otherwise
+/// a session begins: one call.
+pub async fn start(
+    request: &Request,
+    body: &impl RequestBody,
+    store: &(impl Store + Uploads),
+    settings: &Settings,
+    name: &Name,
+) -> Result<Response<Bytes>, Error> {
+    let algorithm = algorithm(request, "digest-algorithm")?;
+    if let Some(digest) = digest(request)? {
+        if !body.is_empty() {
+            return whole(body, store, name, &digest).await;
+        }
+        if digest.matches(b"") {
+            return empty(store, name, &digest).await;
+        }
+    }
+    if let Some(digest) = mounted(request, store, settings, name).await? {
+        return Ok(created(name, &digest));
+    }
+    let session = Session { name: name.clone(), id: fresh_id(request) };
+    let started = humantime::format_rfc3339_seconds(request.environment.now()).to_string();
+    store.begin_upload(&session, started).await?;
+    let place = UploadOffset::at(0, algorithm.unwrap_or(Algorithm::Sha256));
+    Ok(progress_reply(StatusCode::ACCEPTED, &session, place))
+}
+
+/// The body is the blob.
+async fn whole(
+    body: &impl RequestBody,
+    store: &(impl Store + Uploads),
+    name: &Name,
+    digest: &Digest,
+) -> Result<Response<Bytes>, Error> {
+    forward_content(body, store, digest);
+    try_join(whole_length(body), learn_about_checksums(store)).await?;
+    complete_content(body, digest).await?;
+    store.link_blob(name, digest).await?;
+    Ok(created(name, digest))
+}
+
+/// The blob without content needs no session and no body.
+pub async fn empty(
+    store: &(impl Store + Uploads),
+    name: &Name,
+    digest: &Digest,
+) -> Result<Response<Bytes>, Error> {
+    store.put_content(digest, Bytes::new()).await?;
+    store.link_blob(name, digest).await?;
+    Ok(created(name, digest))
+}
+
+/// Puts the blob of `mount` into the repository if it can be had; gives its digest then. As the
+/// specification has it, a blob that can't be mounted is uploaded instead.
+async fn mounted(
+    request: &Request,
+    store: &(impl Store + Uploads),
+    settings: &Settings,
+    name: &Name,
+) -> Result<Option<Digest>, Error> {
+    let mount = request.query_values("mount").next();
+    let Some(Ok(digest)) = mount.map(|text| text.parse::<Digest>()) else {
+        return Ok(None);
+    };
+    let from = request.query_values("from").next();
+    let is_there = match (settings.mount, from) {
+        (Mount::Off, _) | (Mount::From, None) => false,
+        (Mount::Anywhere, None) => store.has_content(&digest).await?,
+        (_, Some(from)) => match from.parse::<Name>() {
+            Ok(from) => store.has_blob(&from, &digest).await?,
+            Err(_) => false,
+        },
+    };
+    if !is_there {
+        return Ok(None);
+    }
+    store.link_blob(name, &digest).await?;
+    Ok(Some(digest))
+}

@@ -1,0 +1,187 @@
+//! A client's request, as the proxy hands it to a handler.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::Method;
+use http::header::HeaderName;
+
+use super::http::HeaderFields;
+use super::http::error::{Error, ErrorCode};
+use super::policy::Resource;
+use super::route::Endpoint;
+
+/// The largest manifest that is sent from memory, in bytes; a larger one is streamed from the store. What is
+/// sent from memory the proxy holds until the client has taken it, however slow that is, while what it
+/// streams waits in the store.
+pub const REPLY_MAX_BYTES: usize = 64 * 1024;
+
+/// A client's request.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The method.
+    pub method: Method,
+    target: String,
+    endpoint: Result<Endpoint, Error>,
+    /// The header fields.
+    pub headers: HeaderFields,
+    /// The body.
+    pub body: Body,
+    /// What the caller's token authorises.
+    pub resources: Vec<Resource>,
+    /// The largest manifest that is sent from memory, in bytes: [`REPLY_MAX_BYTES`], or less while the proxy holds
+    /// many replies that clients do not take.
+    pub reply_max_bytes: usize,
+    /// The clock and the randomness of the proxy.
+    pub environment: Rc<dyn Environment>,
+}
+
+/// A request's body, as far as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// There is none.
+    None,
+    /// All of it.
+    Whole(Bytes),
+    /// More than the endpoint takes; the rest was not read.
+    TooLarge,
+    /// There was one where the endpoint takes none, and it was thrown away.
+    Discarded,
+    /// Less than `Content-Length` announced.
+    Short,
+}
+
+/// What becomes of a request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyUse {
+    /// The request takes none: it is thrown away.
+    None,
+    /// [`handle`](super::handle) is to have all of it.
+    Whole,
+    /// It is streamed to the store, by [`handle_streamed`](super::handle_streamed).
+    Streamed,
+}
+
+/// What a handler needs to know that no request says: the time, and bytes that nobody can guess.
+pub trait Environment: fmt::Debug {
+    /// The time.
+    fn now(&self) -> SystemTime;
+
+    /// A new random value.
+    fn nonce(&self) -> Nonce;
+}
+
+/// A random value that is given once: names that must be new are made of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nonce(pub [u8; 32]);
+
+impl Request {
+    /// A request without a body, for `target`, the path and query as they were sent.
+    pub fn new(
+        method: Method,
+        target: impl Into<String>,
+        headers: HeaderFields,
+        environment: Rc<dyn Environment>,
+    ) -> Self {
+        let target = target.into();
+        Self {
+            method,
+            endpoint: Endpoint::parse(&target),
+            target,
+            headers,
+            body: Body::None,
+            resources: Vec::new(),
+            reply_max_bytes: REPLY_MAX_BYTES,
+            environment,
+        }
+    }
+
+    /// The endpoint of the API that the request is for.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Endpoint::parse`].
+    pub fn endpoint(&self) -> Result<&Endpoint, Error> {
+        self.endpoint.as_ref().map_err(Clone::clone)
+    }
+
+    /// What becomes of the body. Only a manifest is ever held in memory.
+    pub fn body_use(&self) -> BodyUse {
+        match (&self.endpoint, &self.method) {
+            (Ok(Endpoint::Manifest { .. }), &Method::PUT) => BodyUse::Whole,
+            (Ok(Endpoint::Upload { .. }), &Method::PATCH | &Method::PUT) => BodyUse::Streamed,
+            (Ok(Endpoint::Uploads { .. }), &Method::POST)
+                if self.query_values("digest").next().is_some() =>
+            {
+                BodyUse::Streamed
+            }
+            _ => BodyUse::None,
+        }
+    }
+
+    /// The values of a query parameter, decoded.
+    pub fn query_values(&self, name: &str) -> impl Iterator<Item = Cow<'_, str>> {
+        let query = self.target.split_once('?').map_or("", |(_, query)| query);
+        let pairs = form_urlencoded::parse(query.as_bytes());
+        pairs.filter_map(move |(key, value)| (key == name).then_some(value))
+    }
+
+    /// The values of a header that may be repeated, as text.
+    pub fn header_values(&self, name: HeaderName) -> impl Iterator<Item = &str> {
+        self.headers.texts(name)
+    }
+
+    /// The value of a header, the first if it is repeated.
+    pub fn header_value(&self, name: HeaderName) -> Option<&str> {
+        self.header_values(name).next()
+    }
+
+    /// Refuses a body where the answer is streamed: it would be sent to the store together with the request.
+    ///
+    /// # Errors
+    ///
+    /// `SIZE_INVALID` for a request with a body.
+    pub fn refuse_body(&self) -> Result<(), Error> {
+        if self.body == Body::None {
+            return Ok(());
+        }
+        Err(Error::new(ErrorCode::SizeInvalid, "a request for content has no body"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::registry::test_registry::request;
+
+    #[test]
+    fn only_a_manifest_is_held_in_memory_and_only_a_blob_is_streamed() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let upload = "/v2/a/blobs/uploads/0b0f4ed6-9c1c-4b9c-9d0e-5c1f1a1b2c3d";
+        for (method, target, body_use) in [
+            (Method::PUT, "/v2/a/manifests/t".to_owned(), BodyUse::Whole),
+            (Method::PUT, format!("/v2/a/manifests/{digest}"), BodyUse::Whole),
+            (Method::GET, "/v2/a/manifests/t".to_owned(), BodyUse::None),
+            (Method::DELETE, "/v2/a/manifests/t".to_owned(), BodyUse::None),
+            (Method::POST, "/v2/a/manifests/t".to_owned(), BodyUse::None),
+            (Method::PATCH, upload.to_owned(), BodyUse::Streamed),
+            (Method::PUT, format!("{upload}?digest={digest}"), BodyUse::Streamed),
+            (Method::DELETE, upload.to_owned(), BodyUse::None),
+            (Method::POST, format!("/v2/a/blobs/uploads/?digest={digest}"), BodyUse::Streamed),
+            (Method::POST, "/v2/a/blobs/uploads/".to_owned(), BodyUse::None),
+            (Method::GET, "/v2/".to_owned(), BodyUse::None),
+            (Method::PUT, "/v2/".to_owned(), BodyUse::None),
+            (Method::PUT, "/v2/a/manifests/..%2fx".to_owned(), BodyUse::None),
+            (Method::PUT, "/".to_owned(), BodyUse::None),
+        ] {
+            let request = request(method.clone(), &target, &[]);
+            assert_eq!(request.body_use(), body_use, "{method} {target}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The settings that the handlers know.
+
+use serde::Deserialize;
+
+use super::legacy::Legacy;
+use super::policy::Class;
+
+/// The largest manifest that is served or accepted unless something else is set, in bytes. The
+/// specification wants registries to take this much.
+pub const DEFAULT_MANIFEST_MAX_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The settings that the handlers know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The largest manifest that is accepted, in bytes. No body is read beyond it.
+    pub manifest_max_bytes: u64,
+    /// Whether nothing may be changed.
+    pub read_only: bool,
+    /// Whether manifests, tags and blobs may be deleted.
+    pub delete_enabled: bool,
+    /// Whether an image's configuration and layers must be there when it is put.
+    pub verify_image_references: bool,
+    /// Whether an index's manifests must be there when it is put.
+    pub verify_index_references: bool,
+    /// The classes of manifest that may be put; any if there are none.
+    pub classes: Vec<Class>,
+    /// From where a blob may be mounted.
+    pub mount: Mount,
+    /// What old clients get.
+    pub legacy: Legacy,
+    /// How much one request may ask for.
+    pub limits: Limits,
+}
+
+/// From where a blob may be put into a repository without uploading it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mount {
+    /// From nowhere. The default, because the path of such a request does not show the source: a filter
+    /// before Moorage that guards repositories by their paths could not guard that one.
+    #[default]
+    Off,
+    /// From the repository that the client names.
+    From,
+    /// From wherever it is, if the client names no repository.
+    Anywhere,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            manifest_max_bytes: DEFAULT_MANIFEST_MAX_BYTES,
+            read_only: false,
+            delete_enabled: true,
+            verify_image_references: true,
+            verify_index_references: true,
+            classes: Vec::new(),
+            mount: Mount::default(),
+            legacy: Legacy::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// How much one request may ask for, as far as it can be set. Other limits follow from the API or the store, and stand
+/// where they are held to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The most descriptors of a manifest that is put; 10,000 unless set. Each is looked up, by two calls
+    /// to the store or more.
+    pub manifest_descriptors: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { manifest_descriptors: 10_000 }
+    }
+}
