@@ -84,10 +84,37 @@ build_filter() {
   step "moorage.wasm: $((bytes)) bytes ($((bytes / 1024)) KiB)"
 }
 
-# In the dev profile, where dependencies are optimised anyway: the tests share the build.
 build_blob_store() {
   step "Building the local blob store"
-  cargo build --example blob-store
+  cargo_blob_store
+}
+
+cargo_blob_store() { cargo build --profile local --package moorage-blob-store; }
+
+# The two at the same time: the filter's last step is one long thread, and they share no crates.
+build_filter_and_blob_store() {
+  ensure_wasm_target
+  local log
+  log=$(mktemp)
+  step "Building the local blob store, beside the filter"
+  cargo_blob_store >"$log" 2>&1 &
+  local store_build=$!
+  # A Ctrl-C, or a filter that can't be built, ends the other build as well.
+  trap 'kill "$store_build" 2>/dev/null || true; rm -f -- "$log"' EXIT
+  build_filter
+  step "Building the local blob store, so far and on:"
+  tail -n +1 -f --pid="$store_build" -- "$log" 2>/dev/null &
+  local failed=no
+  wait "$store_build" || failed=yes
+  wait $! || true
+  trap - EXIT
+  rm -f -- "$log"
+  [[ $failed == no ]] || die "the local blob store could not be built: see cargo's message above"
+}
+
+# program NAME: where one of the native programs was built.
+program() {
+  printf '%s/local/%s\n' "$(cargo_target_dir)" "$1"
 }
 
 build_purge_uploads() {
@@ -107,13 +134,13 @@ run_tests() {
   build_blob_store
   build_purge_uploads
   MOORAGE_WASM=$PWD/moorage.wasm
-  MOORAGE_BLOB_STORE=$(example_binary blob-store)
+  MOORAGE_BLOB_STORE=$(program blob-store)
   MOORAGE_PURGE_UPLOADS=$(example_binary purge-uploads)
   export MOORAGE_WASM MOORAGE_BLOB_STORE MOORAGE_PURGE_UPLOADS
 
   local failed=()
   step "Testing: native, and through Envoy"
-  cargo test --no-fail-fast || failed+=("native")
+  cargo test --workspace --no-fail-fast || failed+=("native")
   step "Testing: the same logic as wasm, under Node"
   CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER=$(wasm_bindgen_runner) \
     wasm_cargo test --lib --no-default-features || failed+=("wasm under Node")
@@ -169,12 +196,12 @@ run_bench() {
   build_fixed_reply
   # As fast as it gets: the less the store takes, the more there is to see of what is before it.
   step "Building the local blob store, optimised"
-  cargo build --release --example blob-store
+  cargo build --release --package moorage-blob-store
 
   MOORAGE_WASM=$PWD/moorage.wasm
   MOORAGE_FIXED_REPLY=$(wasm_target_dir)/$WASM_TARGET/release/examples/fixed_reply.wasm
   MOORAGE_ENVOY=$(envoy_binary)
-  MOORAGE_BLOB_STORE=$(cargo_target_dir)/release/examples/blob-store
+  MOORAGE_BLOB_STORE=$(cargo_target_dir)/release/blob-store
   export MOORAGE_WASM MOORAGE_FIXED_REPLY MOORAGE_ENVOY MOORAGE_BLOB_STORE
   export_optional MOORAGE_DISTRIBUTION "$(go_tool "$DISTRIBUTION")"
   export_optional MOORAGE_GARAGE "$(garage_binary)"
@@ -205,8 +232,7 @@ run_profile() {
 run_registry() {
   read_settings
   ensure_envoy
-  build_filter
-  build_blob_store
+  build_filter_and_blob_store
 
   stop_processes_at_the_end
   # In process groups of their own, so that a Ctrl-C reaches this script alone, which drains Envoy first.
@@ -325,7 +351,7 @@ start_blob_store() {
   step "Starting the blob store"
   store_log=$run_dir/blob-store.log
   : >"$store_log"
-  "$(example_binary blob-store)" --listen "127.0.0.1:$store_port" --root "$data" --bucket registry \
+  "$(program blob-store)" --listen "127.0.0.1:$store_port" --root "$data" --bucket registry \
     </dev/null >"$store_log" 2>&1 &
   store_pid=$!
   wait_until "the blob store does not listen" grep -q '^listening on ' "$store_log"
