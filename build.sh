@@ -117,14 +117,9 @@ program() {
   printf '%s/local/%s\n' "$(cargo_target_dir)" "$1"
 }
 
-build_purge_uploads() {
-  step "Building purge-uploads"
-  cargo build --example purge-uploads
-}
-
-# example_binary NAME: where the program of that name was built.
-example_binary() {
-  printf '%s/debug/examples/%s\n' "$(cargo_target_dir)" "$1"
+build_cli() {
+  step "Building the program moorage"
+  cargo build --profile local --package moorage-cli
 }
 
 run_tests() {
@@ -132,11 +127,11 @@ run_tests() {
   export_tools
   build_filter
   build_blob_store
-  build_purge_uploads
+  build_cli
   MOORAGE_WASM=$PWD/moorage.wasm
   MOORAGE_BLOB_STORE=$(program blob-store)
-  MOORAGE_PURGE_UPLOADS=$(example_binary purge-uploads)
-  export MOORAGE_WASM MOORAGE_BLOB_STORE MOORAGE_PURGE_UPLOADS
+  MOORAGE_CLI=$(program moorage)
+  export MOORAGE_WASM MOORAGE_BLOB_STORE MOORAGE_CLI
 
   local failed=()
   step "Testing: native, and through Envoy"
@@ -248,11 +243,11 @@ run_registry() {
 }
 
 purge_uploads() {
-  build_purge_uploads
+  build_cli
   local argument
   for argument in "$@"; do
     if [[ $argument == --endpoint ]]; then
-      "$(example_binary purge-uploads)" "$@"
+      "$(program moorage)" purge-uploads "$@"
       return
     fi
   done
@@ -263,8 +258,8 @@ purge_uploads() {
 purge_local_uploads() {
   store_port=$(port_setting MOORAGE_STORE_PORT 5002)
   is_port_taken "$store_port" || start_blob_store_for_purge
-  env -u AWS_ACCESS_KEY_ID -u AWS_SECRET_ACCESS_KEY -u AWS_SESSION_TOKEN \
-    "$(example_binary purge-uploads)" --endpoint "http://127.0.0.1:$store_port" "$@"
+  MOORAGE_NO_SIGN_REQUEST=true \
+    "$(program moorage)" purge-uploads --endpoint "http://127.0.0.1:$store_port" "$@"
 }
 
 # `run` may start meanwhile, so the port is any free one.

@@ -303,6 +303,11 @@ impl Config {
                 "must be from 1 to 268435456",
             ),
             (
+                "legacy.accept_schema1",
+                cfg!(feature = "schema1") || !self.legacy.accept_schema1,
+                "can't be on: this build of Moorage has no schema 1 (the Cargo feature `schema1`)",
+            ),
+            (
                 "limits.memory_bytes",
                 u64::from(self.limits.memory_bytes) >= LEAST_MEMORY
                     && u64::from(self.limits.memory_bytes) / 8 >= self.manifest_max_bytes,

@@ -38,7 +38,7 @@ fn imports(module: &[&str], source: &str) -> Vec<Import> {
     found
 }
 
-fn visit<'a>(module: &mut Vec<&'a str>, tokens: TokenStream, found: &mut Vec<Import>) {
+fn visit(module: &mut Vec<&str>, tokens: TokenStream, found: &mut Vec<Import>) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let mut position = 0;
     while position < tokens.len() {
@@ -168,7 +168,7 @@ fn an_import_that_is_turned_around_is_found_however_it_is_written() {
     ] {
         let found = imports(&["store", "cache"], source);
         let wrong: Vec<_> = found.into_iter().filter(|import| !import.leads_down()).collect();
-        assert_eq!(wrong, [up.clone()], "{source}");
+        assert_eq!(wrong, std::slice::from_ref(&up), "{source}");
     }
     for source in [
         "use crate::oci::Digest;",

@@ -414,6 +414,7 @@ proptest! {
         }
     }
 
+    #[cfg(feature = "schema1")]
     #[test]
     fn no_forged_signature_is_taken(manifest in forged_manifest()) {
         let (bucket, mut settings) = bucket();

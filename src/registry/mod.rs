@@ -12,6 +12,10 @@ mod legacy;
 mod policy;
 mod request;
 pub mod route;
+#[cfg(feature = "schema1")]
+mod schema1;
+#[cfg(not(feature = "schema1"))]
+#[path = "schema1_left_out.rs"]
 mod schema1;
 mod settings;
 #[cfg(test)]
@@ -32,7 +36,9 @@ pub use http::range::Ranges;
 pub use legacy::{AbsentAccept, Legacy, Platform, PlatformError};
 pub use policy::{Class, Resource};
 pub use request::{Body, BodyUse, Environment, Nonce, REPLY_MAX_BYTES, Request};
-pub use schema1::{KeyError, SigningKey};
+#[cfg(feature = "schema1")]
+pub use schema1::KeyError;
+pub use schema1::SigningKey;
 pub use settings::{DEFAULT_MANIFEST_MAX_BYTES, Limits, Mount, Settings};
 
 use crate::store::{Session, Store, Uploads};

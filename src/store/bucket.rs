@@ -108,6 +108,16 @@ impl<H: Http> Bucket<H> {
         ("x-amz-copy-source", format!("/{}/{}{}", self.name, self.prefix, key.as_str()))
     }
 
+    /// What stands before a key within the bucket.
+    pub(super) fn key_prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The path of the bucket itself, with a slash at its end.
+    pub(super) fn root(&self) -> &str {
+        &self.root
+    }
+
     pub(super) fn request(&self, method: Method, key: &Key) -> HttpRequest {
         HttpRequest {
             method,

@@ -5,7 +5,7 @@ use std::fmt;
 use http::StatusCode;
 use thiserror::Error;
 
-use super::s3::error_code;
+use super::s3::{error_code, error_message};
 
 /// The kinds of fault that are answered differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,18 +26,35 @@ pub enum StoreErrorKind {
 pub struct StoreError {
     kind: StoreErrorKind,
     message: String,
+    answer: Option<Box<StoreAnswer>>,
+}
+
+/// What the store answered instead of a success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreAnswer {
+    /// The status.
+    pub status: StatusCode,
+    /// The `Code` of S3's error document, if there was one.
+    pub code: Option<String>,
+    /// Its `Message`. It may name what clients are not to know, so it is for operators alone.
+    pub message: Option<String>,
 }
 
 impl StoreError {
     /// A fault with a message for the person who runs the registry.
     pub fn new(kind: StoreErrorKind, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { kind, message }
+        Self { kind, message, answer: None }
     }
 
     /// The kind of fault.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
+    }
+
+    /// What the store answered, if it did.
+    pub fn answer(&self) -> Option<&StoreAnswer> {
+        self.answer.as_deref()
     }
 }
 
@@ -57,8 +74,7 @@ impl Fault {
     /// (a bucket that isn't there, a proxy in between) must not make images vanish.
     pub fn of(status: StatusCode, body: &[u8]) -> Self {
         let code = error_code(body);
-        let code = code.as_deref();
-        if status == StatusCode::NOT_FOUND && code == Some("NoSuchKey") {
+        if status == StatusCode::NOT_FOUND && code.as_deref() == Some("NoSuchKey") {
             return Self::NoSuchKey;
         }
         let kind = match status {
@@ -73,21 +89,17 @@ impl Fault {
             StoreErrorKind::TimedOut => "the blob store did not answer in time",
             StoreErrorKind::Failed | StoreErrorKind::Busy => "the blob store failed",
         };
-        let answer = Answer { status, code };
-        Self::Other(StoreError::new(kind, format!("{message} ({answer})")))
+        let answer = StoreAnswer { status, code, message: error_message(body) };
+        let message = format!("{message} ({answer})");
+        Self::Other(StoreError { kind, message, answer: Some(Box::new(answer)) })
     }
 }
 
-/// Says what a store answered, with a hint where the cause is a well-known one.
-struct Answer<'a> {
-    status: StatusCode,
-    code: Option<&'a str>,
-}
-
-impl fmt::Display for Answer<'_> {
+/// Status and code, with a hint where the cause is a well-known one.
+impl fmt::Display for StoreAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "it answered {}", self.status.as_u16())?;
-        if let Some(code) = self.code {
+        if let Some(code) = &self.code {
             write!(f, " {code}")?;
         }
         match self.status {
@@ -96,7 +108,7 @@ impl fmt::Display for Answer<'_> {
                  without that, S3 answers so for objects that aren't there",
             ),
             StatusCode::NOT_FOUND => f.write_str(
-                "; check the bucket's name, the store's address and Envoy's route to it",
+                "; check the bucket's name, the store's address and the proxy's route to it",
             ),
             status if status.is_redirection() => f.write_str("; check the bucket's region"),
             _ => Ok(()),

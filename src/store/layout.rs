@@ -179,6 +179,11 @@ pub fn content(digest: &Digest) -> Key {
     Key::new(Kind::Content(digest.clone()))
 }
 
+/// What the keys of all content begin with.
+pub fn all_content() -> Key {
+    Key::other("docker/registry/v2/blobs/".to_owned())
+}
+
 /// `docker/registry/v2/repositories/<name>/_layers/<algorithm>/<hex>/link`
 pub fn blob_link(name: &Name, digest: &Digest) -> Key {
     Key::new(Kind::BlobLink(name.clone(), digest.clone()))

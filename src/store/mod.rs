@@ -15,6 +15,7 @@ mod fault;
 pub mod layout;
 #[cfg(test)]
 pub mod memory;
+mod multipart_uploads;
 mod names;
 mod objects;
 mod permits;
@@ -39,11 +40,13 @@ pub use bucket_options::{Addressing, BucketOptions};
 pub use budget::{Budget, Purpose, Reservation, UNCOUNTED, no_room_for_reads};
 pub use cache::{CacheEnvironment, CacheSettings, Cached};
 pub use catalog::Repositories;
-pub use fault::{Fault, StoreError, StoreErrorKind};
+pub use compose::MultipartId;
+pub use fault::{Fault, StoreAnswer, StoreError, StoreErrorKind};
+pub use multipart_uploads::MultipartUpload;
 pub use names::{FolderName, Names};
 pub use objects::{
     Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, PAGE_LIMIT, Page,
-    Removal, Start, Verified, Version,
+    Removal, Start, Verified, Version, pages,
 };
 pub use progress::{Chunk, LIST_LENGTH, Progress};
 pub use s3::{Http, HttpError, HttpRequest, HttpResponse, Repeat, Timeout};

@@ -304,7 +304,7 @@ impl<O: Objects> Lists for Counted<'_, O> {
 }
 
 /// All pages of a listing, one after the other: each is a call. The request may begin anywhere.
-pub(super) fn pages<'a>(
+pub fn pages<'a>(
     objects: &'a impl Objects,
     request: ListRequest<'a>,
 ) -> impl Stream<Item = Result<Page, StoreError>> + 'a {

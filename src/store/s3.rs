@@ -82,6 +82,11 @@ pub fn error_code(body: &[u8]) -> Option<String> {
     text_at(body, &["Error", "Code"])
 }
 
+/// The `Message` of an S3 error document, if `body` is one.
+pub fn error_message(body: &[u8]) -> Option<String> {
+    text_at(body, &["Error", "Message"])
+}
+
 /// Whether an answer says that the checksum sent with an object is not the object's.
 pub fn is_checksum_mismatch(status: StatusCode, body: &[u8]) -> bool {
     status == StatusCode::BAD_REQUEST
@@ -191,7 +196,7 @@ pub fn parse_listing(body: &[u8]) -> Option<Listing> {
 }
 
 /// The character that an entity reference stands for.
-fn resolve(reference: &BytesRef) -> Option<char> {
+pub(super) fn resolve(reference: &BytesRef) -> Option<char> {
     if let Some(character) = reference.resolve_char_ref().ok()? {
         return Some(character);
     }

@@ -7,11 +7,11 @@ use http::Method;
 use tempfile::TempDir;
 use tokio::time::sleep;
 
-use crate::support::blob_store::BlobStore;
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::process::{note, wait_for};
-use crate::support::tree::Tree;
-use crate::support::{client, raw};
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::process::{note, wait_for};
+use moorage_test_support::tree::Tree;
+use moorage_test_support::{client, raw};
 
 const MIB: u64 = 1024 * 1024;
 const CONNECTIONS: usize = 16;

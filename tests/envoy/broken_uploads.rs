@@ -14,10 +14,10 @@ use moorage::store::layout;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use crate::support::blob_store::BlobStore;
-use crate::support::client::{self, error_of};
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::relay::Relay;
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::client::{self, error_of};
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::relay::Relay;
 
 const SIZE: usize = 4 * 1024 * 1024;
 const PIECE: usize = 16 * 1024;

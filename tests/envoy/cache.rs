@@ -7,12 +7,12 @@ use http::Method;
 use moorage::oci::Digest;
 use tempfile::TempDir;
 
-use crate::support::blob_store::BlobStore;
-use crate::support::client::{self, send_body};
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::process::wait_for;
-use crate::support::stand_in::{Behaviour, StandIn};
-use crate::support::tree::Tree;
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::client::{self, send_body};
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::process::wait_for;
+use moorage_test_support::stand_in::{Behaviour, StandIn};
+use moorage_test_support::tree::Tree;
 
 const MANIFEST: &[u8] = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
 

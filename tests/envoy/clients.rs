@@ -15,14 +15,14 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
-use crate::support::blob_store::BlobStore;
-use crate::support::containerd::Containerd;
-use crate::support::docker_registry::DockerRegistry;
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::garage::Garage;
-use crate::support::image::Layout;
-use crate::support::process::{optional_tool, wait_for};
-use crate::support::{client, crane, oras, regctl, skopeo};
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::containerd::Containerd;
+use moorage_test_support::docker_registry::DockerRegistry;
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::garage::Garage;
+use moorage_test_support::image::Layout;
+use moorage_test_support::process::{optional_tool, wait_for};
+use moorage_test_support::{client, crane, oras, regctl, skopeo};
 
 /// A client that keeps what it pushes and pulls as it is.
 enum Client {

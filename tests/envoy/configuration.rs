@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::support::envoy::Bootstrap;
-use crate::support::process::{run, tool};
+use moorage_test_support::envoy::Bootstrap;
+use moorage_test_support::process::{run, tool};
 
 fn bootstrap() -> Bootstrap {
     Bootstrap::new(SocketAddr::from(([127, 0, 0, 1], 1)))

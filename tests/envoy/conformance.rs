@@ -5,11 +5,11 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::support::blob_store::BlobStore;
-use crate::support::conformance::{self, Check};
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::garage::Garage;
-use crate::support::process::{note, optional_tool};
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::conformance::{self, Check};
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::garage::Garage;
+use moorage_test_support::process::{note, optional_tool};
 
 /// The checks that the suite does not make unless asked. `OCI_VERSION=dev` turns on cancelling an upload,
 /// tags as parameters, and digests in headers.

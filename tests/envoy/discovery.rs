@@ -11,13 +11,13 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::faults::{envoy, faults};
-use crate::support::blob_store::BlobStore;
-use crate::support::client::{self, error_of};
-use crate::support::docker_registry::DockerRegistry;
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::process::run;
-use crate::support::stand_in::{Behaviour, StandIn};
-use crate::support::tree::Tree;
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::client::{self, error_of};
+use moorage_test_support::docker_registry::DockerRegistry;
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::process::run;
+use moorage_test_support::stand_in::{Behaviour, StandIn};
+use moorage_test_support::tree::Tree;
 
 const MANIFEST: &[u8] = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

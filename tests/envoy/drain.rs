@@ -13,11 +13,11 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use crate::support::blob_store::BlobStore;
-use crate::support::client;
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::process::{wait_for, within};
-use crate::support::tree::Tree;
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::client;
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::process::{wait_for, within};
+use moorage_test_support::tree::Tree;
 
 const MIB: usize = 1024 * 1024;
 /// More than all buffers on the way hold.

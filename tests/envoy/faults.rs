@@ -6,10 +6,10 @@ use std::time::Duration;
 use moorage::oci::Digest;
 use tokio::net::TcpSocket;
 
-use crate::support::client::{self, error_of};
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::stand_in::{Behaviour, StandIn};
-use crate::support::tree::Tree;
+use moorage_test_support::client::{self, error_of};
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::stand_in::{Behaviour, StandIn};
+use moorage_test_support::tree::Tree;
 
 const MANIFEST: &[u8] = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
 

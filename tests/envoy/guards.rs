@@ -4,11 +4,11 @@ use http::Method;
 use moorage::oci::Digest;
 use tempfile::TempDir;
 
-use crate::support::blob_store::BlobStore;
-use crate::support::client::{self, error_of};
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::raw;
-use crate::support::tree::Tree;
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::client::{self, error_of};
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::raw;
+use moorage_test_support::tree::Tree;
 
 const SECRET: &str = r#"{"schemaVersion":2,"config":{},"layers":[],"annotations":{"is":"secret"}}"#;
 

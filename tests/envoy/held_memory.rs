@@ -11,13 +11,13 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::blob_store::BlobStore;
-use crate::support::client::{self, error_of, send_body};
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::process::{note, wait_for, within};
-use crate::support::raw;
-use crate::support::stand_in::{Behaviour, StandIn};
-use crate::support::tree::Tree;
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::client::{self, error_of, send_body};
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::process::{note, wait_for, within};
+use moorage_test_support::raw;
+use moorage_test_support::stand_in::{Behaviour, StandIn};
+use moorage_test_support::tree::Tree;
 
 const MIB: usize = 1024 * 1024;
 const MANIFEST: &[u8] = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;

@@ -12,14 +12,14 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::support::blob_store::BlobStore;
-use crate::support::client::{error_of, get, send_body};
-use crate::support::docker_registry::DockerRegistry;
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::process::run;
-use crate::support::skopeo;
-use crate::support::stand_in::{Behaviour, StandIn};
-use crate::support::tree::Tree;
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::client::{error_of, get, send_body};
+use moorage_test_support::docker_registry::DockerRegistry;
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::process::run;
+use moorage_test_support::skopeo;
+use moorage_test_support::stand_in::{Behaviour, StandIn};
+use moorage_test_support::tree::Tree;
 
 const SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
 const SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";

@@ -28,5 +28,4 @@ mod reload;
 mod round_trips;
 mod slow_clients;
 mod streaming;
-mod support;
 mod uploads;

@@ -9,11 +9,11 @@ use moorage::oci::{Algorithm, Digest};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::blob_store::BlobStore;
-use crate::support::client::{self, send_body};
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::garage::Garage;
-use crate::support::process::optional_tool;
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::client::{self, send_body};
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::garage::Garage;
+use moorage_test_support::process::optional_tool;
 
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const TAGS: usize = 65;

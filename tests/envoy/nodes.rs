@@ -14,11 +14,11 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::support::blob_store::BlobStore;
-use crate::support::client;
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::garage::GarageCluster;
-use crate::support::process::{note, optional_tool, wait_for};
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::client;
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::garage::GarageCluster;
+use moorage_test_support::process::{note, optional_tool, wait_for};
 
 const CLIENTS: usize = 8;
 /// Within which errors have to end after a node has died.

@@ -7,15 +7,15 @@ use std::path::Path;
 
 use bytes::Bytes;
 use http::{Method, Response};
-use moorage::oci::{Algorithm, Digest};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::blob_store::BlobStore;
-use crate::support::client::send_body;
-use crate::support::docker_registry::DockerRegistry;
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::tree::Tree;
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::client::send_body;
+use moorage_test_support::digest_of;
+use moorage_test_support::docker_registry::DockerRegistry;
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::tree::Tree;
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -126,10 +126,6 @@ impl Numbers {
     fn one_of<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
     }
-}
-
-fn digest_of(content: &str) -> Digest {
-    Digest::of(Algorithm::Sha256, content.as_bytes())
 }
 
 fn descriptor(media_type: &str, content: &str) -> Value {

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use http::{Method, Response};
 use serde_json::{Value, json};
 
-use crate::support::client::{self, error_of, send_body};
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::jwt;
-use crate::support::stand_in::{Behaviour, StandIn};
-use crate::support::tree::Tree;
+use moorage_test_support::client::{self, error_of, send_body};
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::jwt;
+use moorage_test_support::stand_in::{Behaviour, StandIn};
+use moorage_test_support::tree::Tree;
 
 const IMAGE: &str = "application/vnd.oci.image.config.v1+json";
 const PLUGIN: &str = "application/vnd.docker.plugin.v1+json";

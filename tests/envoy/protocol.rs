@@ -7,12 +7,12 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::blob_store::BlobStore;
-use crate::support::client::{error_of, request, send};
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::process::within;
-use crate::support::stand_in::{Behaviour, StandIn};
-use crate::support::tree::Tree;
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::client::{error_of, request, send};
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::process::within;
+use moorage_test_support::stand_in::{Behaviour, StandIn};
+use moorage_test_support::tree::Tree;
 
 const MANIFEST: &[u8] = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
 const BLOB: &[u8] = b"0123456789";

@@ -2,11 +2,11 @@
 
 use tempfile::TempDir;
 
-use crate::support::blob_store::BlobStore;
-use crate::support::docker_registry::DockerRegistry;
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::image::Layout;
-use crate::support::{client, skopeo};
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::docker_registry::DockerRegistry;
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::image::Layout;
+use moorage_test_support::{client, skopeo};
 
 /// The images: a repository's name, the layout, how skopeo is to push it, and the media type under
 /// which the registry then has it.

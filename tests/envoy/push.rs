@@ -8,20 +8,20 @@ use bytes::Bytes;
 use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 use http::{Method, Response};
-use moorage::oci::{Algorithm, Digest};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-use crate::support::blob_store::BlobStore;
-use crate::support::client::{self, error_of, send_body};
-use crate::support::docker_registry::DockerRegistry;
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::process::{self, within};
-use crate::support::stand_in::{Behaviour, StandIn};
-use crate::support::tree::Tree;
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::client::{self, error_of, send_body};
+use moorage_test_support::digest_of;
+use moorage_test_support::docker_registry::DockerRegistry;
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::process::{self, within};
+use moorage_test_support::stand_in::{Behaviour, StandIn};
+use moorage_test_support::tree::Tree;
 
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -88,10 +88,6 @@ async fn put(
     let mut headers = headers.to_vec();
     headers.push(("content-type", OCI_MANIFEST));
     send_body(server, Method::PUT, &path, &headers, manifest.to_owned()).await
-}
-
-fn digest_of(content: &str) -> Digest {
-    Digest::of(Algorithm::Sha256, content.as_bytes())
 }
 
 fn descriptor(media_type: &str, content: &str) -> Value {

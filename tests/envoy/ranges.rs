@@ -16,14 +16,14 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::support::blob_store::BlobStore;
-use crate::support::client;
-use crate::support::docker_registry::DockerRegistry;
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::garage::Garage;
-use crate::support::process::{optional_tool, within};
-use crate::support::stand_in::{Behaviour, StandIn};
-use crate::support::tree::Tree;
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::client;
+use moorage_test_support::docker_registry::DockerRegistry;
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::garage::Garage;
+use moorage_test_support::process::{optional_tool, within};
+use moorage_test_support::stand_in::{Behaviour, StandIn};
+use moorage_test_support::tree::Tree;
 
 const MIB: usize = 1024 * 1024;
 

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 
 use tempfile::TempDir;
 
-use crate::support::client;
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::process::{tool, wait_for};
+use moorage_test_support::client;
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::process::{tool, wait_for};
 
-const TRAP: &str = include_str!("support/trap.wat");
+const TRAP: &str = include_str!("trap.wat");
 
 /// The README names these figures for an alarm.
 #[tokio::test]

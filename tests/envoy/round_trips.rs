@@ -4,10 +4,10 @@ use http::Method;
 use moorage::oci::{Algorithm, Digest};
 use serde_json::json;
 
-use crate::support::client;
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::stand_in::{Behaviour, StandIn};
-use crate::support::tree::Tree;
+use moorage_test_support::client;
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::stand_in::{Behaviour, StandIn};
+use moorage_test_support::tree::Tree;
 
 const MANIFEST: &[u8] = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
 

@@ -6,11 +6,11 @@ use http::Method;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use crate::support::blob_store::BlobStore;
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::process::wait_for;
-use crate::support::tree::Tree;
-use crate::support::{client, raw};
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::process::wait_for;
+use moorage_test_support::tree::Tree;
+use moorage_test_support::{client, raw};
 
 const MIB: usize = 1024 * 1024;
 /// How many there are of each kind.

@@ -11,10 +11,10 @@ use moorage::store::layout;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use crate::support::blob_store::BlobStore;
-use crate::support::client;
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::tree::Tree;
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::client;
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::tree::Tree;
 
 const MIB: u64 = 1024 * 1024;
 const BLOB_SIZE: u64 = 1024 * MIB;

@@ -15,13 +15,14 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::faults::{faults, faulty};
-use crate::support::blob_store::BlobStore;
-use crate::support::client::{self, error_of, send_body, send_pieces};
-use crate::support::docker_registry::DockerRegistry;
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::process::wait_for;
-use crate::support::stand_in::Behaviour;
-use crate::support::tree::Tree;
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::client::{self, error_of, send_body, send_pieces};
+use moorage_test_support::digest_of;
+use moorage_test_support::docker_registry::DockerRegistry;
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::process::wait_for;
+use moorage_test_support::stand_in::Behaviour;
+use moorage_test_support::tree::Tree;
 
 const MIB: usize = 1024 * 1024;
 
@@ -61,10 +62,6 @@ impl Registry {
 fn content(length: usize) -> Bytes {
     let numbers = (0..length as u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8);
     numbers.collect::<Vec<_>>().into()
-}
-
-fn digest_of(content: &[u8]) -> Digest {
-    Digest::of(Algorithm::Sha256, content)
 }
 
 fn location(response: &Response<Bytes>) -> String {

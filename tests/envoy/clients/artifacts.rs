@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{Client, Registries};
-use crate::support::cosign::{Cosign, Form};
-use crate::support::helm::Helm;
-use crate::support::image::{Layout, SIGNATURE};
-use crate::support::process::optional_tool;
-use crate::support::{client, oras, regctl, skopeo};
+use moorage_test_support::cosign::{Cosign, Form};
+use moorage_test_support::helm::Helm;
+use moorage_test_support::image::{Layout, SIGNATURE};
+use moorage_test_support::process::optional_tool;
+use moorage_test_support::{client, oras, regctl, skopeo};
 
 #[tokio::test]
 async fn oras_discovers_what_it_attached() {

@@ -5,9 +5,9 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::Registries;
-use crate::support::buildkit::{Build, Buildkit, Cache, Client};
-use crate::support::client;
-use crate::support::process::optional_tool;
+use moorage_test_support::buildkit::{Build, Buildkit, Cache, Client};
+use moorage_test_support::client;
+use moorage_test_support::process::optional_tool;
 
 /// A step with another result each time: the same result twice means that it was not run again. It is not
 /// one of the image's own steps, so only `mode=max` keeps it.

@@ -8,12 +8,12 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::Registries;
-use crate::support::containerd::Containerd;
-use crate::support::docker::Docker;
-use crate::support::image::Layout;
-use crate::support::podman::Podman;
-use crate::support::process::optional_tool;
-use crate::support::skopeo;
+use moorage_test_support::containerd::Containerd;
+use moorage_test_support::docker::Docker;
+use moorage_test_support::image::Layout;
+use moorage_test_support::podman::Podman;
+use moorage_test_support::process::optional_tool;
+use moorage_test_support::skopeo;
 
 /// One that packs anew: an image keeps its id on the way, not its digest.
 trait Engine {

@@ -9,12 +9,12 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::noise;
-use crate::support::blob_store::BlobStore;
-use crate::support::docker_registry::DockerRegistry;
-use crate::support::envoy::{Bootstrap, Envoy};
-use crate::support::podman::Podman;
-use crate::support::process::{optional_tool, output};
-use crate::support::relay::Relay;
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::docker_registry::DockerRegistry;
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::podman::Podman;
+use moorage_test_support::process::{optional_tool, output};
+use moorage_test_support::relay::Relay;
 
 const FILES: usize = 60;
 const FILE_SIZE: usize = 200_000;

@@ -4,6 +4,9 @@
 
 #[cfg(feature = "schema1")]
 mod convert;
+#[cfg(not(feature = "schema1"))]
+#[path = "convert_left_out.rs"]
+mod convert;
 #[cfg(test)]
 mod crashes;
 mod delete;

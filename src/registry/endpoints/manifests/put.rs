@@ -31,6 +31,7 @@ use crate::oci::{Algorithm, Digest, MediaType, Name, Reference, Tag};
 use crate::registry::http::conditional::TagPrecondition;
 use crate::registry::http::error::{Error, ErrorCode};
 use crate::registry::http::reply::identity;
+#[cfg(feature = "schema1")]
 use crate::registry::schema1::{Pushed, PushedError};
 use crate::registry::{Body, Request, Settings, policy};
 use crate::store::{PARALLEL_CALLS, Store, StoreError, TagCondition};
@@ -166,6 +167,17 @@ fn read(
         let manifest = ParsedManifest::parse(body, content_type).map_err(manifest_invalid)?;
         return Ok((manifest, body.clone()));
     }
+    read_schema1(body, content_type, name, tags)
+}
+
+/// The same of a signed schema 1 manifest.
+#[cfg(feature = "schema1")]
+fn read_schema1(
+    body: &Bytes,
+    content_type: Option<&str>,
+    name: &Name,
+    tags: &[Tag],
+) -> Result<(ParsedManifest, Bytes), Error> {
     let pushed = Pushed::parse(body, content_type).map_err(|refused| match refused {
         PushedError::Invalid(invalid) => manifest_invalid(invalid),
         PushedError::Unverified(_) => {
@@ -181,6 +193,19 @@ fn read(
         return Err(Error::new(ErrorCode::TagInvalid, message).with_detail(other.as_str()));
     }
     Ok((pushed.manifest, pushed.payload.into()))
+}
+
+#[cfg(not(feature = "schema1"))]
+fn read_schema1(
+    _: &Bytes,
+    _: Option<&str>,
+    _: &Name,
+    _: &[Tag],
+) -> Result<(ParsedManifest, Bytes), Error> {
+    Err(manifest_invalid(InvalidManifest::new(
+        "schemaVersion",
+        "is 1, and this build has no schema 1",
+    )))
 }
 
 fn manifest_invalid(invalid: InvalidManifest) -> Error {

@@ -1,0 +1,95 @@
+//! The program `moorage`, for those who run a registry: what is done to its bucket from outside.
+//!
+//! It stands on the same code as the filter: [`moorage::store`] knows which object holds what and how a store is asked
+//! for it. What is here is the command line, a signed way to the store, and a file for each command.
+//!
+//! What was done goes to standard output, what failed to standard error, a line each. The status is 0 when all is done,
+//! 1 when something failed, and 2 for a command line that makes no sense.
+
+mod commands;
+mod connection;
+mod credentials;
+mod output;
+mod signed_http;
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use commands::purge_uploads::{self, PurgeUploads};
+
+/// Looks after the bucket of a Moorage registry.
+#[derive(Debug, Parser)]
+#[command(
+    name = "moorage",
+    version,
+    after_help = "Exit status: 0 all is done; 1 something failed, a line on standard error says what; \
+                  2 the command line makes no sense."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    PurgeUploads(PurgeUploads),
+}
+
+/// Why a command could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The command line or the environment makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    let result = match cli.command {
+        Command::PurgeUploads(command) => purge_uploads::run(command).await,
+    };
+    match result {
+        Ok(status) => status,
+        Err(failure) => {
+            output::complain(&failure);
+            match failure {
+                Failure::Usage(_) => ExitCode::from(2),
+                Failure::Failed(_) => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// Says in one line what is wrong with the command line; help and version, where asked for, in full.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        output::say(text.trim_end());
+        return ExitCode::SUCCESS;
+    }
+    let paragraph = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
+    let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    output::complain(format!("{line}; `moorage --help` tells more"));
+    ExitCode::from(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

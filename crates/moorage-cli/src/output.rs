@@ -1,0 +1,84 @@
+//! What a command prints: lines and a progress bar for people, one JSON document for programs.
+
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+/// In which form a command says what it did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Lines for people.
+    #[default]
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+/// Prints a line. A reader that went away doesn't stop the command.
+pub fn say(line: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Prints a line on standard error.
+pub fn complain(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "moorage: {line}");
+}
+
+/// What a command says on its way.
+#[derive(Debug)]
+pub struct Output {
+    format: Format,
+    /// Shown on standard error while that is a terminal.
+    progress: ProgressBar,
+}
+
+impl Output {
+    /// For a command that prints in this format.
+    pub fn new(format: Format) -> Self {
+        let progress = match std::io::stderr().is_terminal() {
+            true => ProgressBar::new_spinner(),
+            false => ProgressBar::hidden(),
+        };
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({pos} seen, {elapsed})") {
+            progress.set_style(style);
+        }
+        progress.enable_steady_tick(Duration::from_millis(100));
+        Self { format, progress }
+    }
+
+    /// What is being looked at now.
+    pub fn looking_at(&self, what: impl Into<String>) {
+        self.progress.set_message(what.into());
+    }
+
+    /// One more has been seen.
+    pub fn seen_one(&self) {
+        self.progress.inc(1);
+    }
+
+    /// Something was done: a line for people.
+    pub fn done(&self, line: impl Display) {
+        if self.format == Format::Table {
+            self.progress.suspend(|| say(line));
+        }
+    }
+
+    /// Something could not be done.
+    pub fn failed(&self, line: impl Display) {
+        self.progress.suspend(|| complain(line));
+    }
+
+    /// The end: a summary for people, all of it for programs.
+    pub fn finish(&self, summary: impl Display, report: &impl Serialize) {
+        self.progress.finish_and_clear();
+        match self.format {
+            Format::Table => say(summary),
+            // Texts and numbers always serialise.
+            Format::Json => say(serde_json::to_string_pretty(report).unwrap_or_default()),
+        }
+    }
+}

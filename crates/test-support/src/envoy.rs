@@ -1,0 +1,294 @@
+//! Envoy with the filter, on the bootstrap that `./build.sh run` uses.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use crate::blob_store::{ACCESS_KEY, SECRET_KEY};
+use crate::client;
+use crate::process::{self, tool, wait_for};
+
+const TEMPLATE: &str = include_str!("../../../envoy/local.yaml");
+const PRODUCTION: &str = include_str!("../../../envoy/production.yaml");
+
+/// What makes the blob-store cluster sign its requests.
+const SIGNING: &str = include_str!("signing.yaml");
+
+/// A bootstrap: one of those in `envoy/`, with changes.
+pub struct Bootstrap {
+    text: String,
+    workers: usize,
+}
+
+impl Bootstrap {
+    /// The local bootstrap in front of the store at `store`.
+    pub fn new(store: SocketAddr) -> Self {
+        let wasm = tool("MOORAGE_WASM");
+        // Envoy chooses ports that are free and tells which. On a busy machine an Envoy that stands
+        // still for a second must not take that for a store that can't be reached.
+        let text = TEMPLATE
+            .replace("connect_timeout: 2s", "connect_timeout: 60s")
+            .replace("${MOORAGE_PORT}", "0")
+            .replace("${MOORAGE_ADMIN_PORT}", "0")
+            .replace("${MOORAGE_STORE_PORT}", &store.port().to_string())
+            .replace("${MOORAGE_WASM}", wasm.to_str().expect("the path is text"))
+            .replace("${MOORAGE_SCHEMA1_KEY}", "");
+        Self { text, workers: 1 }
+    }
+
+    /// The bootstrap that users start from.
+    pub fn production() -> Self {
+        let text = PRODUCTION.to_owned();
+        Self { text, workers: 1 }
+    }
+
+    /// The same before stores on this machine, without TLS and signatures: all that protects Envoy and its
+    /// clients is as users have it. If there are several nodes, so are the lines that are meant for them.
+    pub fn production_before(nodes: &[SocketAddr]) -> Self {
+        let endpoint = |node: &SocketAddr| {
+            let (address, port) = (node.ip(), node.port());
+            format!(
+                "              - endpoint:\n                  address:\n                    \
+                 socket_address: {{ address: {address}, port_value: {port} }}\n"
+            )
+        };
+        let endpoints: String = nodes.iter().map(endpoint).collect();
+        let authority = format!(r#""authority": "{}""#, nodes[0]);
+        let bootstrap = Self::production()
+            .with("port_value: 9901", "port_value: 0")
+            .with("address: 0.0.0.0, port_value: 443", "address: 127.0.0.1, port_value: 0")
+            .with("/etc/envoy/moorage.wasm", &tool("MOORAGE_WASM").display().to_string())
+            .with(r#""authority": "s3.eu-central-1.amazonaws.com""#, &authority)
+            .with_span(
+                "        - transport_socket_connect_timeout",
+                "          filters:",
+                "        -",
+            )
+            .with("        -          filters:", "        - filters:")
+            .with_span("      # An alarm, not a gate", "      load_assignment:", "")
+            .with_span("              - endpoint:", "      transport_socket:", &endpoints);
+        let cluster_tls = bootstrap.text.find("      transport_socket:").expect("the store's TLS");
+        let text = bootstrap.text[..cluster_tls].to_owned();
+        let bootstrap = Self { text, ..bootstrap };
+        match nodes.len() {
+            1 => bootstrap,
+            _ => bootstrap.with("type: LOGICAL_DNS", "type: STRICT_DNS").with("# NODES ", ""),
+        }
+    }
+
+    /// Replaces a piece of the bootstrap, which must be there.
+    pub fn with(mut self, piece: &str, replacement: &str) -> Self {
+        assert!(self.text.contains(piece), "{piece:?} is not in the bootstrap");
+        self.text = self.text.replace(piece, replacement);
+        self
+    }
+
+    /// Replaces what is between two texts, the first one included.
+    fn with_span(self, from: &str, to: &str, replacement: &str) -> Self {
+        let span = span(&self.text, from, to).to_owned();
+        self.with(&span, replacement)
+    }
+
+    /// Has blobs mounted from there; `"off"` is what the filter does without being told.
+    pub fn mounting(self, mount: &str) -> Self {
+        self.with(r#""mount": "from""#, &format!(r#""mount": "{mount}""#))
+    }
+
+    /// Puts an HTTP filter, in YAML, before Moorage.
+    pub fn guarded_by(self, filter: &str) -> Self {
+        let moorage = "                  - name: moorage\n";
+        self.with(moorage, &format!("{filter}{moorage}"))
+    }
+
+    /// Adds fields to the `store` object of the plugin's configuration.
+    pub fn with_store_fields(self, fields: &str) -> Self {
+        let bucket = r#""bucket": "registry""#;
+        self.with(bucket, &format!("{bucket}, {fields}"))
+    }
+
+    /// Adds fields to the plugin's configuration.
+    pub fn with_fields(self, fields: &str) -> Self {
+        let store = r#""store": {"#;
+        self.with(store, &format!("{fields}, {store}"))
+    }
+
+    /// Has the limits that are there without being told, but for these fields of the `limits` object.
+    pub fn limiting(self, fields: &str) -> Self {
+        self.with(r#""streams_per_client": 0"#, fields)
+    }
+
+    /// Sets fields of the `legacy` object of the plugin's configuration.
+    pub fn with_legacy(self, fields: &str) -> Self {
+        let legacy = r#""legacy": {"#;
+        self.with(legacy, &format!("{legacy} {fields}"))
+    }
+
+    /// Has Envoy serve a second registry, on the same store, with these fields in its configuration.
+    pub fn with_another_registry(mut self, fields: &str) -> Self {
+        let start = self.text.find("    - name: registry\n      address").expect("a listener");
+        let end = self.text.find("\n  clusters:").expect("clusters");
+        let store = r#""store": {"#;
+        let other = self.text[start..end]
+            .replacen("- name: registry", "- name: other", 1)
+            .replace(store, &format!("{fields}, {store}"));
+        self.text.insert_str(end, &format!("\n{other}"));
+        self
+    }
+
+    /// Has Envoy serve with so many threads.
+    pub fn workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
+    }
+
+    /// Signs what goes to the store.
+    pub fn signed(self) -> Self {
+        let cluster = "    - name: blob_store\n";
+        self.with(cluster, &format!("{cluster}{SIGNING}"))
+    }
+
+    /// Spools bodies of unknown length, as the production bootstrap does.
+    pub fn spooling(self) -> Self {
+        let filter = span(
+            PRODUCTION,
+            "# Off, but for the routes below",
+            "- name: envoy.filters.http.router",
+        );
+        let (first, end) = ("# Blobs on their way in", "# The limit above counts only");
+        let router = "- name: envoy.filters.http.router";
+        self.with(router, &format!("{filter}{router}")).with_span(
+            first,
+            end,
+            span(PRODUCTION, first, end),
+        )
+    }
+
+    /// Has Envoy check the bootstrap and gives what it says.
+    pub async fn validate(&self) -> Output {
+        let folder = TempDir::new().expect("a temporary folder");
+        process::output(self.command(&folder).args(["--mode", "validate"])).await
+    }
+
+    /// The text, with more time for the store's answers than users want where a test sets none.
+    fn patient(&self) -> String {
+        if self.text.contains(r#"timeout_ms""#) {
+            return self.text.clone();
+        }
+        let store = r#""store": {"#;
+        self.text
+            .replace(store, &format!(r#"{store} "timeout_ms": 60000, "copy_timeout_ms": 180000,"#))
+    }
+
+    fn command(&self, folder: &TempDir) -> Command {
+        let config = folder.path().join("envoy.yaml");
+        fs::write(&config, self.patient()).expect("the bootstrap is written");
+        let mut command = Command::new(tool("MOORAGE_ENVOY"));
+        command
+            .arg("--config-path")
+            .arg(config)
+            .args(["--disable-hot-restart", "--log-level", "warning", "--concurrency"])
+            .arg(self.workers.to_string())
+            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+            .kill_on_drop(true);
+        command
+    }
+}
+
+/// What a bootstrap has between two texts, the first one included.
+fn span<'a>(text: &'a str, from: &str, to: &str) -> &'a str {
+    let start = text.find(from).unwrap_or_else(|| panic!("{from:?} is not in the bootstrap"));
+    let length = text[start..].find(to).unwrap_or_else(|| panic!("{to:?} is not in the bootstrap"));
+    &text[start..start + length]
+}
+
+/// A running Envoy. It ends when this is dropped.
+pub struct Envoy {
+    /// The registry's address; where there are several, the first one.
+    pub address: SocketAddr,
+    /// The addresses of all registries in this Envoy.
+    pub addresses: Vec<SocketAddr>,
+    /// The address of Envoy's admin page.
+    pub admin: SocketAddr,
+    process: Child,
+    folder: TempDir,
+}
+
+impl Envoy {
+    /// Starts Envoy and waits until it serves.
+    pub async fn start(bootstrap: &Bootstrap) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let admin_file = folder.path().join("admin");
+        let log = fs::File::create(folder.path().join("log")).expect("a log file");
+        let mut process = bootstrap
+            .command(&folder)
+            .arg("--admin-address-path")
+            .arg(&admin_file)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("Envoy starts");
+        let admin = wait_for("Envoy's admin address", async || {
+            if let Ok(Some(status)) = process.try_wait() {
+                let log = fs::read_to_string(folder.path().join("log")).unwrap_or_default();
+                panic!("Envoy ended with {status}: {log}");
+            }
+            fs::read_to_string(&admin_file).ok()?.trim().parse().ok()
+        });
+        let admin = admin.await;
+        let addresses = wait_for("Envoy's listeners", async || listeners(admin).await).await;
+        Self { address: addresses[0], addresses, admin, process, folder }
+    }
+
+    /// One of Envoy's own figures, by the name that its admin page has; 0 until it first counts.
+    pub async fn stat(&self, name: &str) -> u64 {
+        let stats = client::get(self.admin, "/stats", &[]).await;
+        let text = String::from_utf8_lossy(stats.body());
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        value.map_or(0, |value| value.parse().expect("a count"))
+    }
+
+    /// Ends Envoy at once, in the middle of whatever it does.
+    pub async fn kill(mut self) {
+        self.process.kill().await.expect("Envoy runs");
+    }
+
+    /// Envoy's log so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).expect("the log is text")
+    }
+
+    /// Has `VmHWM` begin anew with what Envoy has now (`man 5 proc_pid_clear_refs`).
+    pub fn forget_peak_memory(&self) {
+        let pid = self.process.id().expect("Envoy runs");
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("/proc is there");
+    }
+
+    /// A figure of `/proc/<pid>/status` in bytes, such as `VmRSS` or its highest value `VmHWM`.
+    pub fn memory(&self, figure: &str) -> u64 {
+        let pid = self.process.id().expect("Envoy runs");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("/proc is there");
+        let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'));
+        let kib = line.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kib.expect("the figure is there") * 1024
+    }
+}
+
+/// The registries' addresses, once Envoy is ready.
+async fn listeners(admin: SocketAddr) -> Option<Vec<SocketAddr>> {
+    if client::try_get(admin, "/ready").await?.status() != 200 {
+        return None;
+    }
+    let listeners = client::try_get(admin, "/listeners?format=json").await?;
+    let json: Value = serde_json::from_slice(listeners.body()).ok()?;
+    let port = |status: &Value| {
+        let socket = &status["local_address"]["socket_address"];
+        u16::try_from(socket["port_value"].as_u64()?).ok()
+    };
+    let ports: Option<Vec<u16>> = json["listener_statuses"].as_array()?.iter().map(port).collect();
+    let addresses = ports?.into_iter().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    Some(addresses.collect())
+}

@@ -1,0 +1,36 @@
+//! What the tests run on: real processes on ports of their own, and one stand-in store for faults.
+
+#![allow(missing_docs, reason = "names say what helpers of tests do; docs are where they do not")]
+
+pub mod blob_store;
+pub mod buildkit;
+pub mod client;
+pub mod conformance;
+pub mod containerd;
+pub mod cosign;
+pub mod crane;
+pub mod daemon;
+pub mod docker;
+pub mod docker_registry;
+pub mod envoy;
+pub mod garage;
+pub mod helm;
+pub mod image;
+pub mod jwt;
+pub mod listing;
+pub mod oras;
+pub mod podman;
+pub mod process;
+pub mod raw;
+pub mod regctl;
+pub mod relay;
+pub mod skopeo;
+pub mod stand_in;
+pub mod tree;
+
+use moorage::oci::{Algorithm, Digest};
+
+/// The SHA-256 digest of some content.
+pub fn digest_of(content: &(impl AsRef<[u8]> + ?Sized)) -> Digest {
+    Digest::of(Algorithm::Sha256, content.as_ref())
+}
