@@ -49,6 +49,14 @@ impl Clients {
     }
 }
 
+#[cfg(test)]
+impl Clients {
+    /// Whether nobody has anything under way.
+    pub fn are_idle(&self) -> bool {
+        self.usage.borrow().is_empty()
+    }
+}
+
 impl ClientShare {
     /// Counts the request as a stream; `false` if the client has as many as it may have.
     pub fn begin_stream(&mut self) -> bool {

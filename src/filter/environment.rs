@@ -105,3 +105,26 @@ impl<H: Host> Environment for RequestEnvironment<H> {
         Nonce(hash.finalize().into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::filter::scripted_host::ScriptedHost;
+
+    #[test]
+    fn no_nonce_is_given_twice_and_none_is_told_by_the_others() {
+        let host = ScriptedHost::default();
+        let nonces = |seed| {
+            let environment = RequestEnvironment::new(host.clone(), [seed; 32]);
+            (0..100).map(|_| environment.nonce().0).collect::<HashSet<_>>()
+        };
+        let (first, second) = (nonces(1), nonces(2));
+        assert_eq!((first.len(), second.len()), (100, 100));
+        assert!(first.is_disjoint(&second));
+    }
+}

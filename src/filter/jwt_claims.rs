@@ -56,3 +56,48 @@ fn pairs(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     };
     (0..count).map(entry).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    /// A map in proxy-wasm's form.
+    fn map(entries: &[(&[u8], &[u8])]) -> Vec<u8> {
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("short").to_le_bytes();
+        let mut map = u32::try_from(entries.len()).expect("few").to_le_bytes().to_vec();
+        for (key, value) in entries {
+            map.extend(length(key));
+            map.extend(length(value));
+        }
+        for text in entries.iter().flat_map(|(key, value)| [key, value]) {
+            map.extend_from_slice(text);
+            map.push(0);
+        }
+        map
+    }
+
+    #[test]
+    fn a_map_is_read_whole_or_not_at_all() {
+        let entries: [(&[u8], &[u8]); 2] = [(b"type", b"repository"), (b"name", b"a/b")];
+        let whole = map(&entries);
+        assert_eq!(pairs(&whole), Some(entries.to_vec()));
+        let found = resource(&whole).expect("a resource");
+        assert_eq!((found.kind.as_str(), found.name.as_str()), ("repository", "a/b"));
+        // Cut off anywhere, and with any one byte changed, it is another map or none, and never a panic.
+        for end in 0..whole.len() {
+            assert_eq!(pairs(&whole[..end]), None, "{end}");
+        }
+        for position in 0..whole.len() {
+            for byte in [0, 1, 0x7f, 0xff] {
+                let mut changed = whole.clone();
+                changed[position] = byte;
+                let _ = pairs(&changed);
+            }
+        }
+        assert_eq!(pairs(&u32::MAX.to_le_bytes()), None);
+        assert_eq!(resource(&map(&[(b"type", b"repository")])), None, "it has no name");
+    }
+}

@@ -19,10 +19,14 @@ mod jwt_claims;
 mod plugin;
 #[cfg(all(feature = "filter", target_family = "wasm"))]
 mod random;
+#[cfg(test)]
+mod scripted_host;
 mod stream;
 mod streamed_body;
 mod streamed_upload;
 mod task;
+#[cfg(test)]
+mod tests;
 mod upstream;
 mod wake_queue;
 

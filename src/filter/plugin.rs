@@ -144,6 +144,20 @@ impl<H: Host> Worker<H> {
     }
 }
 
+#[cfg(test)]
+impl<H: Host> Worker<H> {
+    /// Whether no stream holds anything any more.
+    pub fn is_idle(&self) -> bool {
+        use crate::store::Purpose::{Bodies, Reads, Replies, Waiting};
+
+        let held = [Waiting, Bodies, Reads, Replies].map(|purpose| self.budget.held(purpose));
+        held == [0; 4]
+            && self.clients.are_idle()
+            && self.streams.borrow().is_empty()
+            && self.bucket.bucket().http().calls_under_way() == 0
+    }
+}
+
 impl<H: Host> Plugin<H> {
     /// A plugin that has not been configured yet.
     pub fn new(host: H) -> Self {

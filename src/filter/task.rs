@@ -96,7 +96,7 @@ pub fn run_as<T>(context_id: u32, act: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Exchanges that have been woken of the plugin with this queue, `limit` of them at most, the oldest first. If there are
+/// Streams that have been woken of the plugin with this queue, `limit` of them at most, the oldest first. If there are
 /// more, Envoy is asked for another call.
 pub fn take_woken(host: &impl Host, queue: WakeQueue, limit: usize) -> Vec<u32> {
     WORKER.with(|worker| {

@@ -61,6 +61,14 @@ impl<H: Host> Upstream<H> {
     }
 }
 
+#[cfg(test)]
+impl<H> Upstream<H> {
+    /// How many calls are under way.
+    pub fn calls_under_way(&self) -> usize {
+        self.calls.borrow().len()
+    }
+}
+
 impl<H: Host> Http for Upstream<H> {
     async fn send(&self, request: &HttpRequest, repeat: Repeat) -> Result<HttpResponse, HttpError> {
         let mut headers = vec![

@@ -1,0 +1,8 @@
+//! The filter as a whole, against a scripted host.
+
+mod bodies;
+mod downloads;
+mod driver;
+mod plugin;
+mod uploads;
+mod wake_ups;
