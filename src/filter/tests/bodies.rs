@@ -49,7 +49,7 @@ fn a_body_that_ends_early_is_refused() {
 #[test]
 fn a_body_that_is_too_large_is_refused_as_soon_as_that_is_known() {
     let config = CONFIG.replacen('{', r#"{"manifest_max_bytes":100,"#, 1);
-    let large = vec![b' '; 101];
+    let large = [b' '; 101];
     for announced in [Some("101"), None] {
         let mut proxy = Proxy::new(&config);
         let headers: Vec<_> =

@@ -157,7 +157,7 @@ fn what_waits_for_hashers_is_bounded_for_all_together() {
     });
     let ids = locations.map(|location| begin_waiting(&mut proxy, &location, &sent));
     let held = proxy.worker().budget.held(crate::store::Purpose::Bodies);
-    assert!(held <= 128 * MIB && held >= 96 * MIB, "{held}");
+    assert!((96 * MIB..=128 * MIB).contains(&held), "{held}");
     for id in ids {
         proxy.close(id);
     }
