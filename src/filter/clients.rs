@@ -133,3 +133,68 @@ fn source_address(host: &impl Host) -> Option<IpAddr> {
         address => address,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::filter::scripted_host::{ScriptedHost, StreamState};
+
+    /// A host that calls back for a request of this source.
+    fn host(source: &[u8]) -> ScriptedHost {
+        let host = ScriptedHost::default();
+        let mut stream = StreamState::default();
+        stream.properties.insert("source.address".to_owned(), source.to_vec());
+        host.state().streams.insert(2, stream);
+        host.state().effective = Some(2);
+        host
+    }
+
+    #[test]
+    fn a_client_is_an_address_or_a_network_of_64_bits_whatever_its_port() {
+        for (source, expected) in [
+            (&b"192.0.2.1:1234"[..], Some("192.0.2.1")),
+            (b"192.0.2.1:80", Some("192.0.2.1")),
+            (b"[::ffff:192.0.2.1]:80", Some("192.0.2.1")),
+            (b"[2001:db8:1:2:3:4:5:6]:80", Some("2001:db8:1:2::")),
+            (b"[2001:db8:1:2::]:80", Some("2001:db8:1:2::")),
+            (b"/run/envoy.sock", None),
+            (b"192.0.2.1", None),
+            (b"\xff", None),
+            (b"", None),
+        ] {
+            let expected = expected.map(|address| address.parse().expect("an address"));
+            assert_eq!(source_address(&host(source)), expected);
+        }
+    }
+
+    #[test]
+    fn a_client_gets_as_much_as_it_may_have_and_what_was_refused_is_not_counted() {
+        let clients = Rc::new(Clients::new(2, 100));
+        let host = host(b"192.0.2.1:1");
+        let mut shares = [(); 3].map(|()| clients.current(&host));
+        // A request counts once, however often it begins.
+        let begun = shares.each_mut().map(|share| share.begin_stream() && share.begin_stream());
+        assert_eq!(begun, [true, true, false]);
+        let [first, second, third] = &mut shares;
+        assert!(first.hold(60) && !second.hold(41) && second.hold(40) && !third.hold(1));
+        first.release_bytes();
+        assert!(!third.hold(61) && third.hold(60));
+        assert!(!second.hold(usize::MAX));
+        drop(shares);
+        assert!(clients.are_idle());
+    }
+
+    #[test]
+    fn clients_are_not_counted_where_they_are_not_told_apart_or_have_no_address() {
+        for (streams_max, source) in [(0, &b"192.0.2.1:1"[..]), (1, b"/run/envoy.sock")] {
+            let clients = Rc::new(Clients::new(streams_max, 1));
+            let host = host(source);
+            let mut shares = [(); 3].map(|()| clients.current(&host));
+            assert!(shares.iter_mut().all(|share| share.begin_stream() && share.hold(1000)));
+            assert!(clients.are_idle());
+        }
+    }
+}

@@ -100,4 +100,56 @@ mod tests {
         assert_eq!(pairs(&u32::MAX.to_le_bytes()), None);
         assert_eq!(resource(&map(&[(b"type", b"repository")])), None, "it has no name");
     }
+
+    #[cfg(not(target_family = "wasm"))]
+    mod properties {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        fn entries() -> impl Strategy<Value = Vec<(Vec<u8>, Vec<u8>)>> {
+            let text = || prop::collection::vec(any::<u8>(), 0..12);
+            prop::collection::vec((text(), text()), 0..6)
+        }
+
+        fn borrowed(entries: &[(Vec<u8>, Vec<u8>)]) -> Vec<(&[u8], &[u8])> {
+            entries.iter().map(|(key, value)| (key.as_slice(), value.as_slice())).collect()
+        }
+
+        proptest! {
+            #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
+
+            #[test]
+            fn a_map_is_read_as_it_was_written(entries in entries()) {
+                let map = map(&borrowed(&entries));
+                prop_assert_eq!(pairs(&map), Some(borrowed(&entries)));
+            }
+
+            #[test]
+            fn whatever_is_read_lies_within_the_bytes(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+                for (key, value) in pairs(&bytes).unwrap_or_default() {
+                    prop_assert!(key.len() + value.len() + 14 <= bytes.len());
+                }
+            }
+
+            #[test]
+            fn a_changed_map_is_another_or_none(
+                entries in entries(),
+                changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+                end in any::<prop::sample::Index>(),
+            ) {
+                let mut bytes = map(&borrowed(&entries));
+                for (position, byte) in changes {
+                    let position = position.index(bytes.len());
+                    bytes[position] = byte;
+                }
+                bytes.truncate(end.index(bytes.len() + 1));
+                if let Some(pairs) = pairs(&bytes) {
+                    // What is read is all that is there, but for what follows the last text.
+                    let whole = map(&pairs);
+                    prop_assert_eq!(bytes.get(..whole.len()), Some(whole.as_slice()));
+                }
+            }
+        }
+    }
 }

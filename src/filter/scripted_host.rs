@@ -30,17 +30,21 @@ pub struct State {
     /// The response that is being reported.
     pub reported: Option<CallResponse>,
     pub shared: HashMap<String, (Option<Vec<u8>>, u32)>,
-    /// How often setting shared data is refused because another worker was faster.
+    /// How often another worker raises a shared number between a look at it and its being set.
     pub faster_workers: usize,
+    pub refuses_shared_data: bool,
     /// The queues, with how many entries each has.
     pub queues: Vec<usize>,
     pub refuses_queues: bool,
     pub has_no_random: bool,
-    pub has_no_cluster: bool,
+    /// Why no call to the store is made, if none is.
+    pub refuses_calls: Option<CallError>,
     randoms: u8,
     /// The time since the epoch.
     pub now: Duration,
     pub tick_period: Option<Duration>,
+    /// The streams whose replies Envoy sends when the callback is over.
+    pub replying: Vec<u32>,
 }
 
 /// What a callback is for: only then some of what a stream has can be looked at.
@@ -63,14 +67,34 @@ pub struct StreamState {
     pub has_trailers: bool,
     /// Whether the request is held.
     pub is_paused: bool,
+    /// Whether the request's headers have gone to the store: they can't be looked at or changed any more.
+    pub is_request_sent: bool,
+    /// Whether the client has sent its request to the end.
+    pub has_ended: bool,
+    /// Whether the store has the request to the end.
+    pub is_sent_whole: bool,
     /// What was sent on to the store.
     pub sent_on: Vec<u8>,
+    pub response: Response,
     pub response_headers: Headers,
     /// What Envoy holds of the response.
     pub response_body: Vec<u8>,
     /// The response that the filter gave by itself.
     pub reply: Option<Reply>,
+    /// Whether the client's stream was reset, because the filter gave a response where one had begun.
+    pub is_reset: bool,
     pub properties: HashMap<String, Vec<u8>>,
+}
+
+/// How far the response has come that is on its way to the client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Response {
+    #[default]
+    Absent,
+    /// The filter has seen its headers, and Envoy holds them.
+    Held,
+    /// The client has its headers: they can't be looked at or changed any more.
+    Begun,
 }
 
 /// A response that the filter gave by itself.
@@ -89,9 +113,12 @@ pub struct Call {
     pub reported_to: u32,
     /// The context that it dies with.
     pub owner: u32,
+    pub cluster: String,
     pub method: String,
     pub path: String,
+    pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
+    pub timeout: Duration,
     pub is_open: bool,
 }
 
@@ -100,6 +127,17 @@ pub struct Call {
 pub struct CallResponse {
     pub headers: Vec<(String, Vec<u8>)>,
     pub body: Vec<u8>,
+}
+
+impl StreamState {
+    /// Envoy goes on with the request: what it holds goes to the store.
+    pub fn go_on(&mut self) {
+        self.is_paused = false;
+        self.is_request_sent = true;
+        self.is_sent_whole = self.has_ended;
+        let held = std::mem::take(&mut self.request_body);
+        self.sent_on.extend(held);
+    }
 }
 
 impl ScriptedHost {
@@ -122,12 +160,18 @@ impl ScriptedHost {
 
 impl Host for ScriptedHost {
     fn request_headers(&self) -> Headers {
-        self.stream(|stream| stream.request_headers.clone())
+        self.stream(|stream| {
+            assert!(!stream.is_request_sent, "Envoy has sent the request's headers");
+            stream.request_headers.clone()
+        })
     }
 
     fn set_request_headers(&self, headers: Vec<(&str, &[u8])>) {
         let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_vec()));
-        self.stream(|stream| stream.request_headers = headers.collect());
+        self.stream(|stream| {
+            assert!(!stream.is_request_sent, "Envoy has sent the request's headers");
+            stream.request_headers = headers.collect();
+        });
     }
 
     fn remove_request_trailers(&self) {
@@ -147,19 +191,25 @@ impl Host for ScriptedHost {
 
     fn resume_request(&self) {
         self.stream(|stream| {
-            assert!(std::mem::take(&mut stream.is_paused), "a request that goes on was held");
-            let held = std::mem::take(&mut stream.request_body);
-            stream.sent_on.extend(held);
+            assert!(stream.is_paused, "a request that goes on was held");
+            assert!(stream.reply.is_none(), "a request that has its reply does not go on");
+            stream.go_on();
         });
     }
 
     fn response_headers(&self) -> Headers {
-        self.stream(|stream| stream.response_headers.clone())
+        self.stream(|stream| {
+            assert_eq!(stream.response, Response::Held, "Envoy shows no response's headers now");
+            stream.response_headers.clone()
+        })
     }
 
     fn set_response_headers(&self, headers: Vec<(&str, &[u8])>) {
         let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_vec()));
-        self.stream(|stream| stream.response_headers = headers.collect());
+        self.stream(|stream| {
+            assert_eq!(stream.response, Response::Held, "Envoy shows no response's headers now");
+            stream.response_headers = headers.collect();
+        });
     }
 
     fn response_body(&self, size: usize) -> Option<Vec<u8>> {
@@ -175,9 +225,17 @@ impl Host for ScriptedHost {
     fn send_response(&self, status: u16, headers: Vec<(&str, &str)>, body: Option<&[u8]>) {
         let headers = headers.into_iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
         let reply = Reply { status, headers, body: body.unwrap_or_default().to_vec() };
-        self.stream(|stream| {
+        let response = self.stream(|stream| {
             assert!(stream.reply.replace(reply).is_none(), "a request has one reply");
+            stream.is_reset = stream.response == Response::Begun;
+            stream.response
         });
+        // It passes the filter's callbacks like any other, unless those have seen another already.
+        if response == Response::Absent {
+            let mut state = self.state();
+            let id = state.effective.expect("something is being called back");
+            state.replying.push(id);
+        }
     }
 
     fn property(&self, path: Vec<&str>) -> Option<Vec<u8>> {
@@ -186,14 +244,14 @@ impl Host for ScriptedHost {
 
     fn dispatch_call(
         &self,
-        _: &str,
+        cluster: &str,
         headers: Vec<(&str, &str)>,
         body: Option<&[u8]>,
-        _: Duration,
+        timeout: Duration,
     ) -> Result<u32, CallError> {
         let mut state = self.state();
-        if state.has_no_cluster {
-            return Err(CallError::NoSuchCluster);
+        if let Some(error) = state.refuses_calls {
+            return Err(error);
         }
         let header = |name| {
             let found = headers.iter().find(|(key, _)| *key == name);
@@ -204,9 +262,12 @@ impl Host for ScriptedHost {
             token,
             reported_to: state.active.expect("something is being called back"),
             owner: state.effective.expect("something is being called back"),
+            cluster: cluster.to_owned(),
             method: header(":method"),
             path: header(":path"),
+            headers: headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
             body: body.unwrap_or_default().to_vec(),
+            timeout,
             is_open: true,
         };
         state.calls.push(call);
@@ -231,7 +292,7 @@ impl Host for ScriptedHost {
 
     fn set_effective_context(&self, context_id: u32) -> bool {
         let mut state = self.state();
-        let is_there = state.streams.contains_key(&context_id);
+        let is_there = context_id == ROOT || state.streams.contains_key(&context_id);
         if is_there {
             state.effective = Some(context_id);
         }
@@ -264,11 +325,18 @@ impl Host for ScriptedHost {
         seen: Option<u32>,
     ) -> Result<(), SharedDataError> {
         let mut state = self.state();
-        if let Some(left) = state.faster_workers.checked_sub(1) {
-            state.faster_workers = left;
-            return Err(SharedDataError::Changed);
+        if state.refuses_shared_data {
+            return Err(SharedDataError::Refused);
         }
+        let is_faster = state.faster_workers > 0;
+        state.faster_workers -= usize::from(is_faster);
         let entry = state.shared.entry(key.to_owned()).or_default();
+        if is_faster {
+            let number = entry.0.take().and_then(|bytes| bytes.try_into().ok());
+            let raised = number.map_or(0, u64::from_le_bytes) + 1;
+            *entry = (Some(raised.to_le_bytes().to_vec()), entry.1 + 1);
+        }
+        // What was not there is set without a comparison.
         if seen.is_some_and(|seen| seen != entry.1) {
             return Err(SharedDataError::Changed);
         }

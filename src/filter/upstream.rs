@@ -139,3 +139,143 @@ fn read_response(
     let version = version.and_then(|etag| String::from_utf8(etag).ok());
     Ok(HttpResponse { status, version, body: body.into() })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll};
+
+    use futures::task::noop_waker_ref;
+    use http::Method;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::filter::scripted_host::{Call, CallResponse, Callback, ROOT, ScriptedHost};
+
+    const CONFIG: &[u8] =
+        br#"{"store":{"cluster":"c","authority":"s3","bucket":"registry","timeout_ms":3,
+        "copy_timeout_ms":7}}"#;
+
+    fn upstream() -> Upstream<ScriptedHost> {
+        let host = ScriptedHost::default();
+        (host.state().active, host.state().effective) = (Some(ROOT), Some(ROOT));
+        host.state().callback = Callback::CallResponse;
+        let config = Config::parse(CONFIG).expect("a valid configuration");
+        Upstream::new(host, &config.store)
+    }
+
+    fn request(timeout: Timeout, wants_version: bool) -> HttpRequest {
+        HttpRequest {
+            method: Method::PUT,
+            authority: "s3".to_owned(),
+            path: "/registry/key".to_owned(),
+            headers: vec![("if-match", "1".to_owned())],
+            body: "content".into(),
+            wants_version,
+            timeout,
+        }
+    }
+
+    /// The outcome of a call, and the call as Envoy was asked for it. The response has these headers, and is said to
+    /// have a body of so many bytes.
+    fn outcome(
+        request: &HttpRequest,
+        repeat: Repeat,
+        headers: &[(&str, &[u8])],
+        body: &[u8],
+        body_size: usize,
+    ) -> (Outcome, Call) {
+        let upstream = upstream();
+        let mut sending = pin!(upstream.send(request, repeat));
+        let mut context = Context::from_waker(noop_waker_ref());
+        assert!(sending.as_mut().poll(&mut context).is_pending());
+        let call = upstream.host.state().calls[0].clone();
+        let headers: Vec<_> =
+            headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
+        let count = headers.len();
+        upstream.host.state().reported = Some(CallResponse { headers, body: body.to_vec() });
+        upstream.complete(call.token, count, body_size);
+        let Poll::Ready(outcome) = sending.poll(&mut context) else {
+            panic!("the response is there");
+        };
+        assert_eq!(upstream.calls_under_way(), 0);
+        (outcome, call)
+    }
+
+    #[test]
+    fn only_what_is_a_whole_response_is_taken_for_one() {
+        let response = |status, version: Option<&str>, body: &'static [u8]| {
+            let status = StatusCode::from_u16(status).expect("a status");
+            Ok(HttpResponse { status, version: version.map(str::to_owned), body: body.into() })
+        };
+        let ok: (&str, &[u8]) = (":status", b"200");
+        let rows: [(&[(&str, &[u8])], &[u8], usize, bool, Outcome); 9] = [
+            (&[ok], b"abc", 3, false, response(200, None, b"abc")),
+            (&[(":status", b"404")], b"", 0, false, response(404, None, b"")),
+            (&[ok, ("etag", b"\"1\"")], b"", 0, true, response(200, Some("\"1\""), b"")),
+            (&[ok, ("etag", b"\"1\"")], b"", 0, false, response(200, None, b"")),
+            (&[ok, ("etag", b"\xff")], b"", 0, true, response(200, None, b"")),
+            // A broken connection, or a response that is too large for Envoy.
+            (&[], b"", 0, false, Err(HttpError::Connection)),
+            (&[ok], b"ab", 3, false, Err(HttpError::Connection)),
+            (&[("server", b"s3")], b"", 0, false, Err(HttpError::Nonsense)),
+            (&[(":status", b"2000")], b"", 0, false, Err(HttpError::Nonsense)),
+        ];
+        for (headers, body, body_size, wants_version, expected) in rows {
+            let request = request(Timeout::Ordinary, wants_version);
+            let (outcome, _) = outcome(&request, Repeat::Never, headers, body, body_size);
+            assert_eq!(outcome, expected, "{headers:?} {body:?}");
+        }
+    }
+
+    #[test]
+    fn envoy_is_told_where_a_call_goes_how_long_it_may_take_and_whether_to_repeat_it() {
+        for (timeout, repeat, milliseconds) in [
+            (Timeout::Ordinary, Repeat::Never, 3),
+            (Timeout::Copy, Repeat::Never, 7),
+            (Timeout::Ordinary, Repeat::WhenItFails, 3),
+        ] {
+            let request = request(timeout, false);
+            let (_, call) = outcome(&request, repeat, &[(":status", b"200")], b"", 0);
+            assert_eq!((call.cluster.as_str(), call.body.as_slice()), ("c", &b"content"[..]));
+            assert_eq!(call.timeout, Duration::from_millis(milliseconds));
+            let own = [(":authority", "s3"), ("if-match", "1")];
+            for (name, value) in own.into_iter().chain(REPEATED_BY_ENVOY) {
+                let is_sent = call.headers.contains(&(name.to_owned(), value.to_owned()));
+                let is_expected = own.contains(&(name, value)) || repeat == Repeat::WhenItFails;
+                assert_eq!(is_sent, is_expected, "{name} of {repeat:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_that_envoy_does_not_make_has_failed_and_is_forgotten() {
+        for (refusal, expected) in [
+            (CallError::NoSuchCluster, HttpError::NoSuchCluster),
+            (CallError::Refused, HttpError::Connection),
+        ] {
+            let upstream = upstream();
+            upstream.host.state().refuses_calls = Some(refusal);
+            let request = request(Timeout::Ordinary, false);
+            let sending = pin!(upstream.send(&request, Repeat::Never));
+            let poll = sending.poll(&mut Context::from_waker(noop_waker_ref()));
+            assert_eq!(poll, Poll::Ready(Err(expected)));
+            assert_eq!(upstream.calls_under_way(), 0);
+        }
+    }
+
+    #[test]
+    fn a_call_that_nobody_waits_for_any_more_is_forgotten_and_its_response_dropped() {
+        let upstream = upstream();
+        let request = request(Timeout::Ordinary, false);
+        {
+            let sending = pin!(upstream.send(&request, Repeat::Never));
+            assert!(sending.poll(&mut Context::from_waker(noop_waker_ref())).is_pending());
+            assert_eq!(upstream.calls_under_way(), 1);
+        }
+        assert_eq!(upstream.calls_under_way(), 0);
+        upstream.complete(0, 1, 0);
+    }
+}

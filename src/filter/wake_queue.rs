@@ -54,3 +54,44 @@ fn next_number(host: &impl Host, key: &str) -> u64 {
     );
     0
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::filter::scripted_host::ScriptedHost;
+
+    const KEY: &str = "number";
+
+    #[test]
+    fn a_number_is_given_once_even_if_others_raise_it_at_the_same_time() {
+        let host = ScriptedHost::default();
+        assert_eq!(next_number(&host, KEY), 1);
+        host.state().faster_workers = 3;
+        assert_eq!(next_number(&host, KEY), 5, "2, 3 and 4 are other workers'");
+        host.state().faster_workers = ATTEMPTS - 1;
+        assert_eq!(next_number(&host, KEY), 5 + ATTEMPTS as u64);
+    }
+
+    #[test]
+    fn where_no_number_can_be_had_the_plugin_goes_on_without() {
+        let host = ScriptedHost::default();
+        assert_eq!(next_number(&host, KEY), 1);
+        host.state().faster_workers = ATTEMPTS;
+        assert_eq!(next_number(&host, KEY), 0);
+        assert_eq!(host.state().faster_workers, 0, "it was tried {ATTEMPTS} times");
+        host.state().refuses_shared_data = true;
+        assert_eq!(next_number(&host, KEY), 2 + ATTEMPTS as u64, "what it would be");
+    }
+
+    #[test]
+    fn a_shared_value_that_is_no_number_counts_as_none() {
+        let host = ScriptedHost::default();
+        for value in [None, Some(&b"1234567"[..]), Some(b"123456789")] {
+            host.set_shared_data(KEY, value, None).expect("it is shared");
+            assert_eq!(next_number(&host, KEY), 1);
+        }
+    }
+}

@@ -3,7 +3,7 @@
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-use super::driver::{CONFIG, Proxy};
+use super::driver::{CONFIG, Proxy, config_with};
 use crate::filter::host::Action;
 
 const MANIFEST: &str =
@@ -48,7 +48,7 @@ fn a_body_that_ends_early_is_refused() {
 
 #[test]
 fn a_body_that_is_too_large_is_refused_as_soon_as_that_is_known() {
-    let config = CONFIG.replacen('{', r#"{"manifest_max_bytes":100,"#, 1);
+    let config = config_with(r#""manifest_max_bytes":100"#);
     let large = [b' '; 101];
     for announced in [Some("101"), None] {
         let mut proxy = Proxy::new(&config);
@@ -70,10 +70,8 @@ fn a_body_that_is_too_large_is_refused_as_soon_as_that_is_known() {
 #[test]
 fn bodies_beyond_the_memory_for_them_are_refused_and_those_before_go_on() {
     // A quarter of 128 MiB is for bodies, and an eighth of that for small ones alone.
-    let config = CONFIG.replacen(
-        '{',
-        r#"{"manifest_max_bytes":16777216,"limits":{"memory_bytes":134217728,"streams_per_client":0},"#,
-        1,
+    let config = config_with(
+        r#""manifest_max_bytes":16777216,"limits":{"memory_bytes":134217728,"streams_per_client":0}"#,
     );
     let mut proxy = Proxy::new(&config);
     let piece = vec![b' '; 8 * 1024 * 1024];
@@ -99,7 +97,7 @@ fn bodies_beyond_the_memory_for_them_are_refused_and_those_before_go_on() {
 
 #[test]
 fn one_client_may_not_hold_the_memory_of_all() {
-    let config = CONFIG.replacen('{', r#"{"limits":{"memory_bytes":134217728},"#, 1);
+    let config = config_with(r#""limits":{"memory_bytes":134217728}"#);
     let mut proxy = Proxy::new(&config);
     let piece = vec![b' '; 3 * 1024 * 1024];
     // A sixteenth of the memory, 8 MiB, is for one client.
@@ -119,7 +117,7 @@ fn one_client_may_not_hold_the_memory_of_all() {
 
 #[test]
 fn a_client_has_so_many_streams_and_no_more() {
-    let config = CONFIG.replacen('{', r#"{"limits":{"streams_per_client":2},"#, 1);
+    let config = config_with(r#""limits":{"streams_per_client":2}"#);
     for (address, is_same_client) in [
         ("192.0.2.1:9", true),
         ("192.0.2.2:9", false),
@@ -178,8 +176,7 @@ fn a_body_where_none_belongs_is_thrown_away_and_not_waited_for_when_it_is_large(
 
 #[test]
 fn a_body_has_its_time_and_no_more() {
-    let config =
-        CONFIG.replacen('{', r#"{"limits":{"body_timeout":10,"streams_per_client":0},"#, 1);
+    let config = config_with(r#""limits":{"body_timeout":10,"streams_per_client":0}"#);
     let mut proxy = Proxy::new(&config);
     let ids: Vec<u32> =
         (0..40).map(|_| proxy.begin("PUT", "/v2/a/manifests/t", &[], false)).collect();
@@ -205,8 +202,7 @@ fn a_body_has_its_time_and_no_more() {
 
 #[test]
 fn a_reply_counts_until_the_client_has_it() {
-    let config =
-        CONFIG.replacen('{', r#"{"limits":{"memory_bytes":134217728,"streams_per_client":0},"#, 1);
+    let config = config_with(r#""limits":{"memory_bytes":134217728,"streams_per_client":0}"#);
     let mut proxy = Proxy::new(&config);
     let content = format!("{}{}", MANIFEST, " ".repeat(60 * 1024));
     let digest = proxy.put(content.as_bytes());

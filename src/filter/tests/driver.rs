@@ -2,20 +2,23 @@
 //! responses of a small store.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
-use crate::filter::host::Action;
+use crate::filter::host::{Action, Headers};
 use crate::filter::http_filter::HttpFilter;
 use crate::filter::plugin::{Plugin, Worker};
 use crate::filter::scripted_host::{
-    Call, CallResponse, Callback, ROOT, Reply, ScriptedHost, StreamState,
+    Call, CallResponse, Callback, ROOT, Reply, Response, ScriptedHost, StreamState,
 };
-use crate::oci::{Algorithm, Digest};
 
 /// The smallest configuration.
 pub const CONFIG: &str =
     r#"{"store":{"cluster":"c","authority":"s3","bucket":"registry"},"cache":{"max_bytes":0}}"#;
 
-pub const REPOSITORY: &str = "/registry/docker/registry/v2/repositories/a";
+/// The smallest configuration with further settings: members of an object, as JSON.
+pub fn config_with(settings: &str) -> String {
+    CONFIG.replacen('{', &format!("{{{settings},"), 1)
+}
 
 /// A proxy with one worker and one plugin.
 pub struct Proxy {
@@ -57,9 +60,50 @@ impl Proxy {
             before
         };
         let result = act();
-        let mut state = self.host.state();
-        (state.active, state.effective, state.callback) = before;
+        let replying = {
+            let mut state = self.host.state();
+            (state.active, state.effective, state.callback) = before;
+            match before.0 {
+                None => std::mem::take(&mut state.replying),
+                Some(_) => Vec::new(),
+            }
+        };
+        replying.into_iter().for_each(|id| self.send_reply(id));
         result
+    }
+
+    /// Sends the reply that the filter gave: Envoy has it pass the filter's callbacks like any other response.
+    fn send_reply(&self, id: u32) {
+        let reply = self.reply(id).expect("a reply");
+        let headers = reply.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let headers: Vec<_> = headers.collect();
+        let is_empty = reply.body.is_empty();
+        let action = self.respond(id, &reply.status.to_string(), &headers, true, is_empty);
+        assert_eq!(action, Action::Continue, "nothing would let the reply go later");
+        if !is_empty {
+            assert_eq!(self.respond_with(id, &reply.body, true), reply.body, "it is left as it is");
+        }
+    }
+
+    /// Does with the request what the filter says.
+    fn follow(&self, id: u32, action: Action) -> Action {
+        self.with(id, |stream| match action {
+            Action::Pause => stream.is_paused = true,
+            Action::Continue => {
+                assert!(stream.reply.is_none(), "a request that has its reply does not go on");
+                stream.go_on();
+            }
+        });
+        action
+    }
+
+    /// The next of a request's body or trailers is there, and perhaps its end.
+    fn note_end(&self, id: u32, end_of_stream: bool) {
+        self.with(id, |stream| {
+            assert!(stream.reply.is_none(), "Envoy shows no more of a request that has its reply");
+            assert!(!stream.has_ended, "a request ends once");
+            stream.has_ended = end_of_stream;
+        });
     }
 
     /// A client's request arrives; gives its id. Without a body if `end_of_stream`.
@@ -82,12 +126,20 @@ impl Proxy {
         headers: &[(&str, &str)],
         end_of_stream: bool,
     ) -> u32 {
-        let id = self.first_id + u32::try_from(self.filters.len()).expect("few streams");
         let own = [(":method", method), (":path", path), (":scheme", "http")];
         let fields = own.iter().chain(headers);
         let fields = fields.map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
-        let mut stream =
-            StreamState { request_headers: fields.collect(), ..StreamState::default() };
+        self.begin_with(address, fields.collect(), end_of_stream)
+    }
+
+    /// The same, with these headers and no others.
+    pub fn begin_with(&mut self, address: &str, headers: Headers, end_of_stream: bool) -> u32 {
+        let id = self.first_id + u32::try_from(self.filters.len()).expect("few streams");
+        let mut stream = StreamState {
+            request_headers: headers,
+            has_ended: end_of_stream,
+            ..StreamState::default()
+        };
         stream.properties.insert("source.address".to_owned(), address.as_bytes().to_vec());
         self.host.state().streams.insert(id, stream);
         let filter = self.plugin.create_filter(id).expect("a configured plugin");
@@ -95,8 +147,7 @@ impl Proxy {
         let filter = &self.filters[&id];
         let action =
             self.called_back(id, Callback::Other, || filter.request_headers(end_of_stream));
-        self.host.state().streams.get_mut(&id).expect("a stream").is_paused =
-            action == Action::Pause;
+        self.follow(id, action);
         id
     }
 
@@ -109,6 +160,7 @@ impl Proxy {
 
     /// The next piece of a request's body.
     pub fn send(&mut self, id: u32, piece: &[u8], end_of_stream: bool) -> Action {
+        self.note_end(id, end_of_stream);
         let held = self.with(id, |stream| {
             stream.request_body.extend_from_slice(piece);
             stream.request_body.len()
@@ -116,34 +168,21 @@ impl Proxy {
         let filter = &self.filters[&id];
         let action = self
             .called_back(id, Callback::RequestBody, || filter.request_body(held, end_of_stream));
-        self.with(id, |stream| {
-            stream.is_paused = action == Action::Pause;
-            if action == Action::Continue {
-                let held = std::mem::take(&mut stream.request_body);
-                stream.sent_on.extend(held);
-            }
-        });
-        action
+        self.follow(id, action)
     }
 
     /// A request's body ends with trailers.
     pub fn send_trailers(&mut self, id: u32) -> Action {
+        self.note_end(id, true);
         self.with(id, |stream| stream.has_trailers = true);
         let filter = &self.filters[&id];
         let action = self.called_back(id, Callback::RequestTrailers, || filter.request_trailers());
-        self.with(id, |stream| {
-            stream.is_paused = action == Action::Pause;
-            if action == Action::Continue {
-                let held = std::mem::take(&mut stream.request_body);
-                stream.sent_on.extend(held);
-            }
-        });
-        action
+        self.follow(id, action)
     }
 
     /// A response begins: the store's to a streamed request, or one of Envoy's own.
     pub fn respond(
-        &mut self,
+        &self,
         id: u32,
         status: &str,
         headers: &[(&str, &str)],
@@ -155,15 +194,32 @@ impl Proxy {
         let fields = fields.map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
         let details: &[u8] = if is_envoys { b"request_timeout" } else { b"via_upstream" };
         self.with(id, |stream| {
+            assert_eq!(stream.response, Response::Absent, "a request has one response");
+            assert!(is_envoys || stream.is_request_sent, "the store answers what it was asked");
+            stream.response = Response::Held;
             stream.response_headers = fields.collect();
             stream.properties.insert("response.code_details".to_owned(), details.to_vec());
         });
         let filter = &self.filters[&id];
-        self.called_back(id, Callback::Other, || filter.response_headers(end_of_stream))
+        let action =
+            self.called_back(id, Callback::Other, || filter.response_headers(end_of_stream));
+        self.let_go(id, action);
+        action
+    }
+
+    /// Sends on what there is of a response, if the filter says so; gives what of its body.
+    fn let_go(&self, id: u32, action: Action) -> Vec<u8> {
+        self.with(id, |stream| match action {
+            Action::Continue => {
+                stream.response = Response::Begun;
+                std::mem::take(&mut stream.response_body)
+            }
+            Action::Pause => Vec::new(),
+        })
     }
 
     /// The next piece of a response; gives what goes on to the client.
-    pub fn respond_with(&mut self, id: u32, piece: &[u8], end_of_stream: bool) -> Vec<u8> {
+    pub fn respond_with(&self, id: u32, piece: &[u8], end_of_stream: bool) -> Vec<u8> {
         let held = self.with(id, |stream| {
             stream.response_body.extend_from_slice(piece);
             stream.response_body.len()
@@ -171,10 +227,7 @@ impl Proxy {
         let filter = &self.filters[&id];
         let action = self
             .called_back(id, Callback::ResponseBody, || filter.response_body(held, end_of_stream));
-        match action {
-            Action::Continue => self.with(id, |stream| std::mem::take(&mut stream.response_body)),
-            Action::Pause => Vec::new(),
-        }
+        self.let_go(id, action)
     }
 
     /// The client goes away, or has its response: Envoy drops the stream, and its calls with it.
@@ -222,7 +275,8 @@ impl Proxy {
         state.calls.iter().filter(|call| call.is_open).cloned().collect()
     }
 
-    /// Reports a response to a call, to whom the SDK reports it. Without headers it says that the connection broke.
+    /// Reports a response to a call, to whom the SDK reports it. Without a status it has no headers at all, which says
+    /// that the connection broke.
     pub fn report(&mut self, token: u32, status: Option<u16>, body: &[u8]) {
         let headers = status.map(|status| (":status".to_owned(), status.to_string().into_bytes()));
         let headers: Vec<_> = headers.into_iter().collect();
@@ -265,10 +319,13 @@ impl Proxy {
 
     /// So many seconds pass.
     pub fn pass(&mut self, seconds: u64) {
-        self.host.state().now += std::time::Duration::from_secs(seconds);
-        for _ in 0..10 {
-            self.as_plugin(Callback::Other, Plugin::tick);
-        }
+        self.host.state().now += Duration::from_secs(seconds);
+        (0..10).for_each(|_| self.tick());
+    }
+
+    /// The timer calls the plugin back.
+    pub fn tick(&mut self) {
+        self.as_plugin(Callback::Other, Plugin::tick);
     }
 
     /// Answers calls, as the store does, until none is open and nobody is woken.
@@ -283,55 +340,6 @@ impl Proxy {
             let (status, body) = self.serve(&call);
             self.report(call.token, Some(status), &body);
         }
-    }
-
-    fn serve(&mut self, call: &Call) -> (u16, Vec<u8>) {
-        if let Some((_, query)) = call.path.split_once('?') {
-            let parameters: HashMap<_, _> = form_urlencoded::parse(query.as_bytes()).collect();
-            let prefix = format!("/registry/{}", parameters["prefix"]);
-            let keys = self.objects.keys().filter(|key| key.starts_with(&prefix));
-            let keys = keys.filter_map(|key| key.strip_prefix("/registry/"));
-            let entries: String =
-                keys.map(|key| format!("<Contents><Key>{key}</Key></Contents>")).collect();
-            return (200, format!("<ListBucketResult>{entries}</ListBucketResult>").into());
-        }
-        match (call.method.as_str(), self.objects.get(&call.path)) {
-            ("PUT", _) => {
-                self.objects.insert(call.path.clone(), call.body.clone());
-                (200, Vec::new())
-            }
-            ("DELETE", _) => {
-                self.objects.remove(&call.path);
-                (204, Vec::new())
-            }
-            ("HEAD", Some(_)) => (200, Vec::new()),
-            (_, Some(object)) => (200, object.clone()),
-            ("HEAD", None) => (404, Vec::new()),
-            (_, None) => (404, b"<Error><Code>NoSuchKey</Code></Error>".to_vec()),
-        }
-    }
-
-    /// Puts content into the store, and a link to it as a blob and as a manifest of the repository `a`.
-    pub fn put(&mut self, content: &[u8]) -> Digest {
-        let digest = Digest::of(Algorithm::Sha256, content);
-        let hex = digest.hex();
-        let path = format!("/registry/docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]);
-        self.objects.insert(path, content.to_vec());
-        for kind in ["_layers", "_manifests/revisions"] {
-            let link = format!("{REPOSITORY}/{kind}/sha256/{hex}/link");
-            self.objects.insert(link, digest.to_string().into_bytes());
-        }
-        digest
-    }
-
-    /// Begins an upload to the repository `a`, and gives its `Location`.
-    pub fn begin_upload(&mut self) -> String {
-        let id = self.ask("POST", "/v2/a/blobs/uploads/", &[]);
-        let reply = self.reply(id).expect("a reply");
-        assert_eq!(reply.status, 202);
-        let location = reply.headers.into_iter().find(|(name, _)| name == "location");
-        self.close(id);
-        location.expect("a location").1
     }
 
     /// Whether nothing is held any more, by any stream.

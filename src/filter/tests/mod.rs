@@ -4,5 +4,6 @@ mod bodies;
 mod downloads;
 mod driver;
 mod plugin;
+mod store;
 mod uploads;
 mod wake_ups;

@@ -4,6 +4,7 @@
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::driver::{CONFIG, Proxy};
+use crate::filter::host::CallError;
 use crate::filter::plugin::Plugin;
 use crate::filter::scripted_host::ScriptedHost;
 
@@ -42,7 +43,7 @@ fn every_plugin_has_a_queue_of_its_own_and_ids_that_no_other_gives() {
 #[test]
 fn a_store_that_envoy_has_no_cluster_for_is_unavailable() {
     let mut proxy = Proxy::new(CONFIG);
-    proxy.host.state().has_no_cluster = true;
+    proxy.host.state().refuses_calls = Some(CallError::NoSuchCluster);
     let id = proxy.ask("GET", "/v2/a/manifests/t", &[]);
     assert_eq!(proxy.outcome(id), (503, "UNAVAILABLE".to_owned()));
     proxy.close(id);
@@ -50,10 +51,19 @@ fn a_store_that_envoy_has_no_cluster_for_is_unavailable() {
 }
 
 #[test]
-fn a_path_that_is_no_text_is_no_endpoint() {
-    let mut proxy = Proxy::new(CONFIG);
-    let id = proxy.begin("GET", "/v2/", &[], false);
-    proxy.close(id);
-    let id = proxy.ask("GET", "\u{fffd}", &[]);
-    assert_eq!(proxy.outcome(id).0, 404);
+fn a_request_whose_path_or_method_is_no_text_is_for_no_endpoint() {
+    for (method, path) in
+        [(&b"GET"[..], &b"/v2/\xff"[..]), (b"G T", b"/v2/"), (b"GET", "/v2/\u{fffd}".as_bytes())]
+    {
+        let mut proxy = Proxy::new(CONFIG);
+        let headers = [(":method", method), (":path", path)];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_vec()));
+        let id = proxy.begin_with("192.0.2.1:1", headers.to_vec(), false);
+        if proxy.reply(id).is_none() {
+            proxy.send(id, b"", true);
+        }
+        assert_eq!(proxy.outcome(id).0, 404);
+        proxy.close(id);
+        proxy.assert_idle();
+    }
 }

@@ -3,7 +3,8 @@
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-use super::driver::{CONFIG, Proxy, REPOSITORY};
+use super::driver::{CONFIG, Proxy, config_with};
+use super::store::REPOSITORY;
 use crate::filter::host::Action;
 use crate::oci::{Algorithm, Digest};
 
@@ -147,8 +148,7 @@ fn what_comes_before_the_hasher_is_kept_up_to_32_mib() {
 #[test]
 fn what_waits_for_hashers_is_bounded_for_all_together() {
     // A quarter of 512 MiB is for bodies: four uploads fill it, and a fifth is hashed at its end.
-    let config =
-        CONFIG.replacen('{', r#"{"limits":{"memory_bytes":536870912,"streams_per_client":0},"#, 1);
+    let config = config_with(r#""limits":{"memory_bytes":536870912,"streams_per_client":0}"#);
     let mut proxy = Proxy::new(&config);
     let sent = [16 * MIB, 16 * MIB];
     let locations = [(); 5].map(|()| {
