@@ -350,8 +350,12 @@ impl<H: Host> Stream<H> {
                 let step = upload.end();
                 self.follow(step)
             }
-            // To continue here would send the request on as the client wrote it, to the bucket.
-            _ => self.begin_with_body(),
+            // To continue here would send the request on as the client wrote it, to the bucket. A request that goes
+            // on later goes without its trailers: what the client sent beside its body is not for the store.
+            _ => {
+                self.worker.host.remove_request_trailers();
+                self.begin_with_body()
+            }
         }
     }
 

@@ -5,5 +5,6 @@ mod downloads;
 mod driver;
 mod plugin;
 mod store;
+mod trailers;
 mod uploads;
 mod wake_ups;
