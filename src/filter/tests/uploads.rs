@@ -32,7 +32,7 @@ fn finish(proxy: &mut Proxy, id: u32, content: &[u8]) {
     proxy.answer_calls();
     let path = proxy.path(id);
     proxy.with(id, |stream| {
-        assert!(!stream.is_paused, "the end has been let go");
+        assert!(!stream.is_paused && stream.is_sent_whole, "the end has been let go");
         assert_eq!(stream.sent_on, content);
     });
     proxy.objects.insert(path, content.to_vec());
@@ -52,8 +52,12 @@ fn the_end_of_a_body_is_held_until_everything_agrees() {
         let id = proxy.begin("PUT", &path, &headers, false);
         assert_eq!(proxy.send(id, &WHOLE[..5], false), Action::Continue);
         proxy.with(id, |stream| assert_eq!(stream.sent_on, &WHOLE[..5]));
-        // The session has not been looked up yet. With a length, the piece that completes it is the end.
+        // The session has not been looked up yet. With a length, the piece that completes it is held, and Envoy tells
+        // the end of the body by a piece of its own.
         assert_eq!(proxy.send(id, &WHOLE[5..], !announced), Action::Pause);
+        if announced {
+            assert_eq!(proxy.send(id, b"", true), Action::Pause);
+        }
         proxy.with(id, |stream| assert_eq!(stream.sent_on, &WHOLE[..5]));
         finish(&mut proxy, id, WHOLE);
         assert_eq!(proxy.outcome(id).0, 201);
@@ -146,6 +150,35 @@ fn what_comes_before_the_hasher_is_kept_up_to_32_mib() {
 }
 
 #[test]
+fn what_waited_for_its_hasher_is_hashed_as_if_it_had_not() {
+    let hashes = [false, true].map(|waits| {
+        let mut proxy = Proxy::new(CONFIG);
+        let location = proxy.begin_upload();
+        let second = append(&mut proxy, &location, b"first");
+        let id = proxy.begin("PATCH", &second, &[], false);
+        if !waits {
+            proxy.answer_calls();
+        }
+        for piece in WHOLE.chunks(3) {
+            proxy.send(id, piece, false);
+        }
+        proxy.answer_calls();
+        proxy.send(id, b"", true);
+        finish(&mut proxy, id, WHOLE);
+        assert_eq!(proxy.outcome(id).0, 202);
+        let progress = proxy.objects.iter().rfind(|(key, _)| key.contains("/progress/"));
+        let json = serde_json::from_slice(progress.expect("progress").1).expect("JSON");
+        let hashes = match json {
+            serde_json::Value::Object(mut fields) => fields.remove("hashes"),
+            _ => None,
+        };
+        hashes.expect("hashes")
+    });
+    assert_eq!(hashes[0][0]["bytes"], 5 + WHOLE.len());
+    assert_eq!(hashes[0], hashes[1]);
+}
+
+#[test]
 fn what_waits_for_hashers_is_bounded_for_all_together() {
     // A quarter of 512 MiB is for bodies: four uploads fill it, and a fifth is hashed at its end.
     let config = config_with(r#""limits":{"memory_bytes":536870912,"streams_per_client":0}"#);
@@ -170,15 +203,20 @@ fn a_store_that_answers_before_the_end_ends_the_upload() {
         ("503", "", (503, "UNAVAILABLE")),
         ("400", "<Error><Code>EntityTooLarge</Code></Error>", (413, "SIZE_INVALID")),
         ("200", "", (500, "UNKNOWN")),
+        // Only of a local reply of Envoy do these mean that the rest of the body does not come.
+        ("408", "", (500, "UNKNOWN")),
+        ("413", "", (413, "SIZE_INVALID")),
     ] {
         let mut proxy = Proxy::new(CONFIG);
         let location = proxy.begin_upload();
         let id = proxy.begin("PATCH", &location, &[], false);
         proxy.answer_calls();
         proxy.send(id, &WHOLE[..5], false);
-        proxy.respond(id, status, &[], false, document.is_empty());
-        if !document.is_empty() {
-            assert_eq!(proxy.respond_with(id, document.as_bytes(), true), b"");
+        let action = proxy.respond(id, status, &[], false, document.is_empty());
+        assert_eq!(action, Action::Pause);
+        let pieces: Vec<_> = document.as_bytes().chunks(10).collect();
+        for (number, piece) in pieces.iter().enumerate() {
+            assert_eq!(proxy.respond_with(id, piece, number + 1 == pieces.len()), b"");
         }
         proxy.answer_calls();
         // The answer waits for the rest of the body, which is thrown away.
@@ -205,6 +243,51 @@ fn envoys_own_answer_ends_an_upload_with_its_status() {
         proxy.close(id);
         proxy.assert_idle();
     }
+}
+
+#[test]
+fn a_store_that_answers_before_the_session_is_known_does_not_answer_the_client() {
+    let mut proxy = Proxy::new(CONFIG);
+    let location = proxy.begin_upload();
+    let id = proxy.begin("PATCH", &location, &[], false);
+    proxy.send(id, &WHOLE[..5], false);
+    assert_eq!(proxy.respond(id, "503", &[], false, true), Action::Pause);
+    proxy.answer_calls();
+    proxy.send(id, &WHOLE[5..], true);
+    assert_eq!(proxy.outcome(id), (503, "UNAVAILABLE".to_owned()));
+    proxy.close(id);
+    proxy.assert_idle();
+}
+
+#[test]
+fn an_upload_that_ends_before_its_announced_length_is_no_blob() {
+    let mut proxy = Proxy::new(CONFIG);
+    let location = proxy.begin_upload();
+    let path = format!("{location}&digest={}", digest());
+    let length = WHOLE.len().to_string();
+    let id = proxy.begin("PUT", &path, &[("content-length", &length)], false);
+    proxy.send(id, &WHOLE[..5], false);
+    assert_eq!(proxy.send(id, b"", true), Action::Pause);
+    proxy.answer_calls();
+    assert_eq!(proxy.outcome(id).0, 400);
+    proxy.with(id, |stream| assert!(!stream.is_sent_whole, "the store never gets its end"));
+    proxy.close(id);
+    proxy.assert_idle();
+}
+
+#[test]
+fn an_upload_that_envoy_ends_while_it_is_drained_keeps_its_own_answer() {
+    let mut proxy = Proxy::new(CONFIG);
+    let location = proxy.begin_upload();
+    let wrong = Digest::of(Algorithm::Sha256, b"other");
+    let id = proxy.begin("PUT", &format!("{location}1&digest={wrong}"), &[], false);
+    proxy.answer_calls();
+    proxy.send(id, &WHOLE[..5], false);
+    assert!(proxy.reply(id).is_none(), "the client still sends");
+    proxy.respond(id, "408", &[], true, true);
+    assert_eq!(proxy.outcome(id), (416, "RANGE_INVALID".to_owned()));
+    proxy.close(id);
+    proxy.assert_idle();
 }
 
 #[test]
