@@ -3,7 +3,9 @@
 mod bodies;
 mod downloads;
 mod driver;
+mod limits;
 mod plugin;
+mod requests;
 mod store;
 mod trailers;
 mod uploads;
