@@ -222,6 +222,7 @@ async fn put_signed(registry: SocketAddr, reference: &str, body: &[u8]) -> Respo
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn converted_manifests_are_the_peers_and_each_takes_the_others_signature() {
     let mut tree = Tree::default();
     let samples = samples();
@@ -264,6 +265,7 @@ async fn converted_manifests_are_the_peers_and_each_takes_the_others_signature()
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn the_first_to_need_the_empty_layer_stores_it() {
     let mut tree = Tree::default();
     put(&mut tree, &steps("t", "L-"));
@@ -293,6 +295,7 @@ async fn the_first_to_need_the_empty_layer_stores_it() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn what_the_peer_can_not_convert_is_not_converted() {
     let mut tree = Tree::default();
     let history = |steps: usize| vec![json!({}); steps];
@@ -323,6 +326,7 @@ async fn what_the_peer_can_not_convert_is_not_converted() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_list_is_served_as_the_image_for_the_platform() {
     let mut tree = Tree::default();
     let manifest = put(&mut tree, &steps("child", "L"));
@@ -362,6 +366,7 @@ async fn a_list_is_served_as_the_image_for_the_platform() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_signature_by_rsa_is_taken() {
     let mut tree = Tree::default();
     put(&mut tree, &steps("t", "L"));
@@ -384,6 +389,7 @@ async fn a_signature_by_rsa_is_taken() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn new_clients_see_nothing_of_it() {
     let mut tree = Tree::default();
     let manifest = put(&mut tree, &steps("t", "L-"));
@@ -409,6 +415,7 @@ async fn new_clients_see_nothing_of_it() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_conversion_takes_three_waves_of_calls() {
     let mut tree = Tree::default();
     put(&mut tree, &steps("t", "L-"));

@@ -12,6 +12,7 @@ use moorage_test_support::tree::Tree;
 const MANIFEST: &[u8] = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_manifest_by_tag_takes_two_waves_of_calls() {
     let mut tree = Tree::default();
     tree.put_manifest("a", "t", MANIFEST);
@@ -31,6 +32,7 @@ async fn a_manifest_by_tag_takes_two_waves_of_calls() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_manifest_by_digest_takes_one_wave_of_calls() {
     let mut tree = Tree::default();
     let digest = tree.put_manifest("a", "t", MANIFEST);
@@ -42,6 +44,7 @@ async fn a_manifest_by_digest_takes_one_wave_of_calls() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_manifest_of_a_hundred_layers_is_put_in_three_waves_of_calls() {
     let mut tree = Tree::default();
     let layers: Vec<_> = (0..100u8)
@@ -78,6 +81,7 @@ async fn a_manifest_of_a_hundred_layers_is_put_in_three_waves_of_calls() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_blob_takes_its_link_and_the_stream() {
     let mut tree = Tree::default();
     let digest = tree.put_blob("a", b"content");
@@ -91,6 +95,7 @@ async fn a_blob_takes_its_link_and_the_stream() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn what_needs_no_storage_makes_no_call() {
     let store = StandIn::start(Tree::default(), |_, _| Behaviour::Serve).await;
     let envoy = Envoy::start(&Bootstrap::new(store.address)).await;
