@@ -11,7 +11,7 @@ use moorage_test_support::process::{tool, wait_for};
 
 const TRAP: &str = include_str!("trap.wat");
 
-/// The README names these figures for an alarm.
+/// docs/operations.md names these figures for an alarm.
 #[tokio::test]
 #[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_trap_is_answered_closed_and_counted() {

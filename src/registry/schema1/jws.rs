@@ -140,7 +140,7 @@ fn read_signatures(content: &[u8]) -> Result<Vec<ReadSignature>, Unverified> {
         #[serde(borrow)]
         signatures: Option<&'a RawValue>,
     }
-    let malformed = Unverified("its signatures are none as JWS has them");
+    let malformed = Unverified("its signatures do not have the form of JWS");
     let signed: Signed = serde_json::from_slice(content).map_err(|_| malformed)?;
     let Some(signatures) = signed.signatures else {
         return Err(Unverified("it has no signatures"));
