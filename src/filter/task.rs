@@ -5,6 +5,9 @@
 //! They are woken through a queue: Envoy calls the plugin back for it, and the plugin polls them. It
 //! can't be done at once, from within another stream: a storage call that a stream made then
 //! would be reported to that other one, and be lost with it.
+//!
+//! It is written here because no executor fits: those of `futures` and its like poll whatever was woken, whenever it
+//! was woken, and a stream may be polled in its own callback or the plugin's alone.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};

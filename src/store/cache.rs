@@ -270,7 +270,9 @@ impl<O: Parts, S> HasParts for Cached<O, S> {
     }
 }
 
-/// The cached entries: as many as there is room for, the least recently used out first.
+/// The cached entries: as many as there is room for, the least recently used out first. The crate `lru` counts
+/// entries; bytes are counted here, since entries differ by a factor of a thousand. Caches that weigh their entries
+/// (`moka`, `quick_cache`) are made for threads, which a worker does not have, and cost each hit a lock.
 #[derive(Debug)]
 struct Entries {
     /// Hashed fast, from a seed that clients can't know: they choose the keys.
