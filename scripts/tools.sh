@@ -15,6 +15,8 @@ readonly BUILDKITD=github.com/moby/buildkit/cmd/buildkitd@v0.34.2
 readonly BUILDCTL=github.com/moby/buildkit/cmd/buildctl@v0.34.2
 readonly BUILDX=github.com/docker/buildx/cmd/buildx@v0.38.2
 readonly DISTRIBUTION=github.com/distribution/distribution/v3/cmd/registry@v3.1.1
+readonly CYCLONEDX=cargo-cyclonedx@0.5.9
+readonly CARGO_DENY=cargo-deny@0.20.2
 readonly TOOLS=$PWD/.tools
 readonly WASM_TARGET=wasm32-unknown-unknown
 
@@ -234,6 +236,23 @@ ensure_wasm_bindgen_runner() {
     step "Its locked dependencies are not all available; trying the ones that are"
     "${install[@]}"
   } || die "wasm-bindgen-cli could not be installed: see cargo's message above"
+}
+
+# cargo_tool NAME@VERSION: where `ensure_cargo_tool` puts the command of that name.
+cargo_tool() {
+  printf '%s/%s/bin/%s\n' "$TOOLS" "$1" "${1%@*}"
+}
+
+# ensure_cargo_tool NAME@VERSION: a tool for Cargo. Where it can't be built, a line says so.
+ensure_cargo_tool() {
+  [[ -x $(cargo_tool "$1") ]] && return
+  step "Installing ${1%@*} ${1##*@} with cargo (once, two to five minutes)"
+  if ! cargo install "${1%@*}" --version "${1##*@}" --locked --quiet --root "$TOOLS/$1" \
+    --target-dir "$(cargo_target_dir)/${1%@*}"; then
+    step "Skipped: ${1%@*}, which could not be built (see cargo's message above)"
+    return 1
+  fi
+  rm -rf -- "$(cargo_target_dir)/${1%@*}"
 }
 
 # go_tool PACKAGE@VERSION: where `ensure_go_tools` puts the package's command.

@@ -39,16 +39,16 @@ pub struct Config {
     /// From where a blob may be mounted; from nowhere unless set.
     #[serde(default)]
     pub mount: Mount,
-    /// What clients from before 2017 get.
+    /// The settings for clients from before 2017.
     #[serde(default)]
     pub legacy: Legacy,
-    /// What is answered from memory.
+    /// The cache.
     #[serde(default)]
     pub cache: CacheConfig,
-    /// What requests may take of the proxy.
+    /// The limits of requests.
     #[serde(default)]
     pub limits: LimitsConfig,
-    /// What may be pushed.
+    /// The rules for pushes.
     #[serde(default)]
     pub policy: PolicyConfig,
     /// The `payload_in_metadata` of the provider by which Envoy's `jwt_authn` filter verifies callers'
@@ -56,16 +56,16 @@ pub struct Config {
     pub jwt_payload: Option<String>,
 }
 
-/// What may be pushed.
+/// The rules for pushes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyConfig {
-    /// What may be pushed into repositories.
+    /// The rules for pushes into repositories.
     #[serde(default)]
     pub repository: RepositoryPolicyConfig,
 }
 
-/// What may be pushed into repositories.
+/// The rules for pushes into repositories.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RepositoryPolicyConfig {
@@ -74,7 +74,7 @@ pub struct RepositoryPolicyConfig {
     pub classes: Vec<Class>,
 }
 
-/// What is answered from memory. Times are whole seconds, or texts such as `"1m 30s"` or `"500ms"`.
+/// The cache. Times are whole seconds, or texts such as `"1m 30s"` or `"500ms"`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheConfig {
@@ -103,7 +103,7 @@ impl Default for CacheConfig {
 }
 
 impl CacheConfig {
-    /// What the cache needs to know of it.
+    /// The settings of the cache.
     pub fn settings(&self) -> CacheSettings {
         CacheSettings {
             max_bytes: self.max_bytes as usize,
@@ -114,7 +114,7 @@ impl CacheConfig {
     }
 }
 
-/// What requests may take of the proxy.
+/// The limits of requests.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
@@ -170,7 +170,7 @@ impl Config {
         least.max(self.limits.memory_bytes as usize / 16)
     }
 
-    /// What the handlers need to know of it.
+    /// The settings of the handlers.
     pub fn settings(&self) -> Settings {
         Settings {
             manifest_max_bytes: self.manifest_max_bytes,
@@ -337,7 +337,7 @@ impl StoreConfig {
         Duration::from_millis(self.copy_timeout_ms)
     }
 
-    /// What the bucket needs to know of it; `content_limit` is the largest content that is read into memory, in
+    /// The options of the bucket; `content_limit` is the largest content that is read into memory, in
     /// bytes.
     pub fn bucket_options(&self, content_limit: u64) -> BucketOptions {
         BucketOptions {

@@ -414,7 +414,6 @@ proptest! {
         }
     }
 
-    #[cfg(feature = "schema1")]
     #[test]
     fn no_forged_signature_is_taken(manifest in forged_manifest()) {
         let (bucket, mut settings) = bucket();

@@ -39,7 +39,7 @@ mod filter {
         }
 
         fn create_http_context(&self, _: u32) -> Option<Box<dyn HttpContext>> {
-            Some(Box::new(Exchange(Rc::clone(&self.0))))
+            Some(Box::new(Stream(Rc::clone(&self.0))))
         }
 
         fn get_type(&self) -> Option<ContextType> {
@@ -47,11 +47,11 @@ mod filter {
         }
     }
 
-    struct Exchange(Rc<[u8]>);
+    struct Stream(Rc<[u8]>);
 
-    impl Context for Exchange {}
+    impl Context for Stream {}
 
-    impl HttpContext for Exchange {
+    impl HttpContext for Stream {
         fn on_http_request_headers(&mut self, _: usize, _: bool) -> Action {
             self.send_http_response(200, HEADERS.to_vec(), Some(&self.0));
             Action::Pause

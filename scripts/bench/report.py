@@ -105,7 +105,7 @@ def bar_table(found):
 
 
 def markdown(machine, contests, growths):
-    """Everything, ready for the README."""
+    """Everything, ready for docs/benchmarks.md."""
     return "\n\n".join(
         [
             f"{machine} Medians; in brackets how many times as fast Moorage is.",

@@ -1,4 +1,4 @@
-//! What each client has under way: none gets so much that nothing is left for the others.
+//! Limits by client: none gets so much that nothing is left for the others.
 //!
 //! A client is an address, as Envoy determines it (`use_remote_address`, `xff_num_trusted_hops`); of IPv6, the
 //! network of 64 bits, which is what one customer of a provider has.
@@ -19,14 +19,14 @@ pub struct Clients {
     usage: RefCell<HashMap<IpAddr, Usage>>,
 }
 
-/// What a client has under way.
+/// The streams and the memory of a client.
 #[derive(Default, PartialEq)]
 struct Usage {
     streams: u32,
     bytes: usize,
 }
 
-/// What one request has of its client's, until it is dropped.
+/// The part of its client's share that one request has, until it is dropped.
 pub struct ClientShare {
     clients: Rc<Clients>,
     /// None for a client without an address, which is not counted.

@@ -17,7 +17,7 @@ use crate::store::{Budget, Purpose, Reservation};
 /// answer before its end.
 const DISCARDED_MAX: u64 = 64 * 1024;
 
-/// What has become of a body with its latest piece.
+/// The state of a body after its latest piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Collected {
     /// There may be more of it.

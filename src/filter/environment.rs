@@ -1,4 +1,4 @@
-//! What the cache and the handlers need to know of the world, from Envoy: the time, whether repositories have been
+//! The environment of the cache and the handlers, from Envoy: the time, whether repositories have been
 //! written to through any worker, and random values.
 //!
 //! Write epochs are kept in Envoy's shared data, as empty values. Envoy numbers every value that is set anew,

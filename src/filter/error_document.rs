@@ -11,7 +11,7 @@ const LIMIT: usize = 4 * 1024;
 pub struct ErrorDocument {
     /// The status.
     pub status: StatusCode,
-    /// What has come of it.
+    /// The bytes that have come.
     pub bytes: Vec<u8>,
 }
 

@@ -17,7 +17,7 @@ use crate::store::HttpRequest;
 /// route.
 const KEPT: [&str; 3] = [":scheme", "x-forwarded-proto", "x-request-id"];
 
-/// What stands for a header's value that is no text, which no answer of the API has.
+/// The stand-in for a header's value that is no text, which no answer of the API has.
 const NO_TEXT: &str = "\u{fffd}";
 
 /// Reads the client's request, without its body. `None` if its method or path is not even text.

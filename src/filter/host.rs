@@ -1,4 +1,4 @@
-//! What the filter asks of Envoy, as a trait: so the filter is tested natively, against a scripted host.
+//! The host calls of the filter, as a trait: so the filter is tested natively, against a scripted host.
 //!
 //! The only implementation that serves is the one by proxy-wasm. Each method is one host call, and what Envoy refuses
 //! is logged where it is refused: none of it can be helped by whoever asked.
@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-/// What Envoy does after a callback.
+/// How Envoy goes on after a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// It goes on to the next filter with what it called back for.
@@ -99,7 +99,7 @@ pub trait Host: Clone + fmt::Debug + Send + Sync + 'static {
     /// The body of the response that is being reported, which has so many bytes.
     fn call_response_body(&self, size: usize) -> Option<Vec<u8>>;
 
-    /// Has what follows done as another context; `false` if there is none any more.
+    /// Has what follows done as another context; `false` if that context is gone.
     fn set_effective_context(&self, context_id: u32) -> bool;
 
     /// Has Envoy call the plugin back from now on, once in each period.
@@ -132,6 +132,6 @@ pub trait Host: Clone + fmt::Debug + Send + Sync + 'static {
     /// Puts an entry into a queue.
     fn enqueue(&self, queue: u32);
 
-    /// Takes an entry out of a queue; `false` if there is none.
+    /// Takes an entry out of a queue; `false` if the queue is empty.
     fn dequeue(&self, queue: u32) -> bool;
 }

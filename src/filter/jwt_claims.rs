@@ -1,4 +1,4 @@
-//! What the caller's token authorises, from the claims that Envoy's `jwt_authn` filter verified and
+//! The resources that the caller's token authorises, from the claims that Envoy's `jwt_authn` filter verified and
 //! left in the request's dynamic metadata.
 //!
 //! Envoy hands a structured value over in the form in which proxy-wasm has header maps: a count, the
@@ -33,7 +33,7 @@ fn resource(entry: &[u8]) -> Option<Resource> {
     })
 }
 
-/// Reads one map; `None` if it is none.
+/// Reads one map; `None` if it is malformed.
 fn pairs(bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     let number = |position: usize| {
         let digits = bytes.get(position..position.checked_add(4)?)?;

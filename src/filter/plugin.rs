@@ -32,7 +32,7 @@ pub struct Plugin<H: Host> {
     worker: Option<Rc<Worker<H>>>,
 }
 
-/// What all streams of a plugin in one worker share.
+/// The state that all streams of a plugin share in one worker.
 pub struct Worker<H: Host> {
     pub host: H,
     pub bucket: Cached<Bucket<Upstream<H>>, WorkerEnvironment<H>>,
@@ -44,7 +44,7 @@ pub struct Worker<H: Host> {
     pub budget: Rc<Budget>,
     pub clients: Rc<Clients>,
     body_timeout: Duration,
-    /// What answers in parts may read from the store for nothing.
+    /// How much answers in parts may read from the store and throw away.
     pub gaps: Allowance,
     /// By which Envoy calls the plugin back when streams are woken.
     pub queue: WakeQueue,
@@ -61,7 +61,7 @@ impl<H: Host> std::fmt::Debug for Worker<H> {
 }
 
 impl<H: Host> Worker<H> {
-    /// What the configuration says. `seeds` are random: one for what the handlers draw, one for the cache's hashes.
+    /// A worker with this configuration. `seeds` are random: one for what the handlers draw, one for the cache's hashes.
     fn new(host: &H, config: Config, queue: WakeQueue, seeds: [[u8; 32]; 2]) -> Self {
         let upstream = Upstream::new(host.clone(), &config.store);
         let budget = Rc::new(config.limits.budget());
@@ -224,7 +224,7 @@ impl<H: Host> Plugin<H> {
         Some(HttpFilter::new(Rc::clone(worker), context_id))
     }
 
-    /// What all streams share.
+    /// The state that all streams share.
     #[cfg(test)]
     pub fn worker(&self) -> &Rc<Worker<H>> {
         self.worker.as_ref().expect("a configured plugin")

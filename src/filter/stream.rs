@@ -22,7 +22,7 @@ use crate::registry::http::error::{Error, ErrorCode};
 use crate::registry::{self, Answer, BodyUse, ContentStream, Cutter, Request, StreamAnswer};
 use crate::store::{Purpose, Reservation, UNCOUNTED};
 
-/// What a request that waits takes of the module's memory, in bytes, about: its headers, its handler's future and
+/// The memory that a waiting request takes, in bytes, about: its headers, its handler's future and
 /// the calls that that has under way.
 const WAITING_REQUEST: usize = 16 * 1024;
 
@@ -35,7 +35,7 @@ pub struct Stream<H: Host> {
     pub is_known: bool,
     /// The memory that it holds while it waits, or its reply until the client has it.
     room: Option<Reservation>,
-    /// What it has of what its client may have; nothing until that is asked for.
+    /// Its part of its client's share; nothing until that is asked for.
     client: Option<ClientShare>,
 }
 
@@ -67,7 +67,7 @@ impl<H: Host> Stream<H> {
         Self { worker, context_id, state, is_known: false, room: None, client: None }
     }
 
-    /// What it shares with the others of its worker.
+    /// The state that it shares with the others of its worker.
     pub fn worker(&self) -> &Worker<H> {
         &self.worker
     }
@@ -289,7 +289,7 @@ impl<H: Host> Stream<H> {
     }
 }
 
-/// What Envoy calls back with.
+/// Envoy's callbacks.
 impl<H: Host> Stream<H> {
     pub fn request_headers(&mut self, end_of_stream: bool) -> Action {
         let Some(mut request) = headers::read_request(&self.worker.host, &self.worker.environment)

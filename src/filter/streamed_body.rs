@@ -15,7 +15,7 @@ use crate::store::{Budget, Purpose, Reservation, StreamedWrite, WriteAnswer, Wri
 /// How much of a body is kept while the hasher for it is still being read from the store, in bytes.
 const WAITING_LIMIT: usize = 32 * 1024 * 1024;
 
-/// What of a body waits for its hasher.
+/// The pieces of a body that wait for its hasher.
 struct Waiting {
     pieces: Vec<Vec<u8>>,
     length: usize,
@@ -48,10 +48,10 @@ pub struct StreamedBody {
 }
 
 struct State {
-    /// What the handler has asked for and the stream has not begun yet.
+    /// The write that the handler has asked for and the stream has not begun yet.
     write: Option<StreamedWrite>,
     hashing: Hashing,
-    /// What came while the hasher was not there; `None` once it is, or where it is not waited for.
+    /// The pieces that came while the hasher was not there; `None` once it is, or where it is not waited for.
     waiting: Option<Waiting>,
     length: u64,
     is_whole: bool,

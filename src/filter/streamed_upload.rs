@@ -24,7 +24,7 @@ use crate::store::WriteAnswer;
 /// sending may not read the answer.
 const DRAINED_BEFORE_REFUSING: u64 = 8 * 1024 * 1024;
 
-/// What is to be done next.
+/// The next step of an upload.
 pub enum Step {
     /// Envoy holds what it has.
     Wait,

@@ -1,10 +1,13 @@
 //! The executor: one future for each stream, polled when something it waits for has happened.
 //!
-//! Envoy runs a filter in one thread and calls an stream back when a storage call of its completes;
+//! Envoy runs a filter in one thread and calls a stream back when a storage call of its completes;
 //! the stream polls its task then. What one stream has read may also be what others wait for.
 //! They are woken through a queue: Envoy calls the plugin back for it, and the plugin polls them. It
-//! can't be done at once, from within another stream: a storage call that an stream made then
+//! can't be done at once, from within another stream: a storage call that a stream made then
 //! would be reported to that other one, and be lost with it.
+//!
+//! It is written here because no executor fits: those of `futures` and its like poll whatever was woken, whenever it
+//! was woken, and a stream may be polled in its own callback or the plugin's alone.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -20,7 +23,7 @@ thread_local! {
     static WORKER: Worker = Worker::default();
 }
 
-/// What is going on in this worker's VM, which all plugins of the same code share.
+/// The state of the executor in this worker's VM, which all plugins of the same code share.
 #[derive(Default)]
 struct Worker {
     /// The stream that is being called back.

@@ -13,7 +13,7 @@ use crate::store::{Http, HttpError, HttpRequest, HttpResponse, Repeat, Timeout};
 
 type Outcome = Result<HttpResponse, HttpError>;
 
-/// What has Envoy repeat a request, twice at most, with growing pauses of 25 to 250 ms. It takes these
+/// The headers that have Envoy repeat a request, twice at most, with growing pauses of 25 to 250 ms. It takes these
 /// headers out again, and its load balancing goes on to the next node. (Envoy, HTTP filters, Router:
 /// `x-envoy-retry-on`, `x-envoy-max-retries`.)
 const REPEATED_BY_ENVOY: [(&str, &str); 2] =
@@ -100,7 +100,7 @@ impl<H: Host> Http for Upstream<H> {
     }
 }
 
-/// A call that someone waits for. When an stream ends early Envoy drops its calls without a word,
+/// A call that someone waits for. When a stream ends early Envoy drops its calls without a word,
 /// so they are forgotten here.
 struct UnderWay<'a, H> {
     upstream: &'a Upstream<H>,

@@ -26,7 +26,7 @@ impl ByteRange {
         }
     }
 
-    /// What of content of this length is meant: offsets, the last one excluded. `None` if it has no such
+    /// The bytes of content of this length that are meant: offsets, the last one excluded. `None` if it has no such
     /// bytes.
     pub fn within(self, length: u64) -> Option<Range<u64>> {
         let range = match self {
@@ -57,7 +57,7 @@ pub fn parse_decimal(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-/// What a store says of the part of an object that it sends (RFC 9110, section 14.4): the offsets, the last
+/// Reads the `Content-Range` of the part of an object that a store sends (RFC 9110, section 14.4): the offsets, the last
 /// one excluded, and the object's length.
 pub fn parse_content_range(value: &str) -> Option<(Range<u64>, u64)> {
     let (range, length) = value.strip_prefix("bytes ")?.split_once('/')?;

@@ -1,6 +1,6 @@
 //! Hashing content that comes in pieces, perhaps through several proxies one after the other.
 //!
-//! What has been hashed so far can be written down and taken up again elsewhere, so that an upload
+//! The state of a hash can be written down and taken up again elsewhere, so that an upload
 //! in chunks is hashed as it passes, whichever proxies it passes through.
 
 use base64::Engine as _;

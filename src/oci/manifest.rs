@@ -71,7 +71,7 @@ impl InvalidManifest {
     }
 }
 
-/// What a manifest needs to be there. What an index lists may be either, and is named here as what its
+/// A blob or manifest that must be in the repository when this one is put. What an index lists may be either, and is named here as what its
 /// type suggests.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Dependency {
@@ -86,7 +86,7 @@ pub enum Dependency {
 pub struct ParsedManifest {
     /// Its media type.
     pub media_type: MediaType,
-    /// What it refers to, each once, in order.
+    /// Its dependencies, each once, in order.
     pub dependencies: Vec<Dependency>,
     /// How many descriptors of layers or manifests it has, and of a configuration; all count, those that
     /// stand twice and those of what is kept elsewhere as well.
@@ -95,7 +95,7 @@ pub struct ParsedManifest {
     pub config_type: Option<String>,
     /// The digest of the manifest it is about, which need not be there.
     pub subject: Option<Digest>,
-    /// What a list of referrers calls it: `artifactType`, or an image's configuration type without one.
+    /// The `artifactType` that a list of referrers gives: `artifactType`, or an image's configuration type without one.
     pub artifact_type: Option<String>,
     /// Its annotations.
     pub annotations: BTreeMap<String, String>,
@@ -204,9 +204,9 @@ fn agreed_media_type(
     }
 }
 
-/// What a manifest lists.
+/// The descriptors of a manifest.
 struct Listed {
-    /// What it needs, each once.
+    /// The dependencies, each once.
     dependencies: Vec<Dependency>,
     /// How many descriptors there are.
     descriptors: usize,
@@ -319,7 +319,7 @@ impl Fields<'_> {
         self.value(name)?.ok_or_else(|| InvalidManifest::new(name, "is missing"))
     }
 
-    /// What an OCI manifest without `mediaType` must be.
+    /// The type of an OCI manifest without `mediaType`, by its fields.
     fn shape(&self) -> Option<MediaType> {
         if self.has("manifests") {
             Some(MediaType::OciIndex)

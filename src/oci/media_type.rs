@@ -54,7 +54,7 @@ impl fmt::Display for MediaType {
     }
 }
 
-/// The text is none of the manifest types in [`MediaType::ALL`].
+/// The text names none of the manifest types in [`MediaType::ALL`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("not a manifest's media type")]
 pub struct UnknownMediaType;

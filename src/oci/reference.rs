@@ -1,4 +1,4 @@
-//! What a manifest is asked for by: a tag or a digest.
+//! References: a tag or a digest, by which a manifest is asked for.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,15 +10,15 @@ use super::{Digest, DigestError, Tag, TagError};
 /// Why a text refers to no manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ReferenceError {
-    /// It has a colon, so it must be a digest, and is none.
+    /// It has a colon, so it must be a digest, but the digest is malformed.
     #[error(transparent)]
     Digest(#[from] DigestError),
-    /// It has no colon, so it must be a tag, and is none.
+    /// It has no colon, so it must be a tag, but the tag is malformed.
     #[error(transparent)]
     Tag(#[from] TagError),
 }
 
-/// What a manifest is asked for by.
+/// A reference to a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reference {
     /// By tag: whatever it points at now.

@@ -42,7 +42,7 @@ pub trait RequestBody {
     ///
     /// # Errors
     ///
-    /// What the store answered, if it did not wait for the end.
+    /// The store's answer, if it did not wait for the end.
     async fn arrived(&self) -> Result<u64, WriteAnswer>;
 
     /// The hasher, once the body has come and the hasher been given.
@@ -56,7 +56,7 @@ pub trait RequestBody {
 ///
 /// # Errors
 ///
-/// What the store's answer means, if it did not wait for the end.
+/// The error of the store's answer, if it did not wait for the end.
 pub async fn whole_length(body: &impl RequestBody) -> Result<u64, Error> {
     match body.arrived().await {
         Ok(length) => Ok(length),

@@ -1,4 +1,4 @@
-//! What clients from before 2017 get: the settings, and the choice of a platform from an index.
+//! Clients from before 2017: the settings, and the choice of a platform from an index.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ use crate::oci::{Digest, MediaType};
 pub struct Legacy {
     /// Whose image is served of an index to a client that takes none; `linux/amd64` unless set.
     pub platform: Platform,
-    /// What it means that a request has no `Accept`; an old client unless set.
+    /// How a request without `Accept` is read; an old client unless set.
     pub absent_accept: AbsentAccept,
     /// Whether signed schema 1 manifests may be put; not unless set.
     pub accept_schema1: bool,
@@ -23,7 +23,7 @@ pub struct Legacy {
     pub schema1_key: Option<SigningKey>,
 }
 
-/// What it means that a request has no `Accept`.
+/// How a request without `Accept` is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AbsentAccept {
@@ -40,7 +40,7 @@ pub enum AbsentAccept {
 #[error("must be a platform, such as linux/amd64 or linux/arm/v7")]
 pub struct PlatformError;
 
-/// What an image runs on: an operating system and an architecture, as Go names them.
+/// The platform that an image runs on: an operating system and an architecture, as Go names them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Platform {
     os: String,

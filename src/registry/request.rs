@@ -30,7 +30,7 @@ pub struct Request {
     pub headers: HeaderFields,
     /// The body.
     pub body: Body,
-    /// What the caller's token authorises.
+    /// The resources that the caller's token authorises.
     pub resources: Vec<Resource>,
     /// The largest manifest that is sent from memory, in bytes: [`REPLY_MAX_BYTES`], or less while the proxy holds
     /// many replies that clients do not take.
@@ -42,7 +42,7 @@ pub struct Request {
 /// A request's body, as far as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
-    /// There is none.
+    /// The request has no body.
     None,
     /// All of it.
     Whole(Bytes),
@@ -54,7 +54,7 @@ pub enum Body {
     Short,
 }
 
-/// What becomes of a request's body.
+/// How a request's body is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyUse {
     /// The request takes none: it is thrown away.
@@ -65,7 +65,7 @@ pub enum BodyUse {
     Streamed,
 }
 
-/// What a handler needs to know that no request says: the time, and bytes that nobody can guess.
+/// The proxy, as far as handlers need it: the time, and bytes that nobody can guess.
 pub trait Environment: fmt::Debug {
     /// The time.
     fn now(&self) -> SystemTime;
@@ -108,7 +108,7 @@ impl Request {
         self.endpoint.as_ref().map_err(Clone::clone)
     }
 
-    /// What becomes of the body. Only a manifest is ever held in memory.
+    /// How the body is treated. Only a manifest is ever held in memory.
     pub fn body_use(&self) -> BodyUse {
         match (&self.endpoint, &self.method) {
             (Ok(Endpoint::Manifest { .. }), &Method::PUT) => BodyUse::Whole,

@@ -13,7 +13,7 @@ use crate::oci::{
 };
 use crate::registry::http::error::{Error, ErrorCode};
 
-/// What a request is addressed to.
+/// The endpoints of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// `/v2/`: whether the API is spoken here.

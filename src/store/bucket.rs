@@ -24,7 +24,7 @@ use super::s3::{self, Http, HttpError, HttpRequest, HttpResponse, Repeat, Timeou
 use super::streaming::{BlobStream, StreamedWrite, WriteTarget};
 use crate::oci::{ByteRange, Digest};
 
-/// What S3 encodes in the values of a query: all but unreserved characters.
+/// The characters that S3 encodes in the values of a query: all but unreserved characters.
 pub(super) const QUERY: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -34,7 +34,7 @@ const FIRST_READ: u64 = 32 * 1024;
 /// How many times as much is read of it by each further call. Nobody knows how much there is, so memory
 /// for each is reserved before.
 const READ_GROWTH: u64 = 16;
-/// What one entry of a listing takes in the store's answer, in bytes, at most about.
+/// The size of one entry of a listing in the store's answer, in bytes, at most about.
 const LISTED_ENTRY: usize = 512;
 /// A bucket that is reached over `H`.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub struct Bucket<H> {
     name: String,
     /// The path of the bucket itself, with a slash at its end.
     root: String,
-    /// What stands before a key within the bucket.
+    /// The prefix of all keys within the bucket.
     prefix: String,
     content_limit: u64,
     heeds_conditions: Cell<Option<bool>>,
@@ -78,7 +78,7 @@ impl<H: Http> Bucket<H> {
         }
     }
 
-    /// What the bucket is reached over.
+    /// The transport to the bucket.
     pub fn http(&self) -> &H {
         &self.http
     }
@@ -108,7 +108,7 @@ impl<H: Http> Bucket<H> {
         ("x-amz-copy-source", format!("/{}/{}{}", self.name, self.prefix, key.as_str()))
     }
 
-    /// What stands before a key within the bucket.
+    /// The prefix of all keys within the bucket.
     pub(super) fn key_prefix(&self) -> &str {
         &self.prefix
     }
@@ -368,7 +368,7 @@ impl<H: Http> Objects for Bucket<H> {
             });
         }
         let nonsense =
-            || fault(&request, StoreErrorKind::Failed, "the blob store's listing is none");
+            || fault(&request, StoreErrorKind::Failed, "the blob store's answer is no listing");
         let listing = s3::parse_listing(&response.body).ok_or_else(nonsense)?;
         if let (Start::At(cursor), Some(next)) = (list.start, &listing.next)
             && cursor.0 == *next
@@ -388,13 +388,13 @@ impl<H: Http> Objects for Bucket<H> {
     }
 }
 
-/// What reading a range of some content gave.
+/// The result of reading a range of some content.
 enum Read {
     /// There is no such content.
     Absent,
     /// All of the content.
     Whole(Bytes),
-    /// What there is of the range.
+    /// The bytes of the range, as far as there are any.
     Part(Bytes),
     /// The content ends before the range.
     Nothing,

@@ -46,7 +46,7 @@ impl BucketOptions {
         }
     }
 
-    /// What stands before a key within the bucket: nothing, or folders with a slash at their end.
+    /// The prefix of all keys within the bucket: nothing, or folders with a slash at their end.
     pub fn key_prefix(&self) -> String {
         match self.prefix.trim_matches('/') {
             "" => String::new(),

@@ -21,14 +21,14 @@ pub const UNCOUNTED: usize = 4 * 1024;
 /// Up to this many bytes are what an ordinary request needs: most manifests are smaller by far.
 const SMALL: usize = 64 * 1024;
 
-/// What memory is held for.
+/// The purposes that memory is held for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// What a request needs itself while it waits: headers, its handler's state.
+    /// Requests themselves while they wait: headers, its handler's state.
     Waiting,
     /// Bodies of requests.
     Bodies,
-    /// What is read from the store.
+    /// Content that is read from the store.
     Reads,
     /// Replies that clients have not taken yet.
     Replies,
@@ -43,7 +43,7 @@ pub struct Budget {
     replies: Arc<Part>,
 }
 
-/// What one purpose may hold. Atomic only so that what holds a reservation may be sent between threads,
+/// The share of one purpose. Atomic only so that what holds a reservation may be sent between threads,
 /// as [`Bytes`] wants it; a worker has one.
 #[derive(Debug)]
 struct Part {

@@ -7,7 +7,7 @@
 //!
 //! Everything else goes to the bucket, writes and listings always.
 //!
-//! What a read does when it misses is on the heap: the future of a hit, which is what most reads are, is
+//! The future of a read that misses is on the heap: the future of a hit, which is what most reads are, is
 //! small, and so are those of all that contain it.
 
 use std::cell::{Cell, RefCell};
@@ -28,9 +28,9 @@ use super::permits::Permits;
 use super::single_flight::SingleFlight;
 use crate::oci::{Digest, Name};
 
-/// What an entry costs beside its key and value, in bytes, about.
+/// The memory that an entry takes beside its key and value, in bytes, about.
 const ENTRY_OVERHEAD: usize = 128;
-/// What content costs beside its bytes with what the registry derives from it, in bytes, about: the replies with a
+/// The memory that content takes beside its bytes, with what the registry derives from it, in bytes, about: the replies with a
 /// manifest and their headers.
 const DERIVED: usize = 960;
 /// Of what is cached, one entry may be this part at most.
@@ -49,7 +49,7 @@ pub struct CacheSettings {
     pub negative_ttl: Duration,
 }
 
-/// What a cache needs to know of the world.
+/// The environment of a cache: a clock, and the write epochs of repositories.
 pub trait CacheEnvironment {
     /// The time since some moment in the past that stays the same.
     fn now(&self) -> Duration;
@@ -97,7 +97,7 @@ impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
         &self.bucket
     }
 
-    /// What the cache knows of the world by.
+    /// The clock and the write epochs.
     pub fn environment(&self) -> &S {
         &self.environment
     }
@@ -270,7 +270,9 @@ impl<O: Parts, S> HasParts for Cached<O, S> {
     }
 }
 
-/// What is kept: as much as there is room for, the least recently used out first.
+/// The cached entries: as many as there is room for, the least recently used out first. The crate `lru` counts
+/// entries; bytes are counted here, since entries differ by a factor of a thousand. Caches that weigh their entries
+/// (`moka`, `quick_cache`) are made for threads, which a worker does not have, and cost each hit a lock.
 #[derive(Debug)]
 struct Entries {
     /// Hashed fast, from a seed that clients can't know: they choose the keys.

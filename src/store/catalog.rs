@@ -34,7 +34,7 @@ const MAX_CALLS: usize = 2_000;
 pub struct Repositories {
     /// Their names.
     pub names: Vec<Name>,
-    /// What the next page begins after, if there may be more: the last name, or that of a folder behind it
+    /// Where the next page begins, if there may be more: the last name, or that of a folder behind it
     /// that is none.
     pub next: Option<String>,
 }
@@ -178,7 +178,7 @@ impl<'a> Level<'a> {
     }
 }
 
-/// What a folder is.
+/// The kinds of folder.
 struct Folder {
     name: Name,
     is_repository: bool,

@@ -84,7 +84,7 @@ pub struct MultipartId(pub String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartTag(pub String);
 
-/// What became of a write with a checksum.
+/// The result of a write with a checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Checked {
     /// The object is stored.
@@ -96,7 +96,7 @@ pub enum Checked {
     Refused,
 }
 
-/// What a bucket can do with objects in parts. Every method is one call, repeated at most once where
+/// Operations on objects in parts. Every method is one call, repeated at most once where
 /// it may be.
 #[expect(async_fn_in_trait, reason = "the filter runs in one thread; no future is ever sent")]
 pub trait Parts: Objects {
@@ -106,7 +106,7 @@ pub trait Parts: Objects {
     /// The upload sessions whose content is being hashed.
     fn rehashes(&self) -> &Rehashes;
 
-    /// What the joining of a part waits for.
+    /// The permits to join parts.
     fn joins(&self) -> &Permits;
 
     /// The upload sessions whose chunks are being put together.
@@ -162,7 +162,7 @@ pub trait Parts: Objects {
 /// Chunks that are being put together, by the last one's key and the digest they make.
 pub type Compositions = SingleFlight<(Key, Digest), Result<(), StoreError>>;
 
-/// What leads to a bucket that can do so, or is one.
+/// A bucket with [`Parts`], or something in front of one.
 pub trait HasParts {
     /// The bucket.
     type Bucket: Parts;

@@ -1,4 +1,4 @@
-//! What goes wrong with a store, and how an answer of its is told from a fault.
+//! Faults of a store, and how an answer of its is told from a fault.
 
 use std::fmt;
 
@@ -29,7 +29,7 @@ pub struct StoreError {
     answer: Option<Box<StoreAnswer>>,
 }
 
-/// What the store answered instead of a success.
+/// A store's answer that is no success.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreAnswer {
     /// The status.
@@ -52,7 +52,7 @@ impl StoreError {
         self.kind
     }
 
-    /// What the store answered, if it did.
+    /// The store's answer, if there was one.
     pub fn answer(&self) -> Option<&StoreAnswer> {
         self.answer.as_deref()
     }

@@ -38,7 +38,7 @@ pub struct Key {
     text: OnceCell<String>,
 }
 
-/// What an object is, as far as that matters to whoever keeps a copy.
+/// The kinds of object, as far as that matters to whoever keeps a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Content under its digest, which never changes.
@@ -47,7 +47,7 @@ pub enum Kind {
     BlobLink(Name, Digest),
     /// That a repository has a manifest.
     ManifestLink(Name, Digest),
-    /// What a tag of a repository points at.
+    /// The link of a tag.
     Tag(Name, Tag),
     /// Anything else, or nobody knows: what a listing named. It has this key.
     Other(String),
@@ -87,7 +87,7 @@ impl Key {
         Self::other(format!("{}{}/", self.as_str(), name.as_str()))
     }
 
-    /// What the object is.
+    /// The kind of the object.
     pub fn kind(&self) -> &Kind {
         &self.kind
     }
@@ -179,7 +179,7 @@ pub fn content(digest: &Digest) -> Key {
     Key::new(Kind::Content(digest.clone()))
 }
 
-/// What the keys of all content begin with.
+/// The prefix of the keys of all content.
 pub fn all_content() -> Key {
     Key::other("docker/registry/v2/blobs/".to_owned())
 }
@@ -221,7 +221,7 @@ pub fn referrer(name: &Name, subject: &Digest, digest: &Digest) -> Key {
     Key::other(format!("{}{}", referrers(name, subject).as_str(), within_referrers(digest)))
 }
 
-/// What the keys of all tags of a repository begin with; the tag and a slash come next.
+/// The prefix of the keys of all tags of a repository; the tag and a slash come next.
 pub fn tags(name: &Name) -> Key {
     in_repository(name, &["_manifests/tags/"])
 }
@@ -237,22 +237,22 @@ pub fn repository(name: &Name) -> Key {
     in_repository(name, &[""])
 }
 
-/// What all keys of a repository itself begin with, and none of a repository that is nested in it.
+/// The prefix of all keys of a repository itself, and of none of a repository that is nested in it.
 pub fn own(name: &Name) -> Key {
     in_repository(name, &["_"])
 }
 
-/// What the keys of all of a repository's links to blobs begin with.
+/// The prefix of the keys of a repository's links to blobs.
 pub fn blob_links(name: &Name) -> Key {
     in_repository(name, &["_layers/"])
 }
 
-/// What the keys of all of a repository's manifests, tags and referrers begin with.
+/// The prefix of the keys of a repository's manifests, tags and referrers.
 pub fn manifests(name: &Name) -> Key {
     in_repository(name, &["_manifests/"])
 }
 
-/// What the keys of all referrers of a subject begin with; what [`within_referrers`] gives comes next.
+/// The prefix of the keys of all referrers of a subject; what [`within_referrers`] gives comes next.
 pub fn referrers(name: &Name, subject: &Digest) -> Key {
     let (algorithm, hex) = (subject.algorithm().as_str(), subject.hex());
     in_repository(name, &[&format!("_manifests/referrers/{algorithm}/{hex}/")])
@@ -269,12 +269,12 @@ pub fn referrer_within(place: &str) -> Option<Digest> {
     place.strip_suffix("/link")?.replacen('/', ":", 1).parse().ok()
 }
 
-/// What all keys of a tag begin with.
+/// The prefix of all keys of a tag.
 pub fn tag(name: &Name, tag: &Tag) -> Key {
     in_repository(name, &[&format!("_manifests/tags/{tag}/")])
 }
 
-/// What all keys of an upload session begin with.
+/// The prefix of all keys of an upload session.
 pub fn upload(name: &Name, id: &UploadId) -> Key {
     in_repository(name, &[&format!("_uploads/{id}/")])
 }

@@ -1,7 +1,7 @@
 //! A bucket in memory, for unit tests.
 //!
-//! Calls complete in *waves*: whatever a handler has begun when it can go no further completes
-//! together. So it is known how many times a handler waits for the store, however many calls it makes.
+//! Calls complete together: whatever calls a handler has begun when it can go no further are one round trip to the
+//! store. So it is known how many times a handler waits for the store, however many calls it makes.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -529,11 +529,11 @@ fn slice(objects: &BTreeMap<Key, Bytes>, piece: &Piece) -> Option<Bytes> {
 pub(super) type Waiting = (Rc<Cell<bool>>, Waker);
 
 thread_local! {
-    /// The calls that wait for the end of their wave.
+    /// The calls that wait for the end of their round trip.
     pub(super) static WAITING: RefCell<Vec<Waiting>> = RefCell::default();
 }
 
-/// Waits for the end of the current wave.
+/// Waits for the end of the current round trip.
 pub async fn take_a_turn() {
     let is_over = Rc::new(Cell::new(false));
     poll_fn(|context| {
@@ -557,24 +557,24 @@ impl Wake for Woken {
     }
 }
 
-/// Runs `future` to its end and tells how many waves of storage calls it made.
+/// Runs `future` to its end and tells how many round trips to the store it made.
 pub fn run<T>(future: impl Future<Output = T>) -> (T, usize) {
     let mut future = pin!(future);
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
-    let mut waves = 0;
+    let mut round_trips = 0;
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return (output, waves);
+            return (output, round_trips);
         }
         if woken.0.swap(false, Ordering::Relaxed) {
             // It has more to begin.
             continue;
         }
-        let wave = WAITING.take();
-        assert!(!wave.is_empty(), "it waits for something that never comes");
-        waves += 1;
-        for (is_over, waker) in wave {
+        let waiting = WAITING.take();
+        assert!(!waiting.is_empty(), "it waits for something that never comes");
+        round_trips += 1;
+        for (is_over, waker) in waiting {
             is_over.set(true);
             waker.wake();
         }

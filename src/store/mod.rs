@@ -60,11 +60,11 @@ pub const PARALLEL_CALLS: usize = 256;
 /// How many of such things are done at a time where each makes so many calls itself.
 pub const PARALLEL_GROUPS: usize = 16;
 
-/// What must hold when a tag is set; from [`Store::tag_condition`].
+/// The condition on which a tag is set; from [`Store::tag_condition`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagCondition(Condition);
 
-/// What a tag points at, with the state of its object; from [`Store::tag_version`].
+/// The digest that a tag points at, with the state of its object; from [`Store::tag_version`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagVersion {
     /// The digest.
@@ -72,7 +72,7 @@ pub struct TagVersion {
     version: Version,
 }
 
-/// What a registry keeps. Every method is one call to the storage, unless it says otherwise.
+/// The storage of a registry. Every method is one call to the storage, unless it says otherwise.
 ///
 /// `None`, `false` and [`Content::Absent`] mean that the store said so. Whatever else goes wrong is a
 /// [`StoreError`].
@@ -179,7 +179,7 @@ pub trait Store {
         condition: &TagCondition,
     ) -> Result<bool, StoreError>;
 
-    /// Whether the store heeds the conditions of writes. Three calls in two waves the first time; what
+    /// Whether the store heeds the conditions of writes. Three calls in two round trips the first time; what
     /// was found is remembered.
     async fn honours_conditions(&self) -> Result<bool, StoreError>;
 
@@ -210,7 +210,7 @@ pub trait Store {
     /// folder that others lie in; fewer repositories where it would be many more calls.
     async fn repositories(&self, after: &str, limit: usize) -> Result<Repositories, StoreError>;
 
-    /// What the tag points at, as the store has it now, whatever is remembered of it.
+    /// The digest that the tag points at in the store now, whatever is cached.
     async fn tag_version(&self, name: &Name, tag: &Tag) -> Result<Option<TagVersion>, StoreError>;
 
     /// Removes the tag with its history, whatever it points at, and tells whether there was such a tag.
@@ -227,7 +227,7 @@ pub trait Store {
     ///
     /// Where [`Store::try_conditional_removal`] found that the store heeds a removal's condition, nobody
     /// else's move of the tag is ever undone. Elsewhere it takes another listing, and for a tag that has
-    /// been moved before a call more; what is left open then, the README says.
+    /// been moved before a call more; what is left open then, docs/compatibility.md says.
     async fn remove_tag_if(
         &self,
         name: &Name,

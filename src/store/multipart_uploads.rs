@@ -19,7 +19,7 @@ use super::s3::{Http, error_code, resolve};
 pub struct MultipartUpload {
     /// The key that the object would get, relative to the prefix of the registry.
     pub key: Key,
-    /// What tells it from other uploads of the key.
+    /// The id, which tells it from other uploads of the key.
     pub id: MultipartId,
     /// When it was begun, as the store words it.
     pub initiated: String,
@@ -130,7 +130,7 @@ struct Page {
     next: Option<Markers>,
 }
 
-/// Reads the answer to `ListMultipartUploads`; `None` if it is none.
+/// Reads the answer to `ListMultipartUploads`; `None` if it is no such answer.
 fn parse_page(body: &[u8]) -> Option<Page> {
     const ROOT: &str = "ListMultipartUploadsResult";
     let mut reader = Reader::from_str(std::str::from_utf8(body).ok()?);

@@ -19,7 +19,7 @@ use crate::oci::{NAME_MAX_LENGTH, Name, TAG_MAX_LENGTH, Tag};
 /// repositories that are nested in it.
 const SPARE_ENTRIES: usize = 4;
 
-/// What a folder may be named: letters, digits, `-`, `.` and `_`, in the order of their bytes.
+/// The names of folders: letters, digits, `-`, `.` and `_`, in the order of their bytes.
 pub trait FolderName: FromStr + Ord {
     /// The longest name, in bytes.
     const MAX_LENGTH: usize;

@@ -13,14 +13,14 @@ use super::layout::Key;
 use super::permits::Permits;
 use crate::oci::Digest;
 
-/// What reading some content gave.
+/// The result of reading some content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
     /// All of it, not yet verified.
     Whole(Bytes),
     /// All of it, and it is what its digest says.
     Verified(Verified),
-    /// There is none under that digest.
+    /// There is no content under that digest.
     Absent,
     /// It is larger than this many bytes, more than the store reads into memory.
     TooLarge {
@@ -53,7 +53,7 @@ pub struct Verified {
     derived: Rc<OnceCell<Box<dyn Any>>>,
 }
 
-/// What is derived from content follows from the rest.
+/// Derived values follow from the rest.
 impl PartialEq for Verified {
     fn eq(&self, other: &Self) -> bool {
         self.digest == other.digest && self.content == other.content
@@ -78,7 +78,7 @@ impl Verified {
         &self.content
     }
 
-    /// What `derive` makes of the content. It is kept as long as the content is in the cache, so it is derived
+    /// The value that `derive` makes of the content. It is kept as long as the content is in the cache, so it is derived
     /// once; of one type only, that of whoever comes first.
     ///
     /// # Errors
@@ -114,13 +114,13 @@ pub struct Object {
 /// The beginning of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// What was read.
+    /// The bytes that were read.
     pub bytes: Bytes,
     /// Whether that is known to be all.
     pub is_whole: bool,
 }
 
-/// What became of a removal that was conditional on a version.
+/// The result of a removal that was conditional on a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
     /// The object had the version and is gone.
@@ -131,7 +131,7 @@ pub enum Removal {
     Absent,
 }
 
-/// What must hold for a conditional write.
+/// The condition of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
     /// There is no such object.
@@ -140,7 +140,7 @@ pub enum Condition {
     Unchanged(Version),
 }
 
-/// What to list.
+/// The kinds of entry that a listing can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listed {
     /// Every object whose key begins so.
@@ -155,9 +155,9 @@ pub const PAGE_LIMIT: usize = 1000;
 /// A request for one page of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListRequest<'a> {
-    /// What the keys begin with.
+    /// The prefix of the keys.
     pub prefix: &'a Key,
-    /// What to list.
+    /// The kind of entry to list.
     pub listed: Listed,
     /// Where to begin.
     pub start: Start<'a>,
@@ -220,7 +220,7 @@ pub trait Objects {
     /// The memory that requests may hold.
     fn budget(&self) -> &Budget;
 
-    /// What calls wait for of which a request may make very many.
+    /// The permits for calls of which a request may make very many.
     fn permits(&self) -> &Permits;
 
     /// Whether the store heeds the conditions of writes, once that is known.
@@ -266,7 +266,7 @@ pub trait Objects {
     async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError>;
 }
 
-/// What can be listed: a bucket, or one whose listings are counted.
+/// Something that can be listed: a bucket, or one whose listings are counted.
 pub(super) trait Lists {
     /// Lists what begins with a prefix, in the order of its bytes. One call.
     async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError>;

@@ -92,8 +92,8 @@ mod tests {
             take_a_turn().await;
             order.borrow_mut().push(number);
         });
-        let (_, waves) = run(join_all(calls));
-        assert_eq!((waves, order.into_inner()), (3, vec![0, 1, 2, 3, 4]));
+        let (_, round_trips) = run(join_all(calls));
+        assert_eq!((round_trips, order.into_inner()), (3, vec![0, 1, 2, 3, 4]));
         assert_eq!(permits.0.free.get(), 2);
     }
 

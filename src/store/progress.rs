@@ -3,7 +3,7 @@
 //! Every chunk that comes has the progress written anew, and there may be thousands. So the progress
 //! names only the newest chunks itself. When it names [`LIST_LENGTH`], they go into an object of their
 //! own, a *chunk list*, which names all lists before it and is never changed. So what a chunk costs does
-//! not grow with the number of chunks, and all of them are found in three waves of calls: the progress,
+//! not grow with the number of chunks, and all of them are found in three round trips to the store: the progress,
 //! the newest list, and the lists before that.
 //!
 //! A hash may cover less than all chunks: what was hashed by another algorithm as it passed has to be
@@ -100,7 +100,7 @@ impl Progress {
         self
     }
 
-    /// What it is with one more chunk. `hasher` covers it and all before it, if it was hashed as it
+    /// The progress with one more chunk. `hasher` covers it and all before it, if it was hashed as it
     /// passed.
     pub fn with_chunk(mut self, chunk: Chunk, hasher: Option<Hasher>) -> Self {
         self.newest.push(chunk);

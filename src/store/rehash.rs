@@ -27,7 +27,7 @@ const PARALLEL_READS: usize = 4;
 /// After how much it is noted how far the hash has got, in bytes.
 const STEP: u64 = 64 * 1024 * 1024;
 
-/// What is hashed: a session's content up to a certain chunk, by an algorithm.
+/// The subject of a hash: a session's content up to a certain chunk, by an algorithm.
 type Subject = (Session, Option<UploadId>, Algorithm);
 
 /// The sessions that are being hashed.
@@ -123,7 +123,7 @@ async fn note(
     }
 }
 
-/// What of the pieces lies between two offsets.
+/// The part of the pieces between two offsets.
 fn cut(pieces: &[Piece], start: u64, end: u64) -> impl Iterator<Item = Piece> + '_ {
     let mut offset = 0;
     pieces.iter().filter_map(move |piece| {

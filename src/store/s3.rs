@@ -64,12 +64,12 @@ pub enum HttpError {
     /// The proxy knows no way to the store.
     #[error("Envoy has no cluster of the name that store.cluster gives")]
     NoSuchCluster,
-    /// The answer is none that HTTP knows.
+    /// The answer is not HTTP.
     #[error("the answer is not HTTP")]
     Nonsense,
 }
 
-/// What carries requests to the store.
+/// The transport of requests to the store.
 #[expect(async_fn_in_trait, reason = "the filter runs in one thread; no future is ever sent")]
 pub trait Http {
     /// Sends one request and reads its whole answer. The time this may take is the implementation's
@@ -146,7 +146,7 @@ pub struct Listing {
     pub next: Option<String>,
 }
 
-/// Reads the answer to `ListObjectsV2`; `None` if it is none.
+/// Reads the answer to `ListObjectsV2`; `None` if it is no such answer.
 pub fn parse_listing(body: &[u8]) -> Option<Listing> {
     const ROOT: &str = "ListBucketResult";
     let mut reader = Reader::from_str(std::str::from_utf8(body).ok()?);

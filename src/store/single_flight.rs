@@ -31,7 +31,7 @@ impl<K, T> Default for SingleFlight<K, T> {
 }
 
 impl<K: Clone + Eq + Hash, T: Clone> SingleFlight<K, T> {
-    /// What `read` gives, which is called only if nobody else reads the same right now.
+    /// The result of `read`, which is called only if nobody else reads the same right now.
     pub async fn share(&self, key: &K, read: impl AsyncFnOnce() -> T) -> T {
         loop {
             let flight = self.under_way.borrow().get(key).map(Rc::clone);
@@ -120,8 +120,11 @@ mod tests {
             flights.share(&"a", &read),
             flights.share(&"b", &read),
         );
-        let ((first, second, other), waves) = run(all);
-        assert_eq!((first == second, first == other, reads.get(), waves), (true, false, 2, 1));
+        let ((first, second, other), round_trips) = run(all);
+        assert_eq!(
+            (first == second, first == other, reads.get(), round_trips),
+            (true, false, 2, 1)
+        );
         assert_eq!(run(flights.share(&"a", &read)).0, 3, "nothing is kept");
     }
 

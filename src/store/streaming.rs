@@ -1,5 +1,5 @@
-//! What the proxy streams between the store and a client, because it is too large to be held in memory: which
-//! request is made of the store, and what its answer means.
+//! Content that is too large to be held in memory, so that the proxy streams it between the store and a client: the
+//! requests for it, and the meaning of the store's answers.
 //!
 //! The streaming itself is the proxy's. What of an answer reaches the client is for whoever asked to decide.
 
@@ -43,7 +43,7 @@ impl BlobStream {
         status == StatusCode::RANGE_NOT_SATISFIABLE && self.range.is_some()
     }
 
-    /// What an answer means that is not the content: `status` and `document` are the store's.
+    /// The error of an answer that is not the content: `status` and `document` are the store's.
     pub fn error(&self, status: StatusCode, document: &[u8]) -> ReadError {
         match Fault::of(status, document) {
             Fault::NoSuchKey => ReadError::Absent,
@@ -80,7 +80,7 @@ pub struct StreamedWrite {
     pub sha256: Option<Digest>,
 }
 
-/// What the store answered to a streamed write.
+/// The store's answer to a streamed write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WriteAnswer {
     /// The status.

@@ -62,7 +62,7 @@ pub(super) struct TagRemoval<'a, O> {
     pub tag: &'a Tag,
 }
 
-/// What the folder of a tag holds.
+/// The objects in the folder of a tag.
 struct Folder {
     /// Whether the tag is there, and not only its history.
     is_set: bool,
@@ -71,7 +71,7 @@ struct Folder {
 }
 
 impl<O: Objects> TagRemoval<'_, O> {
-    /// Removes the tag; `false` if there is none.
+    /// Removes the tag; `false` if there is no such tag.
     pub async fn whatever_it_points_at(&self) -> Result<bool, StoreError> {
         let before = self.folder().await?;
         if !before.is_set {

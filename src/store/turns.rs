@@ -1,6 +1,6 @@
 //! Requests at the same time, for unit tests: every order in which their storage calls can complete.
 //!
-//! [`run`](super::memory::run) completes calls in waves. Here one call completes at a time, any of those
+//! [`run`](super::memory::run) completes calls in round trips. Here one call completes at a time, any of those
 //! that wait, and has its effect at that moment; who waits for it goes on until it waits again. All
 //! choices are tried, depth first. Where two orders have led to the same state of the store, each
 //! request has seen the same, and the same of them were over when another began, the same follows from

@@ -30,28 +30,28 @@ pub struct Session {
     pub id: UploadId,
 }
 
-/// What a session's folder says about it.
+/// The state of a session, by its folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionState {
     /// How many bytes have been taken in.
     pub offset: u64,
-    /// What the session has in the store, `startedat` included; all of it, unless some is unlisted.
+    /// The objects of the session, `startedat` included; all of it, unless some is unlisted.
     objects: Vec<Key>,
     /// Where the listing goes on of what is not among them.
     unlisted: Option<Cursor>,
 }
 
-/// What the store keeps of uploads. Every method is one call to the storage, unless it says otherwise.
+/// The storage of uploads. Every method is one call to the storage, unless it says otherwise.
 #[expect(async_fn_in_trait, reason = "the filter runs in one thread; no future is ever sent")]
 pub trait Uploads {
     /// Begins a session. `started` is the time, as RFC 3339 writes it.
     async fn begin_upload(&self, session: &Session, started: String) -> Result<(), StoreError>;
 
-    /// What the session's folder says; `None` if there is no such session. One call, and another for a
+    /// The state of the session, by its folder; `None` if there is no such session. One call, and another for a
     /// session of more than a thousand objects.
     async fn upload_state(&self, session: &Session) -> Result<Option<SessionState>, StoreError>;
 
-    /// What the session has taken in, up to `offset`; `None` if that is not where it is.
+    /// The progress of the session, up to `offset`; `None` if that is not where it is.
     async fn upload_progress(
         &self,
         session: &Session,

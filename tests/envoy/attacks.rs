@@ -63,6 +63,7 @@ async fn probe(envoy: &Envoy) -> Duration {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn stalled_blobs_leave_envoys_memory_to_others() {
     let root = TempDir::new().expect("a temporary folder");
     let mut tree = Tree::default();
@@ -75,6 +76,7 @@ async fn stalled_blobs_leave_envoys_memory_to_others() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_client_that_asks_too_often_is_told_to_wait_and_others_are_not() {
     let root = TempDir::new().expect("a temporary folder");
     let store = BlobStore::open(root.path()).await;
@@ -99,6 +101,7 @@ async fn a_client_that_asks_too_often_is_told_to_wait_and_others_are_not() {
 
 /// Of a manifest, the reply could come from the module's memory, which no client's window holds back.
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn stalled_manifests_leave_envoys_memory_to_others() {
     let root = TempDir::new().expect("a temporary folder");
     let store = BlobStore::open(root.path()).await;

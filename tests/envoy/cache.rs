@@ -39,6 +39,7 @@ async fn wait_for_requests(envoy: &Envoy, count: u64) {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn what_is_known_costs_no_storage_call() {
     let (store, manifest, blob) = store(|_, _| Behaviour::Serve).await;
     let envoy = Envoy::start(&Bootstrap::new(store.address)).await;
@@ -90,6 +91,7 @@ async fn ask_at_once(envoy: &Envoy, server: SocketAddr, manifest: &Digest, clien
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn many_requests_for_one_cold_manifest_make_one_read_in_each_worker() {
     for workers in [1, 4] {
         let (store, manifest) = store_that_waits_for_a_tag().await;
@@ -102,6 +104,7 @@ async fn many_requests_for_one_cold_manifest_make_one_read_in_each_worker() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn registries_in_one_envoy_do_not_take_each_others_wake_ups() {
     for place in [0, 1] {
         let (store, manifest) = store_that_waits_for_a_tag().await;
@@ -112,6 +115,7 @@ async fn registries_in_one_envoy_do_not_take_each_others_wake_ups() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn when_the_client_that_made_the_read_leaves_the_others_are_answered() {
     // What is asked for first is never answered.
     let (store, manifest, _) = store(|_, before| match before {
@@ -158,6 +162,7 @@ async fn body(server: SocketAddr) -> String {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_write_takes_effect_at_once_in_all_workers() {
     let root = TempDir::new().expect("a temporary folder");
     let store = BlobStore::open(root.path()).await;
@@ -185,6 +190,7 @@ async fn a_write_takes_effect_at_once_in_all_workers() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_write_through_another_envoy_takes_effect_when_the_time_is_over() {
     let root = TempDir::new().expect("a temporary folder");
     let store = BlobStore::open(root.path()).await;

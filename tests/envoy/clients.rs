@@ -138,6 +138,7 @@ async fn tagged(registry: SocketAddr, name: &str, tag: &str, layout: &Layout) ->
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn what_clients_push_is_pulled_from_here_and_from_the_peer() {
     let registries = Registries::start().await;
     let (moorage, peer) = (registries.envoy.address, registries.peer.address);
@@ -145,12 +146,14 @@ async fn what_clients_push_is_pulled_from_here_and_from_the_peer() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn what_clients_push_to_the_peer_is_pulled_from_here() {
     let registries = Registries::start().await;
     round_trips(registries.peer.address, &[registries.envoy.address]).await;
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn what_clients_push_to_a_distributed_store_is_pulled_from_it() {
     let Some(garage) = optional_tool("MOORAGE_GARAGE") else { return };
     let store = Garage::start(&garage).await;
@@ -159,6 +162,7 @@ async fn what_clients_push_to_a_distributed_store_is_pulled_from_it() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn clients_list_what_is_there() {
     let registries = Registries::start().await;
     let registry = registries.envoy.address;
@@ -183,6 +187,7 @@ async fn clients_list_what_is_there() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn crane_deletes_a_tag_and_then_the_image() {
     let Some(program) = optional_tool("MOORAGE_CRANE") else { return };
     let registries = Registries::start().await;
@@ -204,6 +209,7 @@ async fn crane_deletes_a_tag_and_then_the_image() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn regctl_deletes_a_tag_and_then_the_image() {
     let Some(program) = optional_tool("MOORAGE_REGCTL") else { return };
     let registries = Registries::start().await;
@@ -223,6 +229,7 @@ async fn regctl_deletes_a_tag_and_then_the_image() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_push_that_died_with_envoy_is_repeated_through_another() {
     const MIB: usize = 1024 * 1024;
     let root = TempDir::new().expect("a temporary folder");

@@ -13,12 +13,14 @@ fn bootstrap() -> Bootstrap {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn the_local_bootstrap_is_valid() {
     let output = bootstrap().validate().await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn the_production_bootstrap_is_valid_once_its_files_are_there() {
     let folder = TempDir::new().expect("a temporary folder");
     let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
@@ -39,6 +41,7 @@ async fn the_production_bootstrap_is_valid_once_its_files_are_there() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_wrong_field_stops_envoy_and_is_named() {
     for (bootstrap, named) in [
         (bootstrap().with_store_fields(r#""colour": 1"#), "colour"),

@@ -69,6 +69,7 @@ fn many_tags() -> Vec<String> {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_page_of_a_hundred_thousand_tags_costs_five_calls_at_most() {
     let mut tree = Tree::default();
     let digest = Digest::of(Algorithm::Sha256, MANIFEST);
@@ -129,6 +130,7 @@ fn tree() -> Tree {
 
 /// Any client may begin an upload in a repository that is none yet, and leave it.
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_page_of_the_catalog_costs_little_among_thousands_of_uploads_that_were_given_up() {
     let mut tree = Tree::default();
     let id = UploadId::from_random(0);
@@ -158,6 +160,7 @@ fn components(name: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn lists_are_those_of_the_peer_whatever_the_page() {
     let root = TempDir::new().expect("a temporary folder");
     let bucket = root.path().join("registry");
@@ -190,6 +193,7 @@ async fn lists_are_those_of_the_peer_whatever_the_page() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn skopeo_lists_tags_and_inspects_with_them() {
     let root = TempDir::new().expect("a temporary folder");
     let mut tree = tree();
@@ -256,6 +260,7 @@ async fn put(registry: SocketAddr, tag: Option<&str>, manifest: &Value) -> Value
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn referrers_are_listed_from_both_places_until_they_are_deleted() {
     let root = TempDir::new().expect("a temporary folder");
     let mut tree = Tree::default();
@@ -307,6 +312,7 @@ async fn referrers_are_listed_from_both_places_until_they_are_deleted() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_deleted_blob_is_gone_from_its_repository_alone() {
     let root = TempDir::new().expect("a temporary folder");
     let mut tree = Tree::default();
@@ -327,6 +333,7 @@ async fn a_deleted_blob_is_gone_from_its_repository_alone() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_fault_while_something_is_listed_is_never_an_empty_list() {
     let mut tree = Tree::default();
     let subject = tree.put_manifest("a", "t", MANIFEST);

@@ -64,6 +64,7 @@ async fn slow_download(registry: &Registry) -> (usize, hyper::body::Incoming) {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn what_is_under_way_is_finished_and_nothing_new_begins() {
     let registry = registry().await;
     let server = registry.envoy.address;
@@ -108,6 +109,7 @@ async fn what_is_under_way_is_finished_and_nothing_new_begins() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_drain_takes_no_longer_than_its_limit() {
     let registry = registry().await;
     let _download = slow_download(&registry).await;
@@ -117,6 +119,7 @@ async fn a_drain_takes_no_longer_than_its_limit() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_drain_without_an_envoy_says_so() {
     let registry = registry().await;
     let admin = registry.envoy.admin;

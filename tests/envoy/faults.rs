@@ -74,6 +74,7 @@ pub async fn faulty(tree: Tree, behaviour: &Behaviour, key_part: &'static str) -
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_fault_while_a_manifest_is_read_is_never_not_found() {
     let mut faults = faults();
     faults.push((Behaviour::Truncate, 503, "UNAVAILABLE"));
@@ -86,6 +87,7 @@ async fn a_fault_while_a_manifest_is_read_is_never_not_found() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_fault_before_a_blob_is_streamed_is_never_not_found() {
     let (_, _, blob) = tree();
     let path = format!("/v2/a/blobs/{blob}");
@@ -98,6 +100,7 @@ async fn a_fault_before_a_blob_is_streamed_is_never_not_found() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn corrupt_content_is_an_error_and_never_a_wrong_image() {
     for key_part in ["/tags/", "/revisions/", "/blobs/"] {
         let error = error_with(&Behaviour::Corrupt, key_part, "/v2/a/manifests/t").await;
@@ -106,6 +109,7 @@ async fn corrupt_content_is_an_error_and_never_a_wrong_image() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_blob_that_breaks_off_does_not_look_complete() {
     let (tree, _, blob) = tree();
     let store = StandIn::start(tree, |key, _| match key.contains("v2/blobs/") {
@@ -119,6 +123,7 @@ async fn a_blob_that_breaks_off_does_not_look_complete() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn reads_are_repeated_once_after_a_reset_or_a_server_error() {
     let (_, _, blob) = tree();
     let blob = format!("/v2/a/blobs/{blob}");
@@ -143,6 +148,7 @@ async fn reads_are_repeated_once_after_a_reset_or_a_server_error() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn other_answers_are_not_repeated() {
     for behaviour in [Behaviour::Answer(403, ACCESS_DENIED), Behaviour::Stall] {
         let script = behaviour.clone();
@@ -154,6 +160,7 @@ async fn other_answers_are_not_repeated() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_store_that_is_not_there_is_unavailable() {
     // The port is taken, so that nobody else gets it, but nobody listens.
     let socket = TcpSocket::new_v4().expect("a socket");
@@ -171,6 +178,7 @@ async fn a_store_that_is_not_there_is_unavailable() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_cluster_without_endpoints_is_unavailable() {
     let (tree, ..) = tree();
     let store = StandIn::start(tree, |_, _| Behaviour::Serve).await;
@@ -182,6 +190,7 @@ async fn a_cluster_without_endpoints_is_unavailable() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_cluster_that_envoy_does_not_have_is_named() {
     let (tree, ..) = tree();
     let store = StandIn::start(tree, |_, _| Behaviour::Serve).await;
@@ -195,6 +204,7 @@ async fn a_cluster_that_envoy_does_not_have_is_named() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_client_that_leaves_early_leaves_the_filter_working() {
     let (tree, ..) = tree();
     let store = StandIn::start(tree, |key, before| match before {

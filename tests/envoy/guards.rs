@@ -54,6 +54,7 @@ async fn mount(guarded: &Guarded) -> (u16, u16) {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_foreign_blob_is_not_mounted_by_default() {
     let by_default = guarded(|bootstrap| bootstrap.with(r#""mount": "from","#, "")).await;
     assert_eq!(mount(&by_default).await, (202, 404));
@@ -63,6 +64,7 @@ async fn a_foreign_blob_is_not_mounted_by_default() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn production_mounts_nothing() {
     let root = TempDir::new().expect("a temporary folder");
     let mut tree = Tree::default();
@@ -76,6 +78,7 @@ async fn production_mounts_nothing() {
 
 /// Whatever a path is made of, Moorage and the guard see the same repository, or Moorage sees none.
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn no_other_spelling_of_a_path_gets_past_a_guard() {
     let guarded = guarded(|bootstrap| bootstrap).await;
     let server = guarded.envoy.address;
@@ -91,6 +94,7 @@ async fn no_other_spelling_of_a_path_gets_past_a_guard() {
 
 /// `normalize_path` is needed: without it Moorage decodes what the guard has not decoded.
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn without_normalisation_a_guard_is_passed_by() {
     let guarded =
         guarded(|bootstrap| bootstrap.with("normalize_path: true", "normalize_path: false"));

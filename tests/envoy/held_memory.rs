@@ -80,6 +80,7 @@ async fn push_and_pull(server: SocketAddr, number: usize) {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn two_thousand_bodies_without_their_last_byte_leave_room_for_others() {
     let root = TempDir::new().expect("a temporary folder");
     let store = BlobStore::open(root.path()).await;
@@ -129,6 +130,7 @@ async fn two_thousand_bodies_without_their_last_byte_leave_room_for_others() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_manifest_that_does_not_come_is_given_up() {
     let root = TempDir::new().expect("a temporary folder");
     let store = BlobStore::open(root.path()).await;
@@ -146,6 +148,7 @@ async fn a_manifest_that_does_not_come_is_given_up() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_client_with_many_streams_is_told_to_wait_and_others_are_not() {
     let root = TempDir::new().expect("a temporary folder");
     let mut tree = Tree::default();
@@ -191,6 +194,7 @@ async fn a_client_with_many_streams_is_told_to_wait_and_others_are_not() {
 
 /// Envoy sends the replies of all that it calls the module for at a time from within one another.
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn any_number_of_requests_may_wait_for_one_read() {
     const WAITING: usize = 1600;
     let mut tree = Tree::default();

@@ -1,6 +1,7 @@
 //! Moorage in a real Envoy, before real stores and with real clients.
 //!
-//! `./build.sh test` installs what these tests need and tells them where it is.
+//! `./build.sh test` installs what these tests need and tells them where it is. Plain `cargo test` leaves them out:
+//! each has an `#[ignore]` that says what it needs.
 
 #![cfg(not(target_family = "wasm"))]
 

@@ -65,6 +65,7 @@ async fn lost_moves(server: SocketAddr, round: usize) -> usize {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn no_move_of_a_tag_is_lost_where_the_store_heeds_conditions() {
     let root = TempDir::new().expect("a temporary folder");
     std::fs::create_dir(root.path().join("registry")).expect("a bucket");
@@ -78,6 +79,7 @@ async fn no_move_of_a_tag_is_lost_where_the_store_heeds_conditions() {
 /// Garage ignores the conditions of removals. A move can be lost there whose two last calls have the three
 /// of a removal between them; that few are is all that can be held.
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn hardly_a_move_of_a_tag_is_lost_where_it_ignores_them() {
     let Some(garage) = optional_tool("MOORAGE_GARAGE") else { return };
     let store = Garage::start(&garage).await;

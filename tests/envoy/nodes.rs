@@ -240,6 +240,7 @@ async fn each_death_is_hardly_noticed(mut nodes: impl Nodes, bootstrap: &Bootstr
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_dead_node_of_three_is_hardly_noticed() {
     let nodes = BlobStores::start(3).await;
     let bootstrap = bootstrap(&nodes);
@@ -247,6 +248,7 @@ async fn a_dead_node_of_three_is_hardly_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_dead_node_of_a_replicated_store_is_hardly_noticed() {
     let Some(garage) = optional_tool("MOORAGE_GARAGE") else { return };
     let nodes = GarageCluster::start(&garage).await;

@@ -57,6 +57,7 @@ async fn put(envoy: SocketAddr, config_type: &str, access: Value) -> Response<By
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_token_authorises_classes() {
     let mut tree = Tree::default();
     tree.put_blob("a/b", b"{}");
@@ -93,6 +94,7 @@ async fn a_token_authorises_classes() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn what_a_filter_before_moorage_refuses_is_answered_in_json() {
     let store = StandIn::start(Tree::default(), |_, _| Behaviour::Serve).await;
     let envoy = envoy(&store, "[]").await;

@@ -61,6 +61,7 @@ fn header_names(response: &Response<Bytes>) -> Vec<&str> {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn the_base_says_that_this_is_a_registry() {
     let registry = Registry::start().await;
     for path in ["/v2/", "/v2", "/v2/?a=b"] {
@@ -72,6 +73,7 @@ async fn the_base_says_that_this_is_a_registry() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn no_reply_may_be_taken_for_another_type_than_it_says() {
     let registry = Registry::start().await;
     let blob = registry.blob_path();
@@ -100,6 +102,7 @@ async fn no_reply_may_be_taken_for_another_type_than_it_says() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn head_answers_like_get_without_the_body() {
     let registry = Registry::start().await;
     let by_digest = format!("/v2/a/b/manifests/{}", registry.manifest);
@@ -114,6 +117,7 @@ async fn head_answers_like_get_without_the_body() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_manifest_comes_with_its_headers_and_304_without_its_body() {
     let registry = Registry::start().await;
     let entity_tag = format!("\"{}\"", registry.manifest);
@@ -138,6 +142,7 @@ async fn a_manifest_comes_with_its_headers_and_304_without_its_body() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn repeated_accept_headers_count_together() {
     let registry = Registry::start().await;
     let path = "/v2/a/b/manifests/t";
@@ -149,6 +154,7 @@ async fn repeated_accept_headers_count_together() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_blob_comes_with_its_headers_and_none_of_the_stores() {
     let registry = Registry::start().await;
     let response = registry.send(Method::GET, &registry.blob_path(), &[]).await;
@@ -172,6 +178,7 @@ async fn a_blob_comes_with_its_headers_and_none_of_the_stores() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_blob_is_served_in_ranges() {
     let registry = Registry::start().await;
     let path = registry.blob_path();
@@ -201,6 +208,7 @@ async fn a_blob_is_served_in_ranges() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_repository_serves_only_what_it_links() {
     let registry = Registry::start().await;
     for (path, code) in [
@@ -217,6 +225,7 @@ async fn a_repository_serves_only_what_it_links() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn other_methods_are_answered_with_allow() {
     let registry = Registry::start().await;
     let blob = registry.blob_path();
@@ -240,6 +249,7 @@ async fn other_methods_are_answered_with_allow() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn bad_paths_have_their_own_errors() {
     // As clients send them, not as Envoy would put them right.
     let unchanged =
@@ -280,6 +290,7 @@ async fn send_raw(envoy: &Envoy, bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn requests_that_envoy_refuses_are_answered_in_json() {
     let registry = Registry::start().await;
     let large = "a".repeat(100_000);
@@ -297,6 +308,7 @@ async fn requests_that_envoy_refuses_are_answered_in_json() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn header_values_may_be_any_bytes() {
     let registry = Registry::start().await;
     let head = b"HEAD /v2/a/b/manifests/t HTTP/1.1\r\nHost: a\r\nConnection: close\r\n";
@@ -309,6 +321,7 @@ async fn header_values_may_be_any_bytes() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn nothing_of_a_request_gets_to_the_store_as_the_client_wrote_it() {
     let mut tree = Tree::default();
     tree.put_manifest("a", "t", MANIFEST);

@@ -108,6 +108,7 @@ fn image(note: &str) -> String {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn what_is_put_is_served_here_and_by_the_peer() {
     let registry = Registry::start().await;
     let peer = DockerRegistry::start(&registry.bucket()).await;
@@ -140,6 +141,7 @@ async fn collect_garbage(bucket: &Path) {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn the_peers_garbage_collection_keeps_what_is_tagged_and_removes_what_was_deleted() {
     let registry = Registry::start().await;
     let (kept, deleted) = (image("kept"), image("deleted"));
@@ -169,6 +171,7 @@ async fn the_peers_garbage_collection_keeps_what_is_tagged_and_removes_what_was_
 
 /// What a `PUT` leaves that ends between the manifest's link and its content, which it writes together.
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_link_without_content_counts_for_nothing_here_and_at_the_peer() {
     let registry = Registry::start().await;
     assert_eq!(registry.put("kept", &image("kept")).await.status(), 201);
@@ -193,6 +196,7 @@ async fn a_link_without_content_counts_for_nothing_here_and_at_the_peer() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_deleted_tag_leaves_the_manifest() {
     let registry = Registry::start().await;
     let image = image("x");
@@ -207,6 +211,7 @@ async fn a_deleted_tag_leaves_the_manifest() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn writing_works_on_a_store_that_demands_signatures() {
     let registry = Registry::start_signed().await;
     let image = image("x");
@@ -218,6 +223,7 @@ async fn writing_works_on_a_store_that_demands_signatures() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_store_that_ignores_conditions_gets_no_conditional_writes() {
     // Every write is answered with 200 and forgotten, whatever its condition.
     let store = StandIn::start(tree(), |_, _| Behaviour::Serve).await;
@@ -229,6 +235,7 @@ async fn a_store_that_ignores_conditions_gets_no_conditional_writes() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn of_two_racing_conditional_puts_exactly_one_wins() {
     let registry = Registry::start().await;
     let other = Envoy::start(&Bootstrap::new(registry.store.address)).await;
@@ -255,6 +262,7 @@ async fn of_two_racing_conditional_puts_exactly_one_wins() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn of_many_racing_creations_exactly_one_wins() {
     let registry = Registry::start().await;
     let other = Envoy::start(&Bootstrap::new(registry.store.address)).await;
@@ -270,6 +278,7 @@ async fn of_many_racing_creations_exactly_one_wins() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_thousand_tags_put_in_parallel_are_all_there() {
     let registry = Registry::start().await;
     let registry = &registry;
@@ -293,6 +302,7 @@ async fn a_thousand_tags_put_in_parallel_are_all_there() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_manifest_in_a_repository_of_ten_thousand_tags_is_deleted_with_its_tags() {
     let root = TempDir::new().expect("a temporary folder");
     let mut tree = tree();
@@ -320,6 +330,7 @@ async fn a_manifest_in_a_repository_of_ten_thousand_tags_is_deleted_with_its_tag
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_manifest_that_arrives_faster_than_envoy_reads_is_taken() {
     let root = root();
     let store = BlobStore::open(root.path()).await;
@@ -384,6 +395,7 @@ async fn refuse_both_framings(envoy: &Envoy) {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_body_beyond_the_limit_is_refused_and_not_kept() {
     const MIB: u64 = 1024 * 1024;
     let registry = Registry::start().await;
@@ -408,6 +420,7 @@ async fn a_body_beyond_the_limit_is_refused_and_not_kept() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn settings_switch_writing_off() {
     let registry = Registry::start().await;
     let json = r#""store": {"#;

@@ -133,6 +133,7 @@ async fn expect_parts(registry: SocketAddr, path: &str, content: &[u8]) {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn several_ranges_are_sent_in_parts_as_by_docker_registry() {
     let root = TempDir::new().expect("a temporary folder");
     let content = noise(0, 3 * MIB + 7);
@@ -144,6 +145,7 @@ async fn several_ranges_are_sent_in_parts_as_by_docker_registry() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn several_ranges_are_sent_in_parts_from_a_distributed_store() {
     let Some(garage) = optional_tool("MOORAGE_GARAGE") else { return };
     let store = Garage::start(&garage).await;
@@ -162,6 +164,7 @@ async fn several_ranges_are_sent_in_parts_from_a_distributed_store() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn what_is_not_sent_in_parts_is_sent_whole_or_refused() {
     let root = TempDir::new().expect("a temporary folder");
     let content = noise(0, 6 * MIB);
@@ -185,6 +188,7 @@ async fn what_is_not_sent_in_parts_is_sent_whole_or_refused() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn ranges_are_refused_where_more_lies_between_them_than_may_be_read() {
     // More than a worker's whole allowance.
     const SIZE: usize = 1100 * MIB;
@@ -203,6 +207,7 @@ async fn ranges_are_refused_where_more_lies_between_them_than_may_be_read() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn several_ranges_take_the_blobs_link_and_one_stream() {
     let mut tree = Tree::default();
     let digest = tree.put_blob("a", b"0123456789");
@@ -221,6 +226,7 @@ async fn several_ranges_take_the_blobs_link_and_one_stream() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_client_notices_when_the_store_breaks_off_between_parts() {
     let mut tree = Tree::default();
     let digest = tree.put_blob("a", b"0123456789");
@@ -243,6 +249,7 @@ async fn a_client_notices_when_the_store_breaks_off_between_parts() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn parts_that_nobody_reads_do_not_stay_in_envoys_memory() {
     const SIZE: u64 = 512 * MIB as u64;
     const CLIENTS: usize = 32;

@@ -11,8 +11,9 @@ use moorage_test_support::process::{tool, wait_for};
 
 const TRAP: &str = include_str!("trap.wat");
 
-/// The README names these figures for an alarm.
+/// docs/operations.md names these figures for an alarm.
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_trap_is_answered_closed_and_counted() {
     let folder = TempDir::new().expect("a temporary folder");
     let module = folder.path().join("trap.wasm");

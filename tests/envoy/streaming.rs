@@ -38,6 +38,7 @@ fn finish(hasher: Sha256) -> Digest {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_large_blob_does_not_stay_in_envoys_memory() {
     let root = TempDir::new().expect("a temporary folder");
     let bucket = root.path().join("registry");
@@ -64,6 +65,7 @@ async fn a_large_blob_does_not_stay_in_envoys_memory() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_layer_is_not_read_into_memory_when_it_is_asked_for_as_a_manifest() {
     let root = TempDir::new().expect("a temporary folder");
     let bucket = root.path().join("registry");
@@ -102,6 +104,7 @@ async fn pull(envoy: &Envoy, name: &str, digest: &Digest, size: u64) -> Digest {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_large_blob_is_pushed_without_staying_in_envoys_memory() {
     let root = TempDir::new().expect("a temporary folder");
     let store = BlobStore::open(root.path()).await;

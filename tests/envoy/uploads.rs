@@ -148,6 +148,7 @@ async fn upload_in_every_way(server: SocketAddr) {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_blob_is_uploaded_in_every_way() {
     let registry = Registry::start().await;
     upload_in_every_way(registry.envoy.address).await;
@@ -160,6 +161,7 @@ async fn a_blob_is_uploaded_in_every_way() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_blob_is_uploaded_to_a_store_that_demands_signatures() {
     let root = TempDir::new().expect("a temporary folder");
     let store = BlobStore::signed(root.path()).await;
@@ -169,6 +171,7 @@ async fn a_blob_is_uploaded_to_a_store_that_demands_signatures() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_store_that_wants_to_know_the_length_first_is_served_by_spooling() {
     let root = TempDir::new().expect("a temporary folder");
     let store = BlobStore::requiring_length(root.path()).await;
@@ -186,6 +189,7 @@ async fn a_store_that_wants_to_know_the_length_first_is_served_by_spooling() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn large_chunks_are_put_together_by_the_store() {
     let registry = Registry::start().await;
     let server = registry.envoy.address;
@@ -202,6 +206,7 @@ async fn large_chunks_are_put_together_by_the_store() {
 
 /// The chunks' names are in several objects, and all of the content has to be read to be hashed.
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn many_small_chunks_make_a_blob_of_another_algorithm_than_they_were_hashed_by() {
     let registry = Registry::start().await;
     let server = registry.envoy.address;
@@ -223,6 +228,7 @@ async fn many_small_chunks_make_a_blob_of_another_algorithm_than_they_were_hashe
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn what_does_not_match_its_digest_is_not_kept() {
     let registry = Registry::start().await;
     let server = registry.envoy.address;
@@ -250,6 +256,7 @@ async fn what_does_not_match_its_digest_is_not_kept() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn several_envoys_take_the_chunks_of_one_upload_in_turn() {
     let registry = Registry::start().await;
     let other = Envoy::start(&Bootstrap::new(registry.store.address)).await;
@@ -287,6 +294,7 @@ async fn wait_for_staging(registry: &Registry, is_empty: bool) {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_client_or_an_envoy_that_goes_away_leaves_an_upload_that_goes_on() {
     let content = content(8 * MIB);
     let digest = digest_of(&content);
@@ -321,6 +329,7 @@ async fn a_client_or_an_envoy_that_goes_away_leaves_an_upload_that_goes_on() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_cancelled_upload_leaves_nothing() {
     let registry = Registry::start().await;
     let server = registry.envoy.address;
@@ -335,6 +344,7 @@ async fn a_cancelled_upload_leaves_nothing() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn the_peer_serves_what_was_uploaded_here_and_the_reverse() {
     let registry = Registry::start().await;
     let peer = DockerRegistry::start(&registry.bucket()).await;
@@ -355,6 +365,7 @@ async fn the_peer_serves_what_was_uploaded_here_and_the_reverse() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_fault_at_any_storage_call_of_an_upload_is_an_error_in_the_apis_json() {
     let content = content(100_000);
     let digest = digest_of(&content);

@@ -156,6 +156,7 @@ fn named(lines: &[String], verb: &str) -> BTreeSet<String> {
 const ABANDONED: [&str; 5] = ["a bare", "a beheaded", "a old", "a/b old", "a/b/c.d/e old"];
 
 #[tokio::test]
+#[ignore = "needs the local blob store: run ./build.sh test"]
 async fn abandoned_sessions_go_and_nothing_else_does() {
     let keys = [("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)];
     for (prefix, is_signed) in [("", false), ("", true), ("pre/fix/", true)] {
@@ -182,6 +183,7 @@ async fn abandoned_sessions_go_and_nothing_else_does() {
 }
 
 #[tokio::test]
+#[ignore = "needs the local blob store: run ./build.sh test"]
 async fn a_dry_run_tells_what_would_go_and_removes_nothing() {
     let bucket = Bucket::with_sessions("");
     let before = bucket.keys();
@@ -196,6 +198,7 @@ async fn a_dry_run_tells_what_would_go_and_removes_nothing() {
 }
 
 #[tokio::test]
+#[ignore = "needs the local blob store: run ./build.sh test"]
 async fn listings_are_read_to_their_end() {
     let mut bucket = Bucket::new();
     // What counts is on the second page: a repository, and the newest object of a session.
@@ -226,6 +229,7 @@ async fn listings_are_read_to_their_end() {
 }
 
 #[tokio::test]
+#[ignore = "needs the local blob store: run ./build.sh test"]
 async fn old_multipart_uploads_of_blobs_are_aborted() {
     let bucket = Bucket::new();
     let store = BlobStore::open(bucket.root.path()).await;
@@ -265,6 +269,7 @@ async fn old_multipart_uploads_of_blobs_are_aborted() {
 }
 
 #[tokio::test]
+#[ignore = "needs the local blob store: run ./build.sh test"]
 async fn what_distribution_began_is_found() {
     let bucket = Bucket::new();
     let peer = DockerRegistry::start(&bucket.root.path().join("registry")).await;
@@ -318,6 +323,7 @@ async fn two_sessions(
 }
 
 #[tokio::test]
+#[ignore = "needs the local blob store: run ./build.sh test"]
 async fn what_fails_in_one_session_leaves_its_start_and_does_not_stop_the_others() {
     const BUSY: &str = "<Error><Code>SlowDown</Code><Message>Less, please</Message></Error>";
     for (fault, told) in [
@@ -345,6 +351,7 @@ async fn what_fails_in_one_session_leaves_its_start_and_does_not_stop_the_others
 }
 
 #[tokio::test]
+#[ignore = "needs the local blob store: run ./build.sh test"]
 async fn a_store_that_cannot_list_multipart_uploads_is_passed_over() {
     const UNKNOWN: &str = "<Error><Code>NotImplemented</Code><Message>No</Message></Error>";
     let store =
@@ -359,6 +366,7 @@ async fn a_store_that_cannot_list_multipart_uploads_is_passed_over() {
 }
 
 #[tokio::test]
+#[ignore = "needs the local blob store: run ./build.sh test"]
 async fn a_purge_that_cannot_begin_says_why_in_one_line() {
     let bucket = Bucket::with_sessions("");
     let before = bucket.keys();

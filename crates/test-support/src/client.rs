@@ -58,7 +58,7 @@ where
     B::Error: std::error::Error + Send + Sync,
 {
     let what = format!("{} {}", request.method(), request.uri());
-    let exchange = async {
+    let asking = async {
         let response = open(server, request).await?;
         let (parts, body) = response.into_parts();
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Response::from_parts(
@@ -66,7 +66,7 @@ where
             body.collect().await?.to_bytes(),
         ))
     };
-    let response = within(&what, exchange).await;
+    let response = within(&what, asking).await;
     response.unwrap_or_else(|error| panic!("{what}: {error}"))
 }
 

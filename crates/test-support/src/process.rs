@@ -14,16 +14,25 @@ use tokio::time::{sleep, timeout};
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The path that `./build.sh test` gives in the environment variable `name`.
+///
+/// Tests that need it have an `#[ignore]` with the reason: plain `cargo test` leaves them out and says so.
 pub fn tool(name: &str) -> PathBuf {
     let path = env::var_os(name).map(PathBuf::from);
-    path.unwrap_or_else(|| panic!("{name} is not set: run the tests with ./build.sh test"))
+    path.unwrap_or_else(|| {
+        panic!(
+            "{name} is not set: run this test with ./build.sh test, which gets what it needs, and \
+             mark it with #[ignore = \"needs ...\"], so that plain cargo test leaves it out"
+        )
+    })
 }
 
 /// The same for a tool that not every machine can have. Without it, what needs it is left out, and a
-/// line says so. In CI, build.sh sees to it that nothing is left out.
+/// line says so; but CI leaves nothing out.
 pub fn optional_tool(name: &str) -> Option<PathBuf> {
     let path = env::var_os(name).map(PathBuf::from);
     if path.is_none() {
+        let is_ci = env::var_os("CI").is_some_and(|value| !value.is_empty());
+        assert!(!is_ci, "{name} is not set, and CI must run every test: ./build.sh setup says why");
         note(&format!("left out what needs {name}, which is not set: ./build.sh setup says why"));
     }
     path

@@ -19,9 +19,9 @@ pub use parts::{WantedParts, requested_ranges, too_costly};
 /// Content on its way from the store to the client: a blob, or a manifest too large to be sent from memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ContentStream {
-    /// What the store is asked for.
+    /// The request to the store.
     pub read: BlobStream,
-    /// What is to be cut out of that, where the client asked for several parts.
+    /// The parts to be cut out of that, where the client asked for several parts.
     pub(in crate::registry) parts: Option<WantedParts>,
     /// The headers of a success, without those that tell of the bytes that are sent.
     pub(in crate::registry) headers: HeaderMap,
@@ -29,12 +29,12 @@ pub struct ContentStream {
     pub(in crate::registry) unknown: Error,
 }
 
-/// What the client sees of the store's answer.
+/// How the store's answer is passed on to the client.
 #[derive(Debug)]
 pub enum StreamAnswer {
     /// The store's body, under this status and these headers instead of the store's own.
     Forward(StatusCode, HeaderMap),
-    /// What is cut out of the store's body, under this status and these headers.
+    /// Parts that are cut out of the store's body, under this status and these headers.
     Cut(StatusCode, HeaderMap, Cutter),
     /// Nothing of it: this instead, at once.
     Reply(Response<Bytes>),

@@ -48,7 +48,7 @@ impl WantedParts {
         Self { ranges, boundary, time }
     }
 
-    /// What the client gets of the store's answer, and where in the content that answer begins. `None` if
+    /// The parts that the client gets of the store's answer, and where in the content that answer begins. `None` if
     /// it gets the whole blob.
     pub fn of(
         &self,

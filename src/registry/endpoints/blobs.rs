@@ -21,7 +21,7 @@ use crate::store::{BlobStream, Store};
 /// Content under a digest never changes: a year, the longest that caches care for.
 const CACHE_FOR_GOOD: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
 
-/// `GET` and `HEAD`: one wave of storage calls, then the stream.
+/// `GET` and `HEAD`: one round trip to the store, then the stream.
 pub async fn get(
     request: &Request,
     store: &impl Store,
@@ -59,7 +59,7 @@ fn blob_headers(digest: &Digest) -> HeaderMap {
     std::mem::take(headers)
 }
 
-/// `DELETE`: takes the blob out of the repository, in two waves of storage calls. Its content stays
+/// `DELETE`: takes the blob out of the repository, in two round trips to the store. Its content stays
 /// until garbage is collected, and other repositories keep it.
 pub async fn delete(
     store: &impl Store,
@@ -110,7 +110,7 @@ pub mod tests {
     pub fn stream(method: Method, headers: &[(HeaderName, &str)]) -> ContentStream {
         match run(handle(&request(method, "a", headers), &store(), &Settings::default())) {
             (Answer::Stream(stream), 1) => *stream,
-            other => panic!("a stream after one wave of calls, not {other:?}"),
+            other => panic!("a stream after one round trip to the store, not {other:?}"),
         }
     }
 
@@ -165,11 +165,11 @@ pub mod tests {
 
         let delete = || {
             let request = request(Method::DELETE, "a", &[]);
-            let (answer, waves) = run(handle(&request, &store, &Settings::default()));
-            (answer.expect_reply(), waves)
+            let (answer, round_trips) = run(handle(&request, &store, &Settings::default()));
+            (answer.expect_reply(), round_trips)
         };
-        let (response, waves) = delete();
-        assert_eq!((response.status().as_u16(), waves), (202, 2));
+        let (response, round_trips) = delete();
+        assert_eq!((response.status().as_u16(), round_trips), (202, 2));
         assert_eq!(store.objects(), expected);
         assert_eq!(status_and_code(&delete().0), (404, "BLOB_UNKNOWN".to_owned()));
     }

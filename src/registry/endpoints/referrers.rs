@@ -60,7 +60,7 @@ struct Referrer {
 
 /// A referrer, as far as it has been read.
 enum Seen {
-    /// There is none, or none any more.
+    /// There is no such referrer, or not any more.
     Absent,
     /// All of it, of so many bytes; `None` if it makes no sense.
     Whole(Option<Referrer>, usize),
@@ -101,7 +101,7 @@ struct Page {
     next: Option<Digest>,
 }
 
-/// `GET` and `HEAD`. Two waves of storage calls for a few referrers; one more where there is a
+/// `GET` and `HEAD`. Two round trips to the store for a few referrers; one more where there is a
 /// referrers tag.
 pub async fn list(
     request: &Request,
@@ -217,7 +217,7 @@ impl Query {
 }
 
 impl Referrer {
-    /// Reads a descriptor; `None` if it is none.
+    /// Reads a descriptor; `None` if it is malformed.
     fn parse(descriptor: Box<RawValue>) -> Option<Self> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -392,14 +392,14 @@ mod tests {
     #[test]
     fn what_refers_to_a_manifest_is_listed_in_order_of_digest() {
         let registry = TestRegistry::with_blobs();
-        let (response, waves) = get(&registry.store, &path());
+        let (response, round_trips) = get(&registry.store, &path());
         let none = format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[]}}"#);
-        assert_eq!((response.body().as_ref(), waves), (none.as_bytes(), 1));
+        assert_eq!((response.body().as_ref(), round_trips), (none.as_bytes(), 1));
         assert!(!response.headers().contains_key("oci-filters-applied"));
 
         let all = in_order(vec![put(&registry, "x", ""), put(&registry, "y", "")]);
         assert_eq!(listed(&registry.store, ""), all);
-        assert_eq!(get(&registry.store, &path()).1, 2, "waves of storage calls");
+        assert_eq!(get(&registry.store, &path()).1, 2, "round trips to the store");
     }
 
     #[test]
@@ -567,8 +567,8 @@ mod tests {
             assert_eq!(error(&response), (400, code.to_owned()));
         }
         put(&registry, "x", "");
-        let (response, waves) = get(&registry.store, &format!("{}?n=0", path()));
-        assert_eq!((response.headers().get(LINK), waves), (None, 0));
+        let (response, round_trips) = get(&registry.store, &format!("{}?n=0", path()));
+        assert_eq!((response.headers().get(LINK), round_trips), (None, 0));
     }
 
     #[test]

@@ -19,7 +19,7 @@ struct Tags<'a> {
     tags: Vec<&'a str>,
 }
 
-/// `GET` and `HEAD`: mostly two waves of storage calls for every thousand tags of the page.
+/// `GET` and `HEAD`: mostly two round trips to the store for every thousand tags of the page.
 pub async fn list(
     request: &Request,
     store: &impl Store,
@@ -77,8 +77,8 @@ mod tests {
     #[test]
     fn tags_are_listed_in_their_own_order() {
         let store = store(&["latest", "1.2", "1-alpine", "1", "Z", "_"]);
-        let (response, waves) = get(&store, "/v2/a/b/tags/list");
-        assert_eq!((response.status().as_u16(), waves), (200, 1));
+        let (response, round_trips) = get(&store, "/v2/a/b/tags/list");
+        assert_eq!((response.status().as_u16(), round_trips), (200, 1));
         assert_eq!(response.headers()["content-type"], "application/json");
         assert!(!response.headers().contains_key(LINK));
         let expected = r#"{"name":"a/b","tags":["1","1-alpine","1.2","Z","_","latest"]}"#;
@@ -122,8 +122,8 @@ mod tests {
 
     #[test]
     fn a_number_that_is_none_is_refused() {
-        let (response, waves) = get(&store(&["1"]), "/v2/a/b/tags/list?n=x");
+        let (response, round_trips) = get(&store(&["1"]), "/v2/a/b/tags/list?n=x");
         assert_eq!(error(&response), (400, "PAGINATION_NUMBER_INVALID".to_owned()));
-        assert_eq!(waves, 0);
+        assert_eq!(round_trips, 0);
     }
 }

@@ -9,7 +9,7 @@
 
 use crate::oci::MediaType;
 
-/// What a client accepts: the media ranges of all its `Accept` headers together.
+/// The media types that a client accepts: the media ranges of all its `Accept` headers together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Accept {
     /// `None` where the client said nothing, which means anything.

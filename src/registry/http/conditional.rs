@@ -44,7 +44,7 @@ impl IfNoneMatch {
     }
 }
 
-/// What must hold for a tag to be set, from `If-Match` and `If-None-Match` of a `PUT`.
+/// The condition on which a tag is set, from `If-Match` and `If-None-Match` of a `PUT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TagPrecondition {
     /// `If-None-Match: *`: the tag is not there.

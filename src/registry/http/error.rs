@@ -15,7 +15,7 @@ use crate::store::{StoreError, StoreErrorKind, WriteError};
 /// When to try again what can't be done just now, in seconds (RFC 9110, section 10.2.3).
 const RETRY_SOON: HeaderValue = HeaderValue::from_static("1");
 
-/// What went wrong, in the API's terms.
+/// The reasons for which a request fails, in the API's terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorCode {
     /// Something failed that the client can't help.
@@ -26,19 +26,19 @@ pub enum ErrorCode {
     Unavailable,
     /// The store did not answer in time.
     StoreTimedOut,
-    /// The digest in the request is none, or does not match the content.
+    /// The digest in the request is malformed, or does not match the content.
     DigestInvalid,
-    /// The repository's name is none.
+    /// The repository's name is malformed.
     NameInvalid,
     /// The path is no endpoint of the API.
     NoSuchEndpoint,
-    /// The tag is none.
+    /// The tag is malformed.
     TagInvalid,
     /// The repository has no such manifest.
     ManifestUnknown,
     /// The repository has no such blob.
     BlobUnknown,
-    /// The upload session is none that is under way.
+    /// There is no such upload session under way.
     BlobUploadUnknown,
     /// The upload can't be closed as it is.
     BlobUploadInvalid,
@@ -46,7 +46,7 @@ pub enum ErrorCode {
     BlobTooLarge,
     /// The repository has nothing.
     NameUnknown,
-    /// The number of entries for a page is none, or too large.
+    /// The number of entries for a page is malformed or too large.
     PaginationNumberInvalid,
     /// The range asked for lies outside the content, or the range sent is not the one that comes next.
     RangeInvalid,
@@ -145,7 +145,7 @@ impl Error {
         Self { code, message: message.into(), detail: None, headers: Vec::new(), more: Vec::new() }
     }
 
-    /// The method is none of those that the endpoint has.
+    /// The endpoint does not have the method.
     pub fn method_not_allowed(allowed: &[&str]) -> Self {
         let allowed = allowed.join(", ");
         // The names of methods are ASCII letters.

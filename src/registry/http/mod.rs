@@ -1,4 +1,4 @@
-//! What of a request and a reply is HTTP's, not the API's: negotiation, conditions, ranges, pages of lists and errors.
+//! The part of requests and replies that is HTTP's, not the API's: negotiation, conditions, ranges, pages of lists and errors.
 
 pub mod accept;
 pub mod conditional;

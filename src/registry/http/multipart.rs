@@ -28,7 +28,7 @@ const ALLOWANCE: u64 = 1024 * 1024 * 1024;
 /// How much of [`ALLOWANCE`] comes back each second: what costs Envoy about a hundredth of one.
 const ALLOWANCE_PER_SECOND: u64 = 32 * 1024 * 1024;
 
-/// What may be read from the store for nothing. What lies between two ranges is read and given to nobody,
+/// How much may be read from the store and thrown away. The bytes between two ranges are read and given to nobody,
 /// at the speed of the store, not of the client. So whoever asks for little of much could keep the store and
 /// the worker busy with few requests; those who pull images ask so now and then.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Allowance {
     }
 }
 
-/// What separates the parts. Nobody who stores a blob can know it beforehand, so none contains it.
+/// The boundary between the parts. Nobody who stores a blob can know it beforehand, so none contains it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Boundary(String);
 
@@ -106,13 +106,13 @@ impl Multipart {
         self.parts.iter().map(part).fold(end, u64::saturating_add)
     }
 
-    /// What makes the answer of a body that begins at this offset of the content.
+    /// The cutter that makes the answer of a body that begins at this offset of the content.
     pub fn cutter(self, start: u64) -> Cutter {
         Cutter { frame: self.frame, parts: self.parts, at: start }
     }
 }
 
-/// What stands around the parts.
+/// The lines around the parts.
 #[derive(Debug, PartialEq, Eq)]
 struct Frame {
     boundary: Boundary,
@@ -121,7 +121,7 @@ struct Frame {
 }
 
 impl Frame {
-    /// What stands before a part.
+    /// The lines before a part.
     fn head(&self, part: &Range<u64>) -> String {
         format!(
             "\r\n--{}\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes {}-{}/{}\r\n\r\n",
@@ -132,7 +132,7 @@ impl Frame {
         )
     }
 
-    /// What stands after the last part.
+    /// The line after the last part.
     fn end(&self) -> String {
         format!("\r\n--{}--\r\n", self.boundary.0)
     }
@@ -158,7 +158,7 @@ pub enum Piece {
 }
 
 impl Cutter {
-    /// What becomes of the next `size` bytes of the content.
+    /// The pieces of the answer that the next `size` bytes of the content make.
     pub fn cut(&mut self, size: usize) -> Vec<Piece> {
         let from = self.at;
         self.at = from.saturating_add(size as u64);

@@ -17,13 +17,13 @@ pub const DEFAULT_ENTRIES: usize = 1000;
 /// The most entries that a client may ask for.
 pub const MAX_ENTRIES: usize = 10_000;
 
-/// What a name takes in memory until the page is answered, in bytes, about.
+/// The memory that a name takes until the page is answered, in bytes, about.
 const ENTRY: usize = 128;
 
 /// Which page a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageRequest<'a> {
-    /// The most entries; 0 for none at all.
+    /// The most entries; 0 for an empty page.
     pub entries: usize,
     /// The entry that the page begins after, which need not exist; empty for the first page.
     pub last: Cow<'a, str>,
@@ -34,7 +34,7 @@ impl<'a> PageRequest<'a> {
     ///
     /// # Errors
     ///
-    /// `PAGINATION_NUMBER_INVALID` where `n` is no number or more than [`MAX_ENTRIES`].
+    /// `PAGINATION_NUMBER_INVALID` where `n` is malformed or more than [`MAX_ENTRIES`].
     pub fn parse(request: &'a Request) -> Result<Self, Error> {
         let entries = match request.query_values("n").next() {
             None => DEFAULT_ENTRIES,
@@ -47,7 +47,7 @@ impl<'a> PageRequest<'a> {
         Ok(Self { entries, last })
     }
 
-    /// What a page of so many names takes in memory, in bytes, about.
+    /// The memory that a page of so many names takes, in bytes, about.
     pub fn size_of_names(&self) -> usize {
         self.entries.saturating_mul(ENTRY)
     }

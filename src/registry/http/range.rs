@@ -12,7 +12,7 @@ use crate::oci::ByteRange;
 /// for so many at most.
 const RANGES_MAX: usize = 1024;
 
-/// What a `Range` header asks for.
+/// The ranges that a `Range` header asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ranges {
     /// One range.
@@ -72,7 +72,7 @@ impl RangeSet {
         }
     }
 
-    /// What of content of this length is meant, without the ranges that it has no bytes for. `None` if two
+    /// The bytes of content of this length that are meant, without the ranges that it has no bytes for. `None` if two
     /// of them overlap, as only its last bytes can do with those before.
     pub fn within(&self, length: u64) -> Option<Vec<Range<u64>>> {
         let found: Vec<_> = self.0.iter().filter_map(|range| range.within(length)).collect();

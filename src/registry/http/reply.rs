@@ -1,4 +1,4 @@
-//! What the replies of several endpoints have in common.
+//! The parts of replies that several endpoints have in common.
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, ETAG, HeaderName, X_CONTENT_TYPE_OPTIONS};

@@ -206,7 +206,7 @@ fn hex_of(text: &str) -> String {
 /// The id of the image that Windows' base layer is taken for: half of its name's SHA-384, about.
 fn base_id(base_layer: &str) -> String {
     let hash = Sha384::digest(base_layer.as_bytes());
-    hash.iter().take(32).map(|byte| format!("{byte:02x}")).collect()
+    base16ct::lower::encode_string(&hash[..32])
 }
 
 /// The entry of the newest step: the configuration, less what schema 1 did not have.

@@ -2,6 +2,9 @@
 //!
 //! What is signed is the object as it was before: its bytes up to the last member, and the tail that
 //! closed it. The first is still there, and each signature's protected header has the second.
+//!
+//! It is written here because no JWS library knows this form: they take the payload as it is, or as base64, and this
+//! one is what is left of the object when its last member is taken out, to the byte.
 
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
@@ -140,7 +143,7 @@ fn read_signatures(content: &[u8]) -> Result<Vec<ReadSignature>, Unverified> {
         #[serde(borrow)]
         signatures: Option<&'a RawValue>,
     }
-    let malformed = Unverified("its signatures are none as JWS has them");
+    let malformed = Unverified("its signatures do not have the form of JWS");
     let signed: Signed = serde_json::from_slice(content).map_err(|_| malformed)?;
     let Some(signatures) = signed.signatures else {
         return Err(Unverified("it has no signatures"));

@@ -146,7 +146,7 @@ pub mod tests {
         let expected = "efd48b2aacb6a8fd1140dd9cd45e81d69d2c877b56aaf991c34d0ea84eaf3716\
                         f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8";
         let signature = key().sign(b"sample").expect("a signature");
-        let hex: String = signature.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = base16ct::lower::encode_string(&signature);
         assert_eq!(hex, expected);
     }
 

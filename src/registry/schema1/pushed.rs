@@ -32,7 +32,7 @@ pub enum PushedError {
     /// No signature vouches for it.
     #[error("the manifest is not verified: {0}")]
     Unverified(#[from] Unverified),
-    /// It is none.
+    /// It is malformed.
     #[error(transparent)]
     Invalid(#[from] InvalidManifest),
 }

@@ -14,6 +14,7 @@ use moorage_test_support::process::optional_tool;
 use moorage_test_support::{client, oras, regctl, skopeo};
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn oras_discovers_what_it_attached() {
     let Some(program) = optional_tool("MOORAGE_ORAS") else { return };
     let registries = Registries::start().await;
@@ -39,6 +40,7 @@ async fn oras_discovers_what_it_attached() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_signature_is_listed_at_its_image_and_found_by_its_tag() {
     let registries = Registries::start().await;
     let (moorage, peer) = (registries.envoy.address, registries.peer.address);
@@ -67,6 +69,7 @@ async fn a_signature_is_listed_at_its_image_and_found_by_its_tag() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn regctl_lists_what_it_attached() {
     let Some(program) = optional_tool("MOORAGE_REGCTL") else { return };
     let registries = Registries::start().await;
@@ -88,6 +91,7 @@ async fn regctl_lists_what_it_attached() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn cosign_verifies_what_it_signed() {
     let Some(program) = optional_tool("MOORAGE_COSIGN") else { return };
     let registries = Registries::start().await;
@@ -116,6 +120,7 @@ async fn cosign_verifies_what_it_signed() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn helm_pulls_the_newest_chart_in_a_range() {
     let Some(program) = optional_tool("MOORAGE_HELM") else { return };
     let registries = Registries::start().await;

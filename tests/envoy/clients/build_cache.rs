@@ -26,12 +26,14 @@ const FORMS: [(&str, &str, &str); 2] = [
 ];
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_build_goes_on_from_a_cache_that_buildctl_pushed() {
     let Some(first) = Buildkit::start().await else { return };
     goes_on_from_a_pushed_cache(&first, &Client::Buildctl).await;
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_build_goes_on_from_a_cache_that_buildx_pushed() {
     let Some(program) = optional_tool("MOORAGE_BUILDX") else { return };
     let Some(first) = Buildkit::start().await else { return };

@@ -60,18 +60,21 @@ async fn unpacks_what_it_pushed(ours: impl Engine, theirs: impl Engine) {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn buildah_unpacks_what_buildah_pushed() {
     let Some(program) = optional_tool("MOORAGE_BUILDAH") else { return };
     unpacks_what_it_pushed(Podman::new(program.clone()), Podman::new(program)).await;
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn podman_unpacks_what_podman_pushed() {
     let Some(program) = optional_tool("MOORAGE_PODMAN") else { return };
     unpacks_what_it_pushed(Podman::new(program.clone()), Podman::new(program)).await;
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn docker_unpacks_what_docker_pushed() {
     let Some(docker) = optional_tool("MOORAGE_DOCKER") else { return };
     let ours = Docker::start(docker.clone()).await;
@@ -79,6 +82,7 @@ async fn docker_unpacks_what_docker_pushed() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn podman_pushes_what_it_built_and_lists_it() {
     let Some(program) = optional_tool("MOORAGE_PODMAN") else { return };
     let registries = Registries::start().await;
@@ -94,6 +98,7 @@ async fn podman_pushes_what_it_built_and_lists_it() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn docker_pushes_what_it_built() {
     let Some(program) = optional_tool("MOORAGE_DOCKER") else { return };
     let registries = Registries::start().await;
@@ -110,6 +115,7 @@ async fn docker_pushes_what_it_built() {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn containerd_unpacks_the_image_for_its_platform() {
     let Some(program) = optional_tool("MOORAGE_CTR") else { return };
     let registries = Registries::start().await;

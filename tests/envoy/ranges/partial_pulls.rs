@@ -50,6 +50,7 @@ async fn has_files(podman: &Podman, id: &str, files: &Path) -> bool {
 }
 
 #[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
 async fn podman_pulls_the_files_it_needs_with_as_many_bytes_as_from_docker_registry() {
     let Some(program) = optional_tool("MOORAGE_PODMAN") else { return };
     let Some(pusher) = Podman::taking_parts(program.clone()).await else { return };

@@ -13,9 +13,9 @@ use crate::registry::schema1::{EMPTY_LAYER, Image, empty_layer_digest, sign};
 use crate::registry::{Settings, SigningKey};
 use crate::store::{Content, Store, Uploads};
 
-/// Converts a schema 2 image. One wave of storage calls, and two more, once for a repository, if it
+/// Converts a schema 2 image. One round trip to the store, and two more, once for a repository, if it
 /// lacks the empty layer. It is looked for together with the configuration, which alone says whether it
-/// is needed: a call too many costs less time than a wave.
+/// is needed: a call too many costs less time than a round trip.
 pub async fn convert(
     store: &(impl Store + Uploads),
     settings: &Settings,

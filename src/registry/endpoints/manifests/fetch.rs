@@ -22,7 +22,7 @@ pub struct Manifest {
     pub stored_under: Option<Digest>,
 }
 
-/// What a manifest is, with the replies that tell of it. It is made once for a manifest in the cache.
+/// The type of a manifest, with the replies that carry it. It is made once for a manifest in the cache.
 #[derive(Clone)]
 pub struct Description {
     pub media_type: MediaType,
@@ -91,7 +91,7 @@ pub async fn fetch(
     Ok(Manifest { digest: digest.clone(), description, stored_under })
 }
 
-/// What verified content is.
+/// Describes verified content.
 fn describe(digest: &Digest, content: &Bytes) -> Result<Description, Error> {
     let media_type =
         media_type_of(content).map_err(|error| unservable(digest, &error.to_string()))?;

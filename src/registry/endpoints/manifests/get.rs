@@ -46,7 +46,7 @@ impl Manifest {
     }
 }
 
-/// `GET` and `HEAD`. Two waves of storage calls by tag, one by digest; more for old clients.
+/// `GET` and `HEAD`. Two round trips to the store by tag, one by digest; more for old clients.
 pub async fn get(
     request: &Request,
     store: &(impl Store + Uploads),
@@ -78,7 +78,7 @@ pub async fn get(
     }
 }
 
-/// What the client gets for a tag.
+/// The manifest that the client gets for a tag.
 async fn tagged(
     request: &Request,
     store: &(impl Store + Uploads),
@@ -141,8 +141,8 @@ mod tests {
     #[test]
     fn a_manifest_is_served_with_its_type_digest_and_entity_tag() {
         let (registry, manifest) = tagged();
-        for (reference, waves, vary) in [("t", 2, true), (manifest.as_str(), 1, false)] {
-            let (response, waves_made) = get(&registry, reference, &[]);
+        for (reference, round_trips, vary) in [("t", 2, true), (manifest.as_str(), 1, false)] {
+            let (response, round_trips_made) = get(&registry, reference, &[]);
             assert_eq!(response.status(), 200);
             assert_eq!(response.body(), CONTENT);
             let headers = response.headers();
@@ -151,7 +151,7 @@ mod tests {
             assert_eq!(headers[ETAG], format!("\"{}\"", manifest));
             assert_eq!(headers["docker-distribution-api-version"], "registry/2.0");
             assert_eq!(headers.contains_key(VARY), vary);
-            assert_eq!(waves_made, waves, "waves of storage calls by {reference}");
+            assert_eq!(round_trips_made, round_trips, "round trips to the store by {reference}");
         }
         assert_eq!(registry.store.calls().len(), 3 + 2, "calls by tag and by digest");
     }
@@ -167,8 +167,8 @@ mod tests {
         // And as content of its own.
         registry.store.put(link, digest.to_string());
         registry.store.put(layout::content(&digest), CONTENT);
-        let (response, waves) = get(&registry, digest.as_str(), &[]);
-        assert_eq!((response.body(), waves), (&Bytes::from_static(CONTENT), 1));
+        let (response, round_trips) = get(&registry, digest.as_str(), &[]);
+        assert_eq!((response.body(), round_trips), (&Bytes::from_static(CONTENT), 1));
     }
 
     /// A manifest of so many bytes, in the repository under its SHA-256 and a SHA-512 that points there.

@@ -183,8 +183,8 @@ fn other_clients_get_what_they_take() {
 fn a_manifest_of_an_index_is_served_with_its_own_digest() {
     let mut registry = registry();
     let digest = digest_of(&schema2().to_string());
-    let (response, waves) = get(&registry, "list", &[SCHEMA2]);
-    assert_eq!((response.body(), waves), (&Bytes::from(schema2().to_string()), 3));
+    let (response, round_trips) = get(&registry, "list", &[SCHEMA2]);
+    assert_eq!((response.body(), round_trips), (&Bytes::from(schema2().to_string()), 3));
     assert_eq!(response.headers()["docker-content-digest"], digest.as_str());
     assert_eq!(response.headers()[ETAG], format!("\"{digest}\""));
 
@@ -201,8 +201,8 @@ fn by_digest_the_stored_bytes_are_served_whatever_is_accepted() {
     let registry = registry();
     let content = schema2().to_string();
     for accept in [&[][..], &[SCHEMA1], &[LIST]] {
-        let (response, waves) = get(&registry, digest_of(&content).as_str(), accept);
-        assert_eq!((outcome(&response).as_str(), waves), (SCHEMA2, 1));
+        let (response, round_trips) = get(&registry, digest_of(&content).as_str(), accept);
+        assert_eq!((outcome(&response).as_str(), round_trips), (SCHEMA2, 1));
         assert_eq!(response.body(), content.as_bytes());
         assert!(!response.headers().contains_key(VARY));
     }
@@ -241,7 +241,7 @@ fn a_converted_image_is_verified_by_its_signature_and_known_by_its_payload() {
 fn only_a_conversion_costs_more_than_what_is_stored() {
     let registry = registry();
     // The first one also writes the empty layer: its content, then its link.
-    for (tag, accept, waves, calls) in [
+    for (tag, accept, round_trips, calls) in [
         ("image", SCHEMA2, 2, 3),
         ("list", LIST, 2, 3),
         ("image", SIGNED, 5, 3 + 4 + 2),
@@ -253,7 +253,7 @@ fn only_a_conversion_costs_more_than_what_is_stored() {
         let before = registry.store.calls().len();
         let (_, made) = get(&registry, tag, &[accept]);
         let calls_made = registry.store.calls().len() - before;
-        assert_eq!((made, calls_made), (waves, calls), "{tag} {accept}");
+        assert_eq!((made, calls_made), (round_trips, calls), "{tag} {accept}");
     }
     let empty = empty_layer_digest();
     let objects = registry.store.objects();
@@ -347,7 +347,7 @@ fn a_storage_fault_is_never_the_images() {
 
 #[test]
 fn a_conversion_that_breaks_off_is_completed_by_the_next() {
-    // Five waves: the last two calls write the empty layer's content and its link.
+    // Five round trips: the last two calls write the empty layer's content and its link.
     for failing in [7, 8] {
         for effect in [Effect::None, Effect::Done] {
             let registry = registry();
@@ -415,8 +415,8 @@ fn a_pushed_schema_1_manifest_is_stored_without_its_signatures() {
             (&["*/*"], SCHEMA1),
             (&[SCHEMA2], "MANIFEST_UNKNOWN"),
         ] {
-            let (response, waves) = get(&registry, "old", accept);
-            assert_eq!((outcome(&response).as_str(), waves), (media_type, 2), "{accept:?}");
+            let (response, round_trips) = get(&registry, "old", accept);
+            assert_eq!((outcome(&response).as_str(), round_trips), (media_type, 2), "{accept:?}");
             if media_type != "MANIFEST_UNKNOWN" {
                 assert_eq!(response.headers()["docker-content-digest"], digest.as_str());
             }

@@ -1,4 +1,4 @@
-//! What the client of a tag gets: the stored manifest, the one of an index that is for its platform, or
+//! Negotiation: the client of a tag gets the stored manifest, the one of an index that is for its platform, or
 //! one that is made for it.
 //!
 //! Source: RFC 9110, section 12.5.1, for what a client accepts. The OCI specification says nothing of the
@@ -15,7 +15,7 @@ use crate::registry::http::error::{Error, ErrorCode};
 use crate::registry::{AbsentAccept, Legacy, Request, Settings, SigningKey};
 use crate::store::{Store, Uploads};
 
-/// What a client takes.
+/// The media types that a client takes.
 struct Client {
     accept: Accept,
     /// Whether it says nothing and is therefore taken for one that knows schema 1 alone.
@@ -53,7 +53,7 @@ impl Client {
 
 /// Chooses what is answered for a tag that `stored` is stored for.
 ///
-/// No storage calls for a client that takes what is stored; one wave for a manifest of an index, one
+/// No storage calls for a client that takes what is stored; one round trip for a manifest of an index, one
 /// for a conversion, and two more, once for a repository, if it lacks the empty layer.
 pub async fn negotiate(
     request: &Request,

@@ -3,7 +3,7 @@
 //! The order of the writes makes crashes harmless: everything else, then the tag. A tag never points at
 //! what is not there, and a repeat of the request completes what is missing.
 //!
-//! Three waves of storage calls: what the manifest needs is looked up; then its content, its link and
+//! Three round trips to the store: what the manifest needs is looked up; then its content, its link and
 //! the tag's history are written together; then the tag, and the entry at its subject.
 //!
 //! A `PUT` that is refused because something is missing has written nothing. To write the content while
@@ -45,7 +45,7 @@ const MAX_TAGS: usize = 100;
 /// How many missing references an answer names. When there are more, the rest is not looked up.
 const MAX_MISSING: usize = 100;
 
-/// `PUT`: three waves of storage calls; two more, once, before the first conditional one.
+/// `PUT`: three round trips to the store; two more, once, before the first conditional one.
 pub async fn put(
     request: &Request,
     store: &impl Store,
@@ -88,7 +88,7 @@ struct New<'a, S> {
 }
 
 impl<S: Store> New<'_, S> {
-    /// Two waves. Whatever fails, all calls are over in the end.
+    /// Two round trips. Whatever fails, all calls are over in the end.
     async fn write(&self, tags: &[Tag], condition: Option<&TagCondition>) -> Result<(), Error> {
         let Self { store, name, digest, .. } = *self;
         let (content, link, history) = join3(
@@ -426,8 +426,9 @@ mod tests {
         let text = image("x").to_string().replacen('{', "{ \n", 1);
         let body = Body::Whole(text.clone().into());
         for _ in 0..2 {
-            let (response, waves) = registry.send_manifest(Method::PUT, "t", &[], body.clone());
-            assert_eq!((response.status().as_u16(), waves), (201, 3));
+            let (response, round_trips) =
+                registry.send_manifest(Method::PUT, "t", &[], body.clone());
+            assert_eq!((response.status().as_u16(), round_trips), (201, 3));
             let digest = digest_of(&text);
             let headers = response.headers();
             assert_eq!(headers[LOCATION], format!("/v2/a/b/manifests/{digest}"));
@@ -439,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_with_a_hundred_layers_takes_three_waves() {
+    fn a_manifest_with_a_hundred_layers_takes_three_round_trips() {
         let mut registry = TestRegistry::with_blobs();
         let mut image = image("x");
         let layers: Vec<_> = (0..100).map(|number| format!("layer {number}")).collect();
@@ -450,8 +451,8 @@ mod tests {
         }
         image["layers"] = layers.iter().map(|layer| descriptor("layer", layer)).collect();
         image["subject"] = descriptor(OCI_MANIFEST, "a subject");
-        let (response, waves) = registry.send_manifest(Method::PUT, "t", &[], whole(&image));
-        assert_eq!((response.status().as_u16(), waves), (201, 3));
+        let (response, round_trips) = registry.send_manifest(Method::PUT, "t", &[], whole(&image));
+        assert_eq!((response.status().as_u16(), round_trips), (201, 3));
         // 101 references with link and content, the manifest's content, link, referrer, history, tag.
         assert_eq!(registry.store.calls().len(), 2 * 101 + 5);
         registry.settings.verify_image_references = false;
@@ -591,7 +592,7 @@ mod tests {
         let mut untyped = as_image(&image.to_string());
         untyped.as_object_mut().expect("an object").remove("mediaType");
         let cache_config = descriptor("application/vnd.buildkit.cacheconfig.v0", "config");
-        for (entries, status, waves) in [
+        for (entries, status, round_trips) in [
             (vec![as_image(&image.to_string())], 201, 3),
             (vec![untyped], 201, 3),
             (vec![as_blob("layer"), cache_config], 201, 3),
@@ -604,9 +605,13 @@ mod tests {
             let registry = TestRegistry::with_blobs();
             registry.put("image", &image);
             let index = index(&entries);
-            let (response, waves_made) =
+            let (response, round_trips_made) =
                 registry.send_manifest(Method::PUT, "t", &[], whole(&index));
-            assert_eq!((response.status().as_u16(), waves_made), (status, waves), "{index}");
+            assert_eq!(
+                (response.status().as_u16(), round_trips_made),
+                (status, round_trips),
+                "{index}"
+            );
             if status == 201 {
                 assert_eq!(registry.get("t").body(), index.to_string().as_bytes());
                 // One that takes no index gets no blob for an image.
@@ -655,8 +660,8 @@ mod tests {
             (Body::TooLarge, (413, "MANIFEST_INVALID")),
             (Body::Short, (400, "SIZE_INVALID")),
         ] {
-            let (response, waves) = registry.send_manifest(Method::PUT, "t", &[], body);
-            assert_eq!((error(&response), waves), ((expected.0, expected.1.to_owned()), 0));
+            let (response, round_trips) = registry.send_manifest(Method::PUT, "t", &[], body);
+            assert_eq!((error(&response), round_trips), ((expected.0, expected.1.to_owned()), 0));
         }
         let mut wrong = image("x");
         wrong["layers"][0]["digest"] = "x".into();

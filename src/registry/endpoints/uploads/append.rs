@@ -17,7 +17,7 @@ use crate::store::{Chunk, Progress, Session, Store, Uploads, WriteTarget};
 /// The most chunks of an upload: as many parts S3 makes an object of.
 const MAX_CHUNKS: usize = 10_000;
 
-/// `PATCH`: the stream, with the session looked up beside it in one wave, and two calls after it, now
+/// `PATCH`: the stream, with the session looked up beside it in one round trip, and two calls after it, now
 /// and then four.
 pub async fn append(
     request: &Request,
@@ -46,7 +46,7 @@ pub async fn append(
 
 /// A chunk whose end is still held back.
 pub struct TakenChunk {
-    /// What the session had before.
+    /// The progress of the session before it.
     pub before: Progress,
     /// The chunk's length in bytes.
     pub length: u64,

@@ -81,7 +81,7 @@ fn an_upload_of_many_chunks_is_closed_and_nothing_of_it_stays() {
         let (at, content) = append_bytes(&registry, registry.begin(""), count);
         let digest = digest_of(&content);
         let target = with_digest(&at, &digest);
-        let ((response, waves), cost) =
+        let ((response, round_trips), cost) =
             cost_of(&registry, || registry.send(Method::PUT, &target, &[], ""));
         assert_eq!(outcome(&response), (201, String::new()));
         assert_eq!(registry.blob(&digest).as_deref(), Some(content.as_slice()));
@@ -89,7 +89,10 @@ fn an_upload_of_many_chunks_is_closed_and_nothing_of_it_stays() {
         // Each chunk is read and removed, each list as well; the rest is a handful.
         let objects = count + count.div_ceil(LIST_LENGTH);
         assert!(cost.calls <= 2 * objects + 16, "{count}: {cost:?}");
-        assert!(waves <= 12 + count / 16 + objects / 256, "{count}: {waves} waves");
+        assert!(
+            round_trips <= 12 + count / 16 + objects / 256,
+            "{count}: {round_trips} round trips"
+        );
     }
 }
 

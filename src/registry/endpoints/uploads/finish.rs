@@ -16,8 +16,8 @@ use crate::registry::body::{RequestBody, whole_length};
 use crate::registry::http::error::{Error, ErrorCode};
 use crate::store::{Chunk, Progress, Session, Store, Uploads};
 
-/// `PUT`. The whole blob: the stream, with the session looked up beside it, and one wave. Chunks: what
-/// it takes to put them together, the link, and two waves that remove the session.
+/// `PUT`. The whole blob: the stream, with the session looked up beside it, and one round trip. Chunks: what
+/// it takes to put them together, the link, and two round trips that remove the session.
 pub async fn finish(
     request: &Request,
     body: &impl RequestBody,
@@ -37,7 +37,7 @@ pub async fn finish(
     }
 }
 
-/// What the client says of the body and of the blob.
+/// The claims of the client about the body and the blob.
 struct Claim {
     place: UploadOffset,
     range: Option<(u64, u64)>,

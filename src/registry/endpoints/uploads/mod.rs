@@ -40,7 +40,7 @@ const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 struct UploadOffset {
     /// Where the next chunk goes, in bytes; `None` if the client left that out.
     offset: Option<u64>,
-    /// What the blob is hashed with.
+    /// The algorithm that the blob is hashed with.
     algorithm: Algorithm,
 }
 
@@ -50,7 +50,8 @@ impl UploadOffset {
         let offset = match request.query_values("offset").next() {
             None => None,
             Some(text) => {
-                let invalid = || Error::new(ErrorCode::BlobUploadInvalid, "offset is no number");
+                let invalid =
+                    || Error::new(ErrorCode::BlobUploadInvalid, "offset must be a number of bytes");
                 Some(parse_decimal(&text).ok_or_else(invalid)?)
             }
         };
@@ -121,7 +122,7 @@ fn fresh_id(request: &Request) -> UploadId {
     UploadId::from_random(bytes.iter().take(16).fold(0, |bits, byte| bits << 8 | u128::from(*byte)))
 }
 
-/// What a session has taken in, if it is where the client says.
+/// The progress of a session, if it has got as far as the client says.
 ///
 /// # Errors
 ///

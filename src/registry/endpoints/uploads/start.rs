@@ -14,8 +14,8 @@ use crate::registry::http::error::Error;
 use crate::registry::{Mount, Request, Settings};
 use crate::store::{Session, Store, Uploads};
 
-/// `POST`. With `mount`, the blob is taken from another repository, if it is there: two waves of
-/// storage calls. With `digest` and a body, that body is the blob: the stream and one wave. Otherwise
+/// `POST`. With `mount`, the blob is taken from another repository, if it is there: two round trips
+/// to the store. With `digest` and a body, that body is the blob: the stream and one round trip. Otherwise
 /// a session begins: one call.
 pub async fn start(
     request: &Request,

@@ -21,7 +21,7 @@ pub async fn status(
     Ok(progress_reply(StatusCode::NO_CONTENT, session, place))
 }
 
-/// `DELETE`: the session is over, and nothing of it stays. Three waves.
+/// `DELETE`: the session is over, and nothing of it stays. Three round trips.
 pub async fn cancel(store: &impl Uploads, session: &Session) -> Result<Response<Bytes>, Error> {
     let state = session_state(store, session).await?;
     store.end_upload(session, &state).await?;

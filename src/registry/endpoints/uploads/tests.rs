@@ -291,21 +291,21 @@ fn a_registry_that_may_not_be_changed_takes_no_uploads() {
 }
 
 #[test]
-fn an_upload_takes_as_few_waves_as_it_can() {
+fn an_upload_takes_as_few_round_trips_as_it_can() {
     let registry = TestRegistry::default();
     let digest = digest_of(WHOLE);
-    let (begun, waves) = registry.send(Method::POST, "/v2/a/blobs/uploads/", &[], "");
-    assert_eq!(waves, 1);
+    let (begun, round_trips) = registry.send(Method::POST, "/v2/a/blobs/uploads/", &[], "");
+    assert_eq!(round_trips, 1);
     // The session beside the stream, the stream's end, and the link with the session's end.
     let target = with_digest(&location(&begun), &digest);
     assert_eq!(registry.send(Method::PUT, &target, &[], WHOLE).1, 3);
     let target = with_digest("/v2/a/blobs/uploads/", &digest);
     assert_eq!(registry.send(Method::POST, &target, &[], WHOLE).1, 3);
     // The stream, its end, and the progress; for the second chunk the old progress goes as well.
-    let (first, waves) = registry.send(Method::PATCH, &registry.begin(""), &[], &WHOLE[..5]);
-    assert_eq!(waves, 3);
-    let (second, waves) = registry.send(Method::PATCH, &location(&first), &[], &WHOLE[5..]);
-    assert_eq!(waves, 4);
+    let (first, round_trips) = registry.send(Method::PATCH, &registry.begin(""), &[], &WHOLE[..5]);
+    assert_eq!(round_trips, 3);
+    let (second, round_trips) = registry.send(Method::PATCH, &location(&first), &[], &WHOLE[5..]);
+    assert_eq!(round_trips, 4);
     // The progress; the chunks; their parts joined; the link; the session's end, startedat last.
     let target = with_digest(&location(&second), &digest);
     assert_eq!(registry.send(Method::PUT, &target, &[], "").1, 6);
