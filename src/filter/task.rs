@@ -114,3 +114,91 @@ pub fn take_woken(host: &impl Host, queue: WakeQueue, limit: usize) -> Vec<u32> 
         now
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::filter::scripted_host::ScriptedHost;
+
+    /// A host with a queue that no other test has: the executor is one for all that run in this thread.
+    fn host(queues_before: usize) -> (ScriptedHost, WakeQueue) {
+        let host = ScriptedHost::default();
+        host.state().queues = vec![0; queues_before];
+        let queue = WakeQueue::register(&host).expect("a queue");
+        (host, queue)
+    }
+
+    /// A task that takes two turns, and wakes itself for the second.
+    fn two_turns(host: &ScriptedHost, context_id: u32, queue: WakeQueue) -> Task<()> {
+        let mut is_second = false;
+        Task::new(
+            host,
+            context_id,
+            queue,
+            poll_fn(move |context| {
+                if std::mem::replace(&mut is_second, true) {
+                    return Poll::Ready(());
+                }
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }),
+        )
+    }
+
+    #[test]
+    fn a_task_that_is_woken_while_its_own_stream_runs_goes_on_at_once() {
+        let (host, queue) = host(1_000);
+        let mut task = two_turns(&host, 2, queue);
+        assert!(run_as(2, || task.poll()).is_ready());
+        assert_eq!(host.state().queues[1_000], 0);
+        assert!(take_woken(&host, queue, 10).is_empty());
+    }
+
+    #[test]
+    fn a_task_that_is_woken_while_another_stream_runs_waits_for_the_queue() {
+        let (host, queue) = host(1_001);
+        let mut task = two_turns(&host, 2, queue);
+        assert!(run_as(3, || task.poll()).is_pending());
+        assert_eq!(host.state().queues[1_001], 1, "Envoy is asked for a callback");
+        assert_eq!(take_woken(&host, queue, 10), [2]);
+        assert!(task.poll().is_ready());
+    }
+
+    #[test]
+    fn who_runs_within_another_stream_is_that_stream_no_longer_afterwards() {
+        let (host, queue) = host(1_002);
+        let mut task = two_turns(&host, 2, queue);
+        let poll = run_as(2, || {
+            run_as(3, || ());
+            task.poll()
+        });
+        assert!(poll.is_ready());
+    }
+
+    #[test]
+    fn the_oldest_streams_go_on_first_and_those_that_are_left_in_a_further_callback() {
+        let (host, queue) = host(1_003);
+        let mut tasks = [7, 5, 6].map(|id| two_turns(&host, id, queue));
+        assert!(tasks.iter_mut().all(|task| task.poll().is_pending()));
+        host.state().queues[1_003] = 0;
+        assert_eq!(take_woken(&host, queue, 2), [5, 6]);
+        assert_eq!(host.state().queues[1_003], 1, "there are more");
+        assert_eq!(take_woken(&host, queue, 2), [7]);
+        assert_eq!(host.state().queues[1_003], 1, "there are no more");
+        assert!(take_woken(&host, queue, 2).is_empty());
+    }
+
+    #[test]
+    fn a_stream_that_is_woken_often_is_in_the_queue_once() {
+        let (host, queue) = host(1_004);
+        let task = two_turns(&host, 2, queue);
+        (0..3).for_each(|_| task.waker.wake_by_ref());
+        assert_eq!(host.state().queues[1_004], 1);
+        assert_eq!(take_woken(&host, queue, 10), [2]);
+    }
+}

@@ -106,20 +106,51 @@ fn what_the_store_answers_instead_of_a_blob_becomes_the_apis_error() {
 
 #[test]
 fn what_envoy_answers_by_itself_is_worded_as_the_apis_json() {
-    let mut proxy = Proxy::new(CONFIG);
-    let id = proxy.begin("GET", "/v2/a/manifests/t", &[], true);
-    assert_eq!(proxy.respond(id, "504", &[], true, false), Action::Continue);
-    let body = proxy.respond_with(id, b"stream timeout", true);
-    let json: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
-    assert_eq!(json["errors"][0]["code"], "UNAVAILABLE");
-    assert_eq!(header(&proxy, id, "content-length"), Some(body.len().to_string()));
-    assert_eq!(header(&proxy, id, ":status").as_deref(), Some("504"));
+    // While a call is under way, while a manifest is collected, and while the rest of an upload is thrown away that
+    // was refused before anything of it went on.
+    for (method, path, end_of_stream) in [
+        ("GET", "/v2/a/manifests/t", true),
+        ("PUT", "/v2/a/manifests/t", false),
+        ("PUT", "/v2/a/blobs/uploads/01234567-89ab-8def-8123-456789abcdef?digest=none", false),
+    ] {
+        let mut proxy = Proxy::new(CONFIG);
+        let id = proxy.begin(method, path, &[], end_of_stream);
+        assert_eq!(proxy.respond(id, "504", &[("server", "envoy")], true, false), Action::Continue);
+        let length = header(&proxy, id, "content-length");
+        assert_eq!(header(&proxy, id, ":status").as_deref(), Some("504"), "{method} {path}");
+        assert_eq!(header(&proxy, id, "server").as_deref(), Some("envoy"));
+        let pieces =
+            [proxy.respond_with(id, b"stream ", false), proxy.respond_with(id, b"timeout", true)];
+        let body = pieces.concat();
+        assert_eq!(length, Some(body.len().to_string()));
+        let json: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(json["errors"][0]["code"], "UNAVAILABLE");
+        proxy.close(id);
+        proxy.assert_idle();
+    }
+}
+
+#[test]
+fn a_request_for_a_blob_has_no_body() {
+    for (announced, sent) in [(None, &b"abc"[..]), (Some("3"), b"abc"), (Some("65537"), b"")] {
+        let mut proxy = Proxy::new(CONFIG);
+        let path = format!("/v2/a/blobs/{}", proxy.put(BLOB));
+        let headers: Vec<_> =
+            announced.map(|length| ("content-length", length)).into_iter().collect();
+        let id = proxy.begin("GET", &path, &headers, false);
+        if !sent.is_empty() {
+            proxy.send(id, sent, true);
+        }
+        proxy.answer_calls();
+        assert_eq!(proxy.outcome(id), (400, "SIZE_INVALID".to_owned()));
+        proxy.with(id, |stream| assert!(!stream.is_request_sent, "the store gets nothing of it"));
+    }
 }
 
 #[test]
 fn a_client_may_go_away_in_every_state() {
     type Step = fn(&mut Proxy) -> u32;
-    let steps: [(&str, Step); 8] = [
+    let steps: [(&str, Step); 11] = [
         ("while its body is collected", |proxy| {
             let id = proxy.begin("PUT", "/v2/a/manifests/t", &[], false);
             proxy.send(id, &[b' '; 10_000], false);
@@ -130,6 +161,23 @@ fn a_client_may_go_away_in_every_state() {
             let location = proxy.begin_upload();
             let id = proxy.begin("PATCH", &location, &[], false);
             proxy.send(id, b"bytes", false);
+            id
+        }),
+        ("while the end of its upload is held", |proxy| {
+            let location = proxy.begin_upload();
+            let id = proxy.begin("PATCH", &location, &[], false);
+            proxy.send(id, b"bytes", true);
+            id
+        }),
+        ("while its refused upload is thrown away", |proxy| {
+            let path = "/v2/a/blobs/uploads/01234567-89ab-8def-8123-456789abcdef?digest=none";
+            let id = proxy.begin("PUT", path, &[], false);
+            proxy.send(id, b"bytes", false);
+            id
+        }),
+        ("while Envoy's own answer is reworded", |proxy| {
+            let id = proxy.begin("GET", "/v2/a/manifests/t", &[], true);
+            proxy.respond(id, "504", &[], true, false);
             id
         }),
         ("while a blob streams", |proxy| {
@@ -154,6 +202,8 @@ fn a_client_may_go_away_in_every_state() {
     ];
     for (when, step) in steps {
         let mut proxy = Proxy::new(CONFIG);
+        drop(proxy.plugin.create_filter(99));
+        proxy.assert_idle();
         let id = step(&mut proxy);
         proxy.close(id);
         assert_eq!(proxy.open_calls().len(), 0, "{when}: its calls end with it");

@@ -91,6 +91,15 @@ fn when_the_one_that_reads_goes_away_another_reads() {
 }
 
 #[test]
+fn a_response_that_is_reported_to_the_plugin_goes_on_with_its_stream_at_once() {
+    let (mut proxy, digest, mut ids) = asked_by(2);
+    proxy.close(ids.remove(0));
+    assert!(proxy.run_queue(), "the other one reads now");
+    answer_open_calls(&mut proxy, &digest);
+    assert_eq!(answered(&proxy, &ids), 1, "there was no need for another callback");
+}
+
+#[test]
 fn two_plugins_in_one_vm_wake_their_own_streams() {
     let host = ScriptedHost::default();
     let mut first = Proxy::beside(&host, &cached(), 100);
