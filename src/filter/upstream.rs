@@ -158,6 +158,13 @@ mod tests {
         br#"{"store":{"cluster":"c","authority":"s3","bucket":"registry","timeout_ms":3,
         "copy_timeout_ms":7}}"#;
 
+    /// A header's name and value.
+    type Header = (&'static str, &'static [u8]);
+
+    /// The headers and the body of a response, the length that the body is said to have, whether the `ETag` is wanted,
+    /// and what comes of it.
+    type Row = (&'static [Header], &'static [u8], usize, bool, Outcome);
+
     fn upstream() -> Upstream<ScriptedHost> {
         let host = ScriptedHost::default();
         (host.state().active, host.state().effective) = (Some(ROOT), Some(ROOT));
@@ -183,7 +190,7 @@ mod tests {
     fn outcome(
         request: &HttpRequest,
         repeat: Repeat,
-        headers: &[(&str, &[u8])],
+        headers: &[Header],
         body: &[u8],
         body_size: usize,
     ) -> (Outcome, Call) {
@@ -206,20 +213,20 @@ mod tests {
 
     #[test]
     fn only_what_is_a_whole_response_is_taken_for_one() {
+        const OK: Header = (":status", b"200");
         let response = |status, version: Option<&str>, body: &'static [u8]| {
             let status = StatusCode::from_u16(status).expect("a status");
             Ok(HttpResponse { status, version: version.map(str::to_owned), body: body.into() })
         };
-        let ok: (&str, &[u8]) = (":status", b"200");
-        let rows: [(&[(&str, &[u8])], &[u8], usize, bool, Outcome); 9] = [
-            (&[ok], b"abc", 3, false, response(200, None, b"abc")),
+        let rows: [Row; 9] = [
+            (&[OK], b"abc", 3, false, response(200, None, b"abc")),
             (&[(":status", b"404")], b"", 0, false, response(404, None, b"")),
-            (&[ok, ("etag", b"\"1\"")], b"", 0, true, response(200, Some("\"1\""), b"")),
-            (&[ok, ("etag", b"\"1\"")], b"", 0, false, response(200, None, b"")),
-            (&[ok, ("etag", b"\xff")], b"", 0, true, response(200, None, b"")),
+            (&[OK, ("etag", b"\"1\"")], b"", 0, true, response(200, Some("\"1\""), b"")),
+            (&[OK, ("etag", b"\"1\"")], b"", 0, false, response(200, None, b"")),
+            (&[OK, ("etag", b"\xff")], b"", 0, true, response(200, None, b"")),
             // A broken connection, or a response that is too large for Envoy.
             (&[], b"", 0, false, Err(HttpError::Connection)),
-            (&[ok], b"ab", 3, false, Err(HttpError::Connection)),
+            (&[OK], b"ab", 3, false, Err(HttpError::Connection)),
             (&[("server", b"s3")], b"", 0, false, Err(HttpError::Nonsense)),
             (&[(":status", b"2000")], b"", 0, false, Err(HttpError::Nonsense)),
         ];
