@@ -254,8 +254,9 @@ impl Proxy {
         self.with(id, |stream| stream.reply.clone())
     }
 
-    /// The status of the reply, and the code in its JSON.
+    /// The status of the reply, which the client has got, and the code in its JSON.
     pub fn outcome(&self, id: u32) -> (u16, String) {
+        assert!(!self.with(id, |stream| stream.is_reset), "another response had begun");
         let reply = self.reply(id).expect("a reply");
         let json: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
         let code = json["errors"][0]["code"].as_str().unwrap_or_default();

@@ -36,7 +36,8 @@ fn finish(proxy: &mut Proxy, id: u32, content: &[u8]) {
         assert_eq!(stream.sent_on, content);
     });
     proxy.objects.insert(path, content.to_vec());
-    proxy.respond(id, "200", &[], false, true);
+    let action = proxy.respond(id, "200", &[], false, true);
+    assert_eq!(action, Action::Pause, "the client gets the handler's answer, not the store's");
     proxy.answer_calls();
 }
 
