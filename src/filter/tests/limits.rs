@@ -96,7 +96,7 @@ fn a_client_has_so_many_requests_that_wait_and_no_more() {
 
 #[test]
 fn a_download_is_counted_as_a_stream_and_not_as_a_request_that_waits() {
-    let mut proxy = Proxy::new(&cached(LEAST_MEMORY));
+    let mut proxy = Proxy::new(&config_with(LEAST_MEMORY));
     let path = format!("/v2/a/blobs/{}", proxy.put(b"blob"));
     let ids: Vec<u32> = (0..=WAITING_OF_A_CLIENT).map(|_| proxy.ask("GET", &path, &[])).collect();
     let waiting = proxy.begin("GET", "/v2/a/manifests/t", &[], true);
