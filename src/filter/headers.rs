@@ -101,3 +101,31 @@ fn append(headers: &mut HeaderMap, name: &str, value: Vec<u8>) {
         headers.append(name, value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::filter::scripted_host::{ScriptedHost, StreamState};
+
+    #[test]
+    fn a_response_is_envoys_own_only_if_envoy_says_so() {
+        for (details, is_local) in [
+            (None, false),
+            (Some("via_upstream"), false),
+            (Some("request_payload_too_large"), true),
+            (Some("upstream_reset_before_response_started{connection_termination}"), true),
+        ] {
+            let host = ScriptedHost::default();
+            let mut stream = StreamState::default();
+            if let Some(details) = details {
+                stream.properties.insert("response.code_details".to_owned(), details.into());
+            }
+            host.state().streams.insert(2, stream);
+            host.state().effective = Some(2);
+            assert_eq!(is_local_reply(&host), is_local, "{details:?}");
+        }
+    }
+}

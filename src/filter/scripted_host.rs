@@ -79,6 +79,8 @@ pub struct StreamState {
     pub response_headers: Headers,
     /// What Envoy holds of the response.
     pub response_body: Vec<u8>,
+    /// Whether the client has the response to its end.
+    pub is_response_whole: bool,
     /// The response that the filter gave by itself.
     pub reply: Option<Reply>,
     /// Whether the client's stream was reset, because the filter gave a response where one had begun.

@@ -203,15 +203,16 @@ impl Proxy {
         let filter = &self.filters[&id];
         let action =
             self.called_back(id, Callback::Other, || filter.response_headers(end_of_stream));
-        self.let_go(id, action);
+        self.let_go(id, action, end_of_stream);
         action
     }
 
     /// Sends on what there is of a response, if the filter says so; gives what of its body.
-    fn let_go(&self, id: u32, action: Action) -> Vec<u8> {
+    fn let_go(&self, id: u32, action: Action, end_of_stream: bool) -> Vec<u8> {
         self.with(id, |stream| match action {
             Action::Continue => {
                 stream.response = Response::Begun;
+                stream.is_response_whole = end_of_stream;
                 std::mem::take(&mut stream.response_body)
             }
             Action::Pause => Vec::new(),
@@ -227,7 +228,10 @@ impl Proxy {
         let filter = &self.filters[&id];
         let action = self
             .called_back(id, Callback::ResponseBody, || filter.response_body(held, end_of_stream));
-        self.let_go(id, action)
+        let sent = self.let_go(id, action, end_of_stream);
+        let is_empty = sent.is_empty() && action == Action::Continue;
+        assert!(end_of_stream || !is_empty, "an empty piece is a frame of its own in HTTP/2");
+        sent
     }
 
     /// The client goes away, or has its response: Envoy drops the stream, and its calls with it.
