@@ -59,8 +59,12 @@ fn a_request_counts_while_it_waits_and_no_longer() {
 #[test]
 fn what_waits_is_refused_where_there_is_no_memory_for_it() {
     let mut proxy = Proxy::new(&config_with(LEAST_MEMORY));
+    let location = proxy.begin_upload();
     let all = take_all(&proxy, Purpose::Waiting);
-    for (method, path) in [("GET", "/v2/a/manifests/t"), ("PUT", "/v2/a/manifests/t")] {
+    // The upload would go on to the store at once.
+    for (method, path) in
+        [("GET", "/v2/a/manifests/t"), ("PUT", "/v2/a/manifests/t"), ("PATCH", &location)]
+    {
         let id = proxy.begin(method, path, &[], method == "GET");
         assert_eq!(proxy.outcome(id), (503, "UNAVAILABLE".to_owned()));
         proxy.close(id);
