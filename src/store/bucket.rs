@@ -412,7 +412,9 @@ fn unreachable(
 ) -> Result<HttpResponse, StoreError> {
     result.map_err(|error| {
         let kind = match error {
-            HttpError::Connection | HttpError::NoSuchCluster => StoreErrorKind::Unavailable,
+            HttpError::Connection | HttpError::NoSuchCluster | HttpError::Unreachable(_) => {
+                StoreErrorKind::Unavailable
+            }
             HttpError::Nonsense => StoreErrorKind::Failed,
         };
         fault(request, kind, &format!("the blob store can't be reached: {error}"))

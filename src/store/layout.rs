@@ -274,6 +274,11 @@ pub fn tag(name: &Name, tag: &Tag) -> Key {
     in_repository(name, &[&format!("_manifests/tags/{tag}/")])
 }
 
+/// The prefix of all keys of a repository's upload sessions; an id and a slash come next.
+pub fn uploads(name: &Name) -> Key {
+    in_repository(name, &["_uploads/"])
+}
+
 /// The prefix of all keys of an upload session.
 pub fn upload(name: &Name, id: &UploadId) -> Key {
     in_repository(name, &[&format!("_uploads/{id}/")])

@@ -28,6 +28,7 @@ mod streaming;
 mod tag_removal;
 #[cfg(test)]
 pub mod turns;
+mod upload_folders;
 mod uploads;
 
 use bytes::Bytes;
@@ -51,6 +52,9 @@ pub use objects::{
 pub use progress::{Chunk, LIST_LENGTH, Progress};
 pub use s3::{Http, HttpError, HttpRequest, HttpResponse, Repeat, Timeout};
 pub use streaming::{BlobStream, ReadError, StreamedWrite, WriteAnswer, WriteError, WriteTarget};
+pub use upload_folders::{
+    RepositoriesWithUploads, UploadFolder, repositories_with_uploads, upload_folders,
+};
 pub use uploads::{Session, SessionState, Uploads};
 
 /// How many storage calls one request makes at a time, at most, where their number depends on what

@@ -56,7 +56,7 @@ pub struct HttpResponse {
 }
 
 /// Why there is no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum HttpError {
     /// No connection, or it broke before the whole answer was there.
     #[error("the connection failed")]
@@ -67,6 +67,9 @@ pub enum HttpError {
     /// The answer is not HTTP.
     #[error("the answer is not HTTP")]
     Nonsense,
+    /// No connection, or none that held, and the carrier knows why. It has repeated what it may.
+    #[error("{0}")]
+    Unreachable(String),
 }
 
 /// The transport of requests to the store.

@@ -11,7 +11,9 @@ mod connection;
 mod credentials;
 mod output;
 mod signed_http;
+mod store_fault;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -75,6 +77,11 @@ fn refuse(error: &clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         output::say(text.trim_end());
         return ExitCode::SUCCESS;
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // It begins with what the program is, and says nothing of what is missing.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        return ExitCode::from(2);
     }
     let paragraph = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
     let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");

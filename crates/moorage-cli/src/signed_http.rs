@@ -2,22 +2,24 @@
 //!
 //! In the filter Envoy does both.
 
+use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::{PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri};
 use moorage::store::{Http, HttpError, HttpRequest, HttpResponse, Repeat, Timeout};
-use reqwest::redirect;
+use reqwest::{Certificate, redirect};
 use sha2::{Digest as _, Sha256};
 
 use crate::Failure;
-use crate::credentials::Signing;
+use crate::credentials::{Signing, reason};
 
 /// How often a request is sent that may be repeated.
 const ATTEMPTS: u32 = 3;
 
-/// How long is waited before a request is repeated; twice as long each time.
+/// How long is waited before a request is repeated, on average; twice as long each time. Those that failed together
+/// don't come back together.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// A client of one store.
@@ -28,20 +30,25 @@ pub struct SignedHttp {
     signing: Signing,
 }
 
+/// How clients are made. They trust the certificate authorities that this machine trusts, and these.
+pub fn client_builder(authorities: &[Certificate]) -> reqwest::ClientBuilder {
+    // Fails only if another provider is there already, which does as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        // A signature is for one host and path.
+        .redirect(redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(5))
+        .tls_certs_merge(authorities.iter().cloned())
+}
+
 impl SignedHttp {
-    /// A client that signs nothing yet. It trusts the certificates that this machine trusts: a store of one's own often
-    /// has its own.
+    /// A client that signs nothing yet, made of [`client_builder`].
     ///
     /// # Errors
     ///
     /// If the machine's certificates can't be read.
-    pub fn new(scheme: Scheme) -> Result<Self, Failure> {
-        // Fails only if another provider is there already, which does as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            // A signature is for one host and path.
-            .redirect(redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(5))
+    pub fn new(scheme: Scheme, client: reqwest::ClientBuilder) -> Result<Self, Failure> {
+        let client = client
             .build()
             .map_err(|error| Failure::Failed(format!("no HTTP client could be made: {error}")))?;
         Ok(Self { client, scheme, signing: Signing::Off })
@@ -52,9 +59,9 @@ impl SignedHttp {
         Self { signing, ..self }
     }
 
-    /// The client.
-    pub fn client(&self) -> &reqwest::Client {
-        &self.client
+    /// Whether requests are signed.
+    pub fn is_signing(&self) -> bool {
+        matches!(self.signing, Signing::By(_))
     }
 
     /// The request as it goes over the wire, signed.
@@ -75,7 +82,9 @@ impl SignedHttp {
         builder = builder.header("x-amz-content-sha256", hash);
         let (mut head, body) = builder.body(request.body.clone()).map_err(nonsense)?.into_parts();
         if let Signing::By(signer) = &self.signing {
-            signer.sign(&mut head, None).await.map_err(|_| HttpError::Connection)?;
+            signer.sign(&mut head, None).await.map_err(|error| {
+                HttpError::Unreachable(format!("no valid signature: {}", reason(&error)))
+            })?;
         }
         let signed = http::Request::from_parts(head, body);
         let mut signed = reqwest::Request::try_from(signed).map_err(|_| HttpError::Nonsense)?;
@@ -88,7 +97,7 @@ impl SignedHttp {
         let response = match response {
             Ok(response) => response,
             Err(error) if error.is_timeout() && !error.is_connect() => return Ok(timed_out()),
-            Err(_) => return Err(HttpError::Connection),
+            Err(error) => return Err(unreachable(&error)),
         };
         let status = response.status();
         let version = response.headers().get("etag").and_then(|etag| etag.to_str().ok());
@@ -99,7 +108,7 @@ impl SignedHttp {
             Err(_) if request.method == Method::HEAD => {
                 Ok(HttpResponse { status, version, body: Bytes::new() })
             }
-            Err(_) => Err(HttpError::Connection),
+            Err(error) => Err(unreachable(&error)),
         }
     }
 }
@@ -111,10 +120,10 @@ impl Http for SignedHttp {
         for _ in 1..attempts {
             match self.send_once(request).await {
                 Ok(response) if !is_worth_another_try(response.status) => return Ok(response),
-                Ok(_) | Err(HttpError::Connection) => {}
+                Ok(_) | Err(HttpError::Unreachable(_)) => {}
                 Err(error) => return Err(error),
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
             pause *= 2;
         }
         self.send_once(request).await
@@ -124,6 +133,19 @@ impl Http for SignedHttp {
 fn is_worth_another_try(status: StatusCode) -> bool {
     let is_final = matches!(status, StatusCode::NOT_IMPLEMENTED | StatusCode::GATEWAY_TIMEOUT);
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() && !is_final
+}
+
+fn unreachable(error: &reqwest::Error) -> HttpError {
+    HttpError::Unreachable(root_cause(error).to_string())
+}
+
+/// What an error comes from in the end: what comes before only says that a request failed, and with which URL.
+pub fn root_cause<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause
 }
 
 /// As a proxy reports it.
@@ -143,6 +165,7 @@ mod tests {
     use std::sync::Arc;
 
     use reqsign_aws_v4::{RequestSigner, StaticCredentialProvider};
+    use reqsign_core::hash::{hex_hmac_sha256, hex_sha256, hmac_sha256};
     use reqsign_core::{Context, Signer};
 
     use super::*;
@@ -159,13 +182,42 @@ mod tests {
         }
     }
 
+    /// The signature of a canonical request, as Amazon's documentation puts it together.
+    fn signature(secret: &str, region: &str, date: &str, canonical: &str) -> String {
+        let day = &date[..8];
+        let mut key = format!("AWS4{secret}").into_bytes();
+        for part in [day, region, "s3", "aws4_request"] {
+            key = hmac_sha256(&key, part.as_bytes());
+        }
+        let hash = hex_sha256(canonical.as_bytes());
+        let text = format!("AWS4-HMAC-SHA256\n{date}\n{day}/{region}/s3/aws4_request\n{hash}");
+        hex_hmac_sha256(&key, text.as_bytes())
+    }
+
+    const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    /// The example "GET object" of Amazon's "Signature Calculations for the Authorization Header".
+    #[test]
+    fn the_tests_sign_as_documented() {
+        let canonical = format!(
+            "GET\n/test.txt\n\nhost:examplebucket.s3.amazonaws.com\nrange:bytes=0-9\n\
+             x-amz-content-sha256:{EMPTY}\nx-amz-date:20130524T000000Z\n\n\
+             host;range;x-amz-content-sha256;x-amz-date\n{EMPTY}"
+        );
+        let secret = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+        assert_eq!(
+            signature(secret, "us-east-1", "20130524T000000Z", &canonical),
+            "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
+        );
+    }
+
     #[tokio::test]
     async fn a_request_is_signed_as_it_is_sent() {
         let keys = StaticCredentialProvider::new("key", "secret");
         let signer = Signer::new(Context::new(), keys, RequestSigner::new("s3", "eu-central-1"));
-        let http = SignedHttp::new(Scheme::HTTPS).expect("a client");
+        let http = SignedHttp::new(Scheme::HTTPS, client_builder(&[])).expect("a client");
         let http = http.with_signing(Signing::By(Arc::new(signer)));
-        let path = "/registry/?list-type=2&prefix=a%2Fb%20c";
+        let path = "/registry/?prefix=a%2Fb%20c&list-type=2";
         let signed = http.signed(&request(path)).await.expect("a request");
         assert_eq!(signed.url().as_str(), format!("https://s3.example:9000{path}"));
         let authorization = signed.headers()["authorization"].to_str().expect("text");
@@ -174,13 +226,22 @@ mod tests {
         assert!(authorization.contains("/eu-central-1/s3/aws4_request"), "{authorization}");
         let headers = "SignedHeaders=host;range;x-amz-content-sha256;x-amz-date";
         assert!(authorization.contains(headers), "{authorization}");
-        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(signed.headers()["x-amz-content-sha256"], empty);
+        assert_eq!(signed.headers()["x-amz-content-sha256"], EMPTY);
+        let date = signed.headers()["x-amz-date"].to_str().expect("text");
+        // The query in the order of its names, and encoded once.
+        let canonical = format!(
+            "GET\n/registry/\nlist-type=2&prefix=a%2Fb%20c\nhost:s3.example:9000\nrange:bytes=0-9\n\
+             x-amz-content-sha256:{EMPTY}\nx-amz-date:{date}\n\n\
+             host;range;x-amz-content-sha256;x-amz-date\n{EMPTY}"
+        );
+        let expected = signature("secret", "eu-central-1", date, &canonical);
+        let (_, found) = authorization.rsplit_once("Signature=").expect("a signature");
+        assert_eq!(found, expected);
     }
 
     #[tokio::test]
     async fn without_keys_nothing_is_signed() {
-        let http = SignedHttp::new(Scheme::HTTP).expect("a client");
+        let http = SignedHttp::new(Scheme::HTTP, client_builder(&[])).expect("a client");
         let sent = http.signed(&request("/registry/k")).await.expect("a request");
         assert!(!sent.headers().contains_key("authorization"));
         assert_eq!(sent.url().as_str(), "http://s3.example:9000/registry/k");

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, FileTimes};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use http::Method;
@@ -13,7 +14,7 @@ use tokio::process::Command;
 use moorage_test_support::blob_store::{ACCESS_KEY, BlobStore, SECRET_KEY};
 use moorage_test_support::client;
 use moorage_test_support::docker_registry::DockerRegistry;
-use moorage_test_support::process::{output, tool};
+use moorage_test_support::process::{output, tool, within};
 use moorage_test_support::stand_in::{Behaviour, StandIn};
 use moorage_test_support::tree::Tree;
 
@@ -195,6 +196,48 @@ async fn a_dry_run_tells_what_would_go_and_removes_nothing() {
     assert_eq!((outcome.status, outcome.stderr.len()), (Some(0), 0), "{:?}", outcome.stderr);
     assert_eq!(named(&outcome.stdout, "would remove "), ABANDONED.map(str::to_owned).into());
     assert_eq!(bucket.keys(), before);
+}
+
+#[tokio::test]
+#[ignore = "needs the local blob store: run ./build.sh test"]
+async fn json_is_one_document_of_all_that_was_done() {
+    let bucket = Bucket::with_sessions("");
+    let store = BlobStore::open(bucket.root.path()).await;
+    let arguments = [DAY, &["--format", "json"]].concat();
+
+    let outcome = purge(store.address, &arguments, &[]).await;
+
+    assert_eq!((outcome.status, outcome.stderr.len()), (Some(0), 0), "{:?}", outcome.stderr);
+    let report: serde_json::Value =
+        serde_json::from_str(&outcome.stdout.join("\n")).expect("one document");
+    assert_eq!(report["sessions_found"], 9);
+    let removed = report["sessions_removed"].as_array().expect("a list").iter();
+    let removed = removed.map(|session| {
+        let [of, id] = ["of", "id"].map(|field| session[field].as_str().expect("text"));
+        format!("{of} {id}")
+    });
+    assert_eq!(removed.collect::<BTreeSet<_>>(), ABANDONED.map(str::to_owned).into());
+    assert_eq!(report["failures"], 0);
+    assert_eq!(bucket.keys(), bucket.kept);
+}
+
+#[tokio::test]
+#[ignore = "needs the local blob store: run ./build.sh test"]
+async fn a_reader_that_went_away_does_not_stop_the_purge() {
+    let bucket = Bucket::with_sessions("");
+    let store = BlobStore::open(bucket.root.path()).await;
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(tool("MOORAGE_CLI"));
+    command.args(["purge-uploads", "--endpoint"]).arg(format!("http://{}", store.address));
+    command.args(DAY).env_clear().stdout(writer).stderr(Stdio::piped());
+
+    let child = command.spawn().expect("the program starts");
+    let output = within("the purge", child.wait_with_output()).await.expect("it ends");
+
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(bucket.keys(), bucket.kept);
 }
 
 #[tokio::test]

@@ -7,24 +7,24 @@
 //!
 //! It touches nothing else: neither blobs without a link nor manifests without a tag.
 
-use std::collections::BTreeMap;
-use std::pin::pin;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use futures::TryStreamExt;
+use futures::future::join_all;
 use jiff::Timestamp;
-use moorage::store::layout::{self, Key};
-use moorage::store::{Bucket, Http, ListRequest, Listed, Objects, StoreError, pages};
+use moorage::store::layout;
+use moorage::store::{Bucket, StoreError, UploadFolder, repositories_with_uploads, upload_folders};
 use serde::Serialize;
 
 use crate::Failure;
 use crate::connection::ConnectionOptions;
 use crate::output::{Format, Output};
+use crate::signed_http::SignedHttp;
+use crate::store_fault;
 
-/// The object of a session that tells when it began, as text (RFC 3339).
-const STARTED_AT: &str = "startedat";
+/// How many repositories' sessions are listed together.
+const LISTED_TOGETHER: usize = 16;
 
 /// Removes uploads that were never finished.
 ///
@@ -63,15 +63,17 @@ pub async fn run(options: PurgeUploads) -> Result<ExitCode, Failure> {
     let output = Output::new(options.format);
     let report = Report { dry_run: options.dry_run, ..Report::default() };
     let mut purge = Purge { bucket, output, cutoff, report };
-    purge.sessions().await.map_err(|error| Failure::Failed(told(&error)))?;
+    if let Err(error) = purge.sessions().await {
+        return Err(Failure::Failed(purge.told(&error)));
+    }
     purge.multipart_uploads().await;
     purge.output.finish(purge.report.summary(), &purge.report);
     Ok(if purge.report.failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// A purge, and how far it came.
-struct Purge<H> {
-    bucket: Bucket<H>,
+struct Purge {
+    bucket: Bucket<SignedHttp>,
     output: Output,
     /// What happened before this is old.
     cutoff: Timestamp,
@@ -113,67 +115,43 @@ impl Report {
     }
 }
 
-/// What went wrong with the store, for the person who runs it: with the store's own explanation.
-fn told(error: &StoreError) -> String {
-    let Some(answer) = error.answer() else {
-        return error.to_string();
-    };
-    let code = answer.code.as_ref().map(|code| format!(" {code}")).unwrap_or_default();
-    let message = answer.message.as_deref().unwrap_or_default();
-    let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    let message = if message.is_empty() { message } else { format!(": {message}") };
-    format!("the store answered {}{code}{message}", answer.status.as_u16())
-}
-
-impl<H: Http> Purge<H> {
+impl Purge {
     /// Removes the abandoned sessions of all repositories.
-    ///
-    /// Repositories nest, so every folder of a name is listed once. What repositories hold is passed over,
-    /// but for their uploads.
     ///
     /// # Errors
     ///
     /// If there is no telling what repositories there are.
     async fn sessions(&mut self) -> Result<(), StoreError> {
-        let root = layout::all_repositories();
-        let mut pending = self.folders(&root).await?;
-        pending.reverse();
-        while let Some(folder) = pending.pop() {
-            let path = folder.as_str().strip_prefix(root.as_str()).unwrap_or_default();
-            let path = path.trim_end_matches('/').to_owned();
-            match path.rsplit_once('/') {
-                Some((repository, "_uploads")) => self.repository(repository, &folder).await,
-                _ if is_part_of_repository(&path) => {}
-                _ => match self.folders(&folder).await {
-                    Ok(folders) => pending.extend(folders.into_iter().rev()),
-                    Err(error) => self.failed(&path, &told(&error)),
-                },
+        self.output.looking_at("all repositories");
+        let found = repositories_with_uploads(&self.bucket).await?;
+        for (name, error) in found.unlisted {
+            self.failed(name.as_str(), &self.told(&error));
+        }
+        for names in found.names.chunks(LISTED_TOGETHER) {
+            // All of them to their ends before the first is looked at: a call that nobody waits for times out.
+            let listings = names.iter().map(|name| upload_folders(&self.bucket, name));
+            let listings = join_all(listings).await;
+            for (name, sessions) in names.iter().zip(listings) {
+                self.output.looking_at(name.to_string());
+                match sessions {
+                    Ok(sessions) => self.sessions_of_repository(sessions).await,
+                    Err(error) => self.failed(name.as_str(), &self.told(&error)),
+                }
             }
         }
         Ok(())
     }
 
-    /// The folders in a folder.
-    async fn folders(&self, folder: &Key) -> Result<Vec<Key>, StoreError> {
-        let pages = pages(&self.bucket, ListRequest::new(folder, Listed::Folders));
-        let keys: Vec<Key> = pages.map_ok(|page| page.keys).try_concat().await?;
-        Ok(keys.into_iter().filter(|key| key.as_str().ends_with('/')).collect())
-    }
-
-    async fn repository(&mut self, repository: &str, folder: &Key) {
-        self.output.looking_at(repository);
-        let sessions = match self.sessions_of(folder).await {
-            Ok(sessions) => sessions,
-            Err(error) => return self.failed(repository, &told(&error)),
-        };
-        for (id, session) in sessions {
+    async fn sessions_of_repository(&mut self, sessions: Vec<UploadFolder>) {
+        for session in sessions {
             self.report.sessions_found += 1;
             self.output.seen_one();
+            let UploadFolder { repository, id, .. } = &session;
             match self.session(&session).await {
                 Ok(Some(started)) => {
                     let done = if self.report.dry_run { "would remove" } else { "removed" };
                     self.output.done(format!("{done} {repository} {id}, started {started}"));
-                    let (of, started) = (repository.to_owned(), Some(started));
+                    let (of, id, started) = (repository.to_string(), id.clone(), Some(started));
                     self.report.sessions_removed.push(Removed { of, id, started });
                 }
                 Ok(None) => {}
@@ -182,47 +160,37 @@ impl<H: Http> Purge<H> {
         }
     }
 
-    /// The sessions of an `_uploads` folder, by their ids.
-    async fn sessions_of(&self, folder: &Key) -> Result<BTreeMap<String, Session>, StoreError> {
-        let mut sessions: BTreeMap<String, Session> = BTreeMap::new();
-        let mut pages = pin!(pages(&self.bucket, ListRequest::new(folder, Listed::Objects)));
-        while let Some(page) = pages.try_next().await? {
-            for (key, modified) in page.keys.into_iter().zip(page.modified) {
-                let within = key.as_str().strip_prefix(folder.as_str());
-                let Some((id, name)) = within.and_then(|within| within.split_once('/')) else {
-                    continue;
-                };
-                let (id, is_start) = (id.to_owned(), name == STARTED_AT);
-                sessions.entry(id).or_default().add(key, is_start, &modified);
-            }
-        }
-        Ok(sessions)
-    }
-
     /// Removes a session if it is abandoned, and then tells since when it was there.
-    async fn session(&self, session: &Session) -> Result<Option<String>, String> {
-        if !session.is_idle_since(self.cutoff) {
+    async fn session(&self, session: &UploadFolder) -> Result<Option<String>, String> {
+        // A slow upload is still an upload.
+        if !self.is_old(session.modified) {
             return Ok(None);
         }
-        let fault = |error: StoreError| told(&error);
-        let started = match &session.started_at {
-            None => "at an unknown time".to_owned(),
-            Some(key) => match self.bucket.read(key).await.map_err(fault)? {
+        let fault = |error: StoreError| self.told(&error);
+        let started = if session.has_start() {
+            match session.read_start(&self.bucket).await.map_err(fault)? {
                 Some(content) => match started(&content)? {
                     time if time < self.cutoff => time.to_string(),
                     _ => return Ok(None),
                 },
                 // Whoever closed or cancelled it in the meantime removes the rest.
                 None => return Ok(None),
-            },
+            }
+        } else {
+            "at an unknown time".to_owned()
         };
         if !self.report.dry_run {
-            // `startedat` last: whatever breaks off, the session can still be found by it.
-            for key in session.others.iter().chain(&session.started_at) {
-                self.bucket.remove(key).await.map_err(fault)?;
-            }
+            session.remove(&self.bucket).await.map_err(fault)?;
         }
         Ok(Some(started))
+    }
+
+    fn is_old(&self, time: SystemTime) -> bool {
+        Timestamp::try_from(time).is_ok_and(|time| time < self.cutoff)
+    }
+
+    fn told(&self, error: &StoreError) -> String {
+        store_fault::told(error, self.bucket.http())
     }
 
     /// Aborts old multipart uploads of content. A store that can't list them is passed over: it may have none, or rid
@@ -231,11 +199,11 @@ impl<H: Http> Purge<H> {
         self.output.looking_at("multipart uploads");
         let uploads = match self.bucket.multipart_uploads(&layout::all_content()).await {
             Ok(uploads) => uploads,
-            Err(error) if is_not_implemented(&error) => {
+            Err(error) if store_fault::is_unknown_operation(&error) => {
                 let line = "multipart uploads are passed over: the store can't list them";
                 return self.output.done(line);
             }
-            Err(error) => return self.failed("multipart uploads", &told(&error)),
+            Err(error) => return self.failed("multipart uploads", &self.told(&error)),
         };
         for upload in uploads {
             let initiated = upload.initiated.parse::<Timestamp>();
@@ -246,7 +214,7 @@ impl<H: Http> Purge<H> {
                 && let Err(error) = self.bucket.abort_multipart_upload(&upload).await
             {
                 let what = format!("multipart upload of {}", upload.key.as_str());
-                self.failed(&what, &told(&error));
+                self.failed(&what, &self.told(&error));
                 continue;
             }
             let done = if self.report.dry_run { "would abort" } else { "aborted" };
@@ -265,52 +233,9 @@ impl<H: Http> Purge<H> {
     }
 }
 
-fn is_not_implemented(error: &StoreError) -> bool {
-    error.answer().is_some_and(|answer| {
-        answer.status.as_u16() == 501 || answer.code.as_deref() == Some("NotImplemented")
-    })
-}
-
-/// Whether a folder belongs to a repository rather than to a name: no part of a name begins with `_`.
-fn is_part_of_repository(path: &str) -> bool {
-    path.rsplit('/').next().is_some_and(|name| name.starts_with('_'))
-}
-
 fn started(content: &[u8]) -> Result<Timestamp, String> {
     let text = String::from_utf8_lossy(content);
     text.trim().parse().map_err(|_| format!("startedat holds no time: {text:?}"))
-}
-
-/// The objects of an upload session.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Session {
-    /// `startedat`, if there is such an object.
-    started_at: Option<Key>,
-    /// All others.
-    others: Vec<Key>,
-    /// When the newest of them all was written.
-    touched: Option<Timestamp>,
-    /// Whether the store said of each when it was written.
-    is_unclear: bool,
-}
-
-impl Session {
-    fn add(&mut self, key: Key, is_start: bool, modified: &str) {
-        match modified.parse::<Timestamp>() {
-            Ok(modified) => self.touched = self.touched.max(Some(modified)),
-            Err(_) => self.is_unclear = true,
-        }
-        if is_start {
-            self.started_at = Some(key);
-        } else {
-            self.others.push(key);
-        }
-    }
-
-    /// Whether nothing was written to it from then on: a slow upload is still an upload.
-    fn is_idle_since(&self, cutoff: Timestamp) -> bool {
-        !self.is_unclear && self.touched.is_some_and(|touched| touched < cutoff)
-    }
 }
 
 #[cfg(test)]
@@ -327,29 +252,6 @@ mod tests {
 
     fn time(text: &str) -> Timestamp {
         text.parse().expect("a time")
-    }
-
-    fn key() -> Key {
-        layout::all_content()
-    }
-
-    #[test]
-    fn a_session_is_as_idle_as_its_newest_object() {
-        let mut session = Session::default();
-        let cutoff = time("2026-02-01T00:00:00Z");
-        for (last_modified, idle) in [
-            ("2026-01-01T00:00:00Z", true),
-            ("2026-01-31T23:59:59.999Z", true),
-            ("2026-02-01T00:00:00Z", false),
-            ("2026-01-15T00:00:00Z", false),
-        ] {
-            session.add(key(), false, last_modified);
-            assert_eq!(session.is_idle_since(cutoff), idle, "{last_modified}");
-        }
-        let mut unclear = Session::default();
-        unclear.add(key(), false, "2026-01-01T00:00:00Z");
-        unclear.add(key(), true, "");
-        assert!(!unclear.is_idle_since(cutoff), "nobody knows when it was last written to");
     }
 
     #[test]
