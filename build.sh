@@ -184,34 +184,22 @@ export_optional() {
 }
 
 make_dist() {
-  ensure_cargo_tool "$CYCLONEDX" || die "without ${CYCLONEDX%@*} nobody can say what the files are made of"
+  have python3 || die "python3 is missing: the lists of components are made by it; install Python 3.10 or later"
   build_filter
   step "Building the program moorage, optimised"
   cargo build --release --package moorage-cli
 
-  local dist folder
+  local dist
   dist=$(cargo_target_dir)/dist
   rm -rf -- "$dist"
   mkdir -p -- "$dist"
   cp -- moorage.wasm "$(cargo_target_dir)/release/moorage" "$dist"
   step "Listing what they are made of"
-  list_components . "$dist/moorage.wasm.cdx.json" --target "$WASM_TARGET"
-  list_components crates/moorage-cli "$dist/moorage.cdx.json"
+  scripts/sbom.py moorage "$dist/moorage.wasm" --target "$WASM_TARGET" >"$dist/moorage.wasm.cdx.json"
+  scripts/sbom.py moorage-cli "$dist/moorage" >"$dist/moorage.cdx.json"
   (cd -- "$dist" && sha256sum -- moorage moorage.wasm ./*.cdx.json >SHA256SUMS && sha256sum --check --quiet SHA256SUMS)
   step "All is in $dist:"
   ls -l -- "$dist"
-}
-
-# list_components FOLDER FILE [ARGUMENT...]: writes the list of the package in the folder. The tool writes one into
-# every folder of the workspace.
-list_components() {
-  local package=$1 file=$2 folder
-  shift 2
-  "$(cargo_tool "$CYCLONEDX")" cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps \
-    --override-filename components "$@"
-  mv -- "$package/components.json" "$file"
-  rm -f -- components.json crates/*/components.json
-  grep -q '"bomFormat": *"CycloneDX"' "$file" || die "$file is no list of components"
 }
 
 # In CI, and wherever the tool is there. The advisories are fetched, which not every machine can do.
