@@ -61,16 +61,15 @@ impl<H: Host> std::fmt::Debug for Worker<H> {
 }
 
 impl<H: Host> Worker<H> {
-    /// A worker with this configuration. `seeds` are random: one for what the handlers draw, one for the cache's hashes.
-    fn new(host: &H, config: Config, queue: WakeQueue, seeds: [[u8; 32]; 2]) -> Self {
+    /// A worker with this configuration. `seed` is random, and secret: all other random values follow from it.
+    fn new(host: &H, config: Config, queue: WakeQueue, seed: [u8; 32]) -> Self {
         let upstream = Upstream::new(host.clone(), &config.store);
         let budget = Rc::new(config.limits.budget());
         let options = config.store.bucket_options(config.manifest_max_bytes);
         let bucket = Bucket::new(upstream, &options, Rc::clone(&budget));
         let cache_environment = WorkerEnvironment::new(host.clone(), &config.store.bucket);
-        let [seed, hash_seed] = seeds;
-        let [a, b, c, d, e, f, g, h, ..] = hash_seed;
-        let hash_seed = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        let environment = RequestEnvironment::new(host.clone(), seed);
+        let hash_seed = environment.nonce().bits() as u64;
         let streams = config.limits.streams_per_client;
         let clients = Rc::new(Clients::new(streams, config.client_memory_bytes()));
         Self {
@@ -78,7 +77,7 @@ impl<H: Host> Worker<H> {
             bucket: Cached::new(bucket, cache_environment, config.cache.settings(), hash_seed),
             settings: config.settings(),
             jwt_payload: config.jwt_payload,
-            environment: Rc::new(RequestEnvironment::new(host.clone(), seed)),
+            environment: Rc::new(environment),
             budget,
             clients,
             body_timeout: config.limits.body_timeout,
@@ -173,7 +172,7 @@ impl<H: Host> Plugin<H> {
                 return false;
             }
         };
-        let (Some(seed), Some(hash_seed)) = (self.host.random(), self.host.random()) else {
+        let Some(seed) = self.host.random() else {
             log::error!(
                 "Envoy gives no random bytes (random_get of WASI preview 1), and ids of uploads are made of them; \
                  the plugin does not start"
@@ -183,7 +182,7 @@ impl<H: Host> Plugin<H> {
         let Some(queue) = WakeQueue::register(&self.host) else {
             return false;
         };
-        self.worker = Some(Rc::new(Worker::new(&self.host, config, queue, [seed, hash_seed])));
+        self.worker = Some(Rc::new(Worker::new(&self.host, config, queue, seed)));
         self.host.set_tick_period(TICK);
         true
     }

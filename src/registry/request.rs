@@ -78,6 +78,13 @@ pub trait Environment: fmt::Debug {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Nonce(pub [u8; 32]);
 
+impl Nonce {
+    /// Its first 128 bits.
+    pub fn bits(&self) -> u128 {
+        self.0.iter().take(16).fold(0, |bits, byte| bits << 8 | u128::from(*byte))
+    }
+}
+
 impl Request {
     /// A request without a body, for `target`, the path and query as they were sent.
     pub fn new(

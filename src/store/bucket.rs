@@ -20,8 +20,9 @@ use super::objects::{
 };
 use super::permits::Permits;
 use super::rehash::Rehashes;
-use super::s3::{self, Http, HttpError, HttpRequest, HttpResponse, Repeat, Timeout};
+use super::s3;
 use super::streaming::{BlobStream, StreamedWrite, WriteTarget};
+use super::transport::{Http, HttpError, HttpRequest, HttpResponse, Repeat, Timeout};
 use crate::oci::{ByteRange, Digest};
 
 /// The characters that S3 encodes in the values of a query: all but unreserved characters.

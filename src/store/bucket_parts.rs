@@ -16,7 +16,8 @@ use super::fault::{StoreError, StoreErrorKind};
 use super::layout::Key;
 use super::permits::Permits;
 use super::rehash::Rehashes;
-use super::s3::{self, Http, HttpRequest, HttpResponse, Timeout};
+use super::s3;
+use super::transport::{Http, HttpRequest, HttpResponse, Timeout};
 use crate::oci::{ByteRange, Digest};
 
 impl<H: Http> HasParts for Bucket<H> {

@@ -26,6 +26,7 @@ mod single_flight;
 mod store_impl;
 mod streaming;
 mod tag_removal;
+mod transport;
 #[cfg(test)]
 pub mod turns;
 mod upload_folders;
@@ -47,11 +48,12 @@ pub use multipart_uploads::MultipartUpload;
 pub use names::{FolderName, Names};
 pub use objects::{
     Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, PAGE_LIMIT, Page,
-    Removal, Start, Verified, Version, pages,
+    Removal, Start, Verified, Version,
 };
 pub use progress::{Chunk, LIST_LENGTH, Progress};
-pub use s3::{Http, HttpError, HttpRequest, HttpResponse, Repeat, Timeout};
+
 pub use streaming::{BlobStream, ReadError, StreamedWrite, WriteAnswer, WriteError, WriteTarget};
+pub use transport::{Http, HttpError, HttpRequest, HttpResponse, Repeat, Timeout};
 pub use upload_folders::{
     RepositoriesWithUploads, UploadFolder, repositories_with_uploads, upload_folders,
 };

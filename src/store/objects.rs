@@ -3,12 +3,13 @@
 use std::any::Any;
 use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream};
 
 use super::budget::Budget;
-use super::fault::StoreError;
+use super::fault::{StoreError, StoreErrorKind};
 use super::layout::Key;
 use super::permits::Permits;
 use crate::oci::Digest;
@@ -304,7 +305,7 @@ impl<O: Objects> Lists for Counted<'_, O> {
 }
 
 /// All pages of a listing, one after the other: each is a call. The request may begin anywhere.
-pub fn pages<'a>(
+pub(super) fn pages<'a>(
     objects: &'a impl Objects,
     request: ListRequest<'a>,
 ) -> impl Stream<Item = Result<Page, StoreError>> + 'a {
@@ -317,5 +318,18 @@ pub fn pages<'a>(
         let page = objects.list(request).await?;
         let next = page.next.clone().map(Some);
         Ok(Some((page, next)))
+    })
+}
+
+/// Reads the time at which an object was written, as a listing has it.
+///
+/// # Errors
+///
+/// If it is no time of RFC 3339.
+pub(super) fn parse_time(key: &Key, text: &str) -> Result<SystemTime, StoreError> {
+    humantime::parse_rfc3339(text).map_err(|_| {
+        let key = key.as_str();
+        let message = format!("the blob store's listing has no time for {key}: {text:?}");
+        StoreError::new(StoreErrorKind::Failed, message)
     })
 }

@@ -1,84 +1,11 @@
-//! S3's protocol, as far as it is used, and what it is spoken over.
+//! S3's answers, as far as they are used: error codes, and the XML of its documents.
+//!
+//! They are read event by event. Deserialising them (`quick_xml::de`) would be less code, and a larger module.
 
-use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use quick_xml::Reader;
 use quick_xml::escape::{escape, resolve_predefined_entity};
 use quick_xml::events::{BytesRef, Event};
-use thiserror::Error;
-
-/// A request to the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpRequest {
-    /// The method.
-    pub method: Method,
-    /// The `Host` of the request.
-    pub authority: String,
-    /// The path, bucket and key, and perhaps a query; encoded where that is needed.
-    pub path: String,
-    /// Further headers.
-    pub headers: Vec<(&'static str, String)>,
-    /// The body; empty for none.
-    pub body: Bytes,
-    /// Whether the answer's `ETag` is needed. Reading a header has its price.
-    pub wants_version: bool,
-    /// How long the answer may take.
-    pub timeout: Timeout,
-}
-
-/// How long the store may take over a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Timeout {
-    /// As long as `store.timeout_ms` says.
-    Ordinary,
-    /// As long as `store.copy_timeout_ms` says: it moves a good deal of data.
-    Copy,
-}
-
-/// Whether the proxy may send a request to the store again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Repeat {
-    /// Once only: whoever asked has to know if it was done.
-    Never,
-    /// When the connection fails or the store errs, as long as there is time for it.
-    WhenItFails,
-}
-
-/// The store's answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpResponse {
-    /// The status.
-    pub status: StatusCode,
-    /// The `ETag`, if it was asked for and given.
-    pub version: Option<String>,
-    /// The whole body.
-    pub body: Bytes,
-}
-
-/// Why there is no answer.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum HttpError {
-    /// No connection, or it broke before the whole answer was there.
-    #[error("the connection failed")]
-    Connection,
-    /// The proxy knows no way to the store.
-    #[error("Envoy has no cluster of the name that store.cluster gives")]
-    NoSuchCluster,
-    /// The answer is not HTTP.
-    #[error("the answer is not HTTP")]
-    Nonsense,
-    /// No connection, or none that held, and the carrier knows why. It has repeated what it may.
-    #[error("{0}")]
-    Unreachable(String),
-}
-
-/// The transport of requests to the store.
-#[expect(async_fn_in_trait, reason = "the filter runs in one thread; no future is ever sent")]
-pub trait Http {
-    /// Sends one request and reads its whole answer. The time this may take is the implementation's
-    /// to limit; it reports a request that took too long as status 504, as Envoy does.
-    async fn send(&self, request: &HttpRequest, repeat: Repeat) -> Result<HttpResponse, HttpError>;
-}
 
 /// The `Code` of an S3 error document, if `body` is one.
 pub fn error_code(body: &[u8]) -> Option<String> {
@@ -104,27 +31,64 @@ pub fn unsatisfied_length(body: &[u8]) -> Option<u64> {
     text_at(body, &["Error", "ActualObjectSize"])?.parse().ok()
 }
 
-/// The text of the first element with this path in an XML document, if `body` is one.
-pub fn text_at(body: &[u8], wanted: &[&str]) -> Option<String> {
-    let mut reader = Reader::from_str(std::str::from_utf8(body).ok()?);
-    let mut path: Vec<String> = Vec::new();
-    let mut text = String::new();
-    loop {
-        match reader.read_event().ok()? {
-            Event::Start(element) => {
-                path.push(element.local_name().as_ref().to_owned());
-                text.clear();
+/// The elements of an XML document, one after the other as they end.
+struct Elements<'a> {
+    reader: Reader<&'a [u8]>,
+    /// The names of the element that has just ended and of those that it is in, the outermost first.
+    path: Vec<String>,
+    /// Its text.
+    text: String,
+    has_ended: bool,
+}
+
+impl<'a> Elements<'a> {
+    /// The elements of `body`; `None` if that is not even text.
+    fn of(body: &'a [u8]) -> Option<Self> {
+        let reader = Reader::from_str(std::str::from_utf8(body).ok()?);
+        Some(Self { reader, path: Vec::new(), text: String::new(), has_ended: false })
+    }
+
+    /// Goes on to the next element that ends; `false` at the end of the document, and `None` if it is no XML.
+    fn advance(&mut self) -> Option<bool> {
+        if std::mem::take(&mut self.has_ended) {
+            self.path.pop();
+        }
+        loop {
+            match self.reader.read_event().ok()? {
+                Event::Start(element) => {
+                    self.path.push(element.local_name().as_ref().to_owned());
+                    self.text.clear();
+                }
+                Event::Text(piece) => self.text.push_str(&piece),
+                Event::GeneralRef(reference) => self.text.push(resolve(&reference)?),
+                Event::End(_) => {
+                    self.has_ended = true;
+                    return Some(true);
+                }
+                Event::Eof => return Some(false),
+                _ => {}
             }
-            Event::Text(piece) => text.push_str(&piece),
-            Event::GeneralRef(reference) => text.push(resolve(&reference)?),
-            Event::End(_) if path == wanted => return Some(text.trim().to_owned()),
-            Event::End(_) => {
-                path.pop();
-            }
-            Event::Eof => return None,
-            _ => {}
         }
     }
+}
+
+/// The character that an entity reference stands for.
+fn resolve(reference: &BytesRef) -> Option<char> {
+    if let Some(character) = reference.resolve_char_ref().ok()? {
+        return Some(character);
+    }
+    resolve_predefined_entity(reference)?.chars().next()
+}
+
+/// The text of the first element with this path in an XML document, if `body` is one.
+pub fn text_at(body: &[u8], wanted: &[&str]) -> Option<String> {
+    let mut elements = Elements::of(body)?;
+    while elements.advance()? {
+        if elements.path == wanted {
+            return Some(elements.text.trim().to_owned());
+        }
+    }
+    None
 }
 
 /// The document that completes a multipart upload: its parts, by the entity tags that the store gave
@@ -152,58 +116,85 @@ pub struct Listing {
 /// Reads the answer to `ListObjectsV2`; `None` if it is no such answer.
 pub fn parse_listing(body: &[u8]) -> Option<Listing> {
     const ROOT: &str = "ListBucketResult";
-    let mut reader = Reader::from_str(std::str::from_utf8(body).ok()?);
+    let mut elements = Elements::of(body)?;
     let mut listing = Listing::default();
-    let mut path: Vec<String> = Vec::new();
-    let mut text = String::new();
     let mut modified = String::new();
     let (mut is_complete, mut is_truncated) = (false, false);
-    loop {
-        match reader.read_event().ok()? {
-            Event::Start(element) => {
-                path.push(element.local_name().as_ref().to_owned());
-                text.clear();
+    while elements.advance()? {
+        let path: Vec<&str> = elements.path.iter().map(String::as_str).collect();
+        let text = &mut elements.text;
+        match path.as_slice() {
+            [ROOT, "Contents", "Key"] | [ROOT, "CommonPrefixes", "Prefix"] => {
+                listing.keys.push(std::mem::take(text));
+                listing.modified.push(String::new());
             }
-            Event::Text(piece) => text.push_str(&piece),
-            Event::GeneralRef(reference) => text.push(resolve(&reference)?),
-            Event::End(_) => {
-                let names: Vec<&str> = path.iter().map(String::as_str).collect();
-                match names.as_slice() {
-                    [ROOT, "Contents", "Key"] | [ROOT, "CommonPrefixes", "Prefix"] => {
-                        listing.keys.push(std::mem::take(&mut text));
-                        listing.modified.push(String::new());
-                    }
-                    [ROOT, "Contents", "LastModified"] => modified = std::mem::take(&mut text),
-                    [ROOT, "Contents"] => {
-                        if let Some(last) = listing.modified.last_mut() {
-                            *last = std::mem::take(&mut modified);
-                        }
-                    }
-                    [ROOT, "NextContinuationToken"] => {
-                        listing.next = Some(std::mem::take(&mut text));
-                    }
-                    [ROOT, "IsTruncated"] => is_truncated = text.trim() == "true",
-                    [ROOT] => is_complete = true,
-                    _ => {}
+            [ROOT, "Contents", "LastModified"] => modified = std::mem::take(text),
+            [ROOT, "Contents"] => {
+                if let Some(last) = listing.modified.last_mut() {
+                    *last = std::mem::take(&mut modified);
                 }
-                path.pop();
             }
-            // One that has more, and does not say where, is no listing.
-            Event::Eof => {
-                let leads_on = !is_truncated || listing.next.is_some();
-                return (is_complete && leads_on).then_some(listing);
-            }
+            [ROOT, "NextContinuationToken"] => listing.next = Some(std::mem::take(text)),
+            [ROOT, "IsTruncated"] => is_truncated = text.trim() == "true",
+            [ROOT] => is_complete = true,
             _ => {}
         }
     }
+    // One that has more, and does not say where, is no listing.
+    let leads_on = !is_truncated || listing.next.is_some();
+    (is_complete && leads_on).then_some(listing)
 }
 
-/// The character that an entity reference stands for.
-pub(super) fn resolve(reference: &BytesRef) -> Option<char> {
-    if let Some(character) = reference.resolve_char_ref().ok()? {
-        return Some(character);
+/// One page of `ListMultipartUploads`.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct UploadListing {
+    /// The uploads.
+    pub uploads: Vec<ListedUpload>,
+    /// Behind which key, and which upload of that key, the next page begins.
+    pub next: Option<(String, String)>,
+}
+
+/// A multipart upload, as it is listed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ListedUpload {
+    /// The key that the object would get.
+    pub key: String,
+    /// The upload's id.
+    pub id: String,
+    /// When it was begun.
+    pub initiated: String,
+}
+
+/// Reads the answer to `ListMultipartUploads`; `None` if it is no such answer.
+pub fn parse_upload_listing(body: &[u8]) -> Option<UploadListing> {
+    const ROOT: &str = "ListMultipartUploadsResult";
+    let mut elements = Elements::of(body)?;
+    let mut listing = UploadListing::default();
+    let mut listed = ListedUpload::default();
+    let (mut key, mut id) = (String::new(), String::new());
+    let (mut is_complete, mut is_truncated) = (false, None);
+    while elements.advance()? {
+        let path: Vec<&str> = elements.path.iter().map(String::as_str).collect();
+        let text = &mut elements.text;
+        match path.as_slice() {
+            [ROOT, "Upload", "Key"] => listed.key = std::mem::take(text),
+            [ROOT, "Upload", "UploadId"] => listed.id = std::mem::take(text),
+            [ROOT, "Upload", "Initiated"] => listed.initiated = std::mem::take(text),
+            [ROOT, "Upload"] => listing.uploads.push(std::mem::take(&mut listed)),
+            [ROOT, "NextKeyMarker"] => key = std::mem::take(text),
+            [ROOT, "NextUploadIdMarker"] => id = std::mem::take(text),
+            [ROOT, "IsTruncated"] => is_truncated = Some(text.trim() == "true"),
+            [ROOT] => is_complete = true,
+            _ => {}
+        }
     }
-    resolve_predefined_entity(reference)?.chars().next()
+    if is_truncated? {
+        // One that has more, and does not say where, is no listing.
+        listing.next = Some((key, id)).filter(|(key, id)| !key.is_empty() && !id.is_empty());
+        listing.next.as_ref()?;
+    }
+    let is_whole = listing.uploads.iter().all(|u| !u.key.is_empty() && !u.initiated.is_empty());
+    (is_complete && is_whole).then_some(listing)
 }
 
 #[cfg(test)]
@@ -267,6 +258,46 @@ mod tests {
             [cut, "", "<html></html>", "<ListBucketResult><Contents><Key>a</Key></Contents>"]
         {
             assert_eq!(parse_listing(nonsense.as_bytes()), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn a_page_of_multipart_uploads_is_read() {
+        let page = |markers: &str, truncated| {
+            parse_upload_listing(
+                format!(
+                    "<ListMultipartUploadsResult><KeyMarker/><IsTruncated>{truncated}</IsTruncated>{markers}\
+                     <Upload><Key>k&amp;</Key><UploadId>i</UploadId><Owner><ID>o</ID></Owner>\
+                     <Initiated>2026-11-24T10:00:00Z</Initiated></Upload></ListMultipartUploadsResult>"
+                )
+                .as_bytes(),
+            )
+        };
+        let listed = ListedUpload {
+            key: "k&".to_owned(),
+            id: "i".to_owned(),
+            initiated: "2026-11-24T10:00:00Z".to_owned(),
+        };
+        let found = page("<NextKeyMarker/>", false).expect("a page");
+        assert_eq!(found, UploadListing { uploads: vec![listed], next: None });
+        let both = "<NextKeyMarker>k</NextKeyMarker><NextUploadIdMarker>i</NextUploadIdMarker>";
+        let next = Some(("k".to_owned(), "i".to_owned()));
+        assert_eq!(page(both, true).expect("a page").next, next);
+        assert_eq!(page("<NextKeyMarker/>", true), None, "it does not say where it goes on");
+    }
+
+    #[test]
+    fn an_answer_that_is_no_listing_of_uploads_is_not_an_empty_one() {
+        for body in [
+            "",
+            "ok",
+            "<html><body>Welcome</body></html>",
+            "<ListMultipartUploadsResult><Upload>",
+            "<ListMultipartUploadsResult></ListMultipartUploadsResult>",
+            "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated><Upload><Key>k</Key></Upload>\
+             </ListMultipartUploadsResult>",
+        ] {
+            assert_eq!(parse_upload_listing(body.as_bytes()), None, "{body}");
         }
     }
 }

@@ -4,15 +4,16 @@
 //! be any text, and what it holds is not read. Taking in a blob is [`uploads`](super::uploads)'s.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use super::fault::{StoreError, StoreErrorKind};
+use super::fault::StoreError;
 use super::for_each_bounded;
 use super::layout::{self, Key};
-use super::objects::{ListRequest, Listed, Objects, pages};
+use super::objects::{ListRequest, Listed, Objects, pages, parse_time};
 use crate::oci::Name;
 
 /// How many folders are listed at a time.
@@ -113,12 +114,12 @@ pub async fn upload_folders(
 ) -> Result<Vec<UploadFolder>, StoreError> {
     let root = layout::uploads(repository);
     let mut found: BTreeMap<String, UploadFolder> = BTreeMap::new();
-    let mut pages = std::pin::pin!(pages(objects, ListRequest::new(&root, Listed::Objects)));
+    let mut pages = pin!(pages(objects, ListRequest::new(&root, Listed::Objects)));
     while let Some(page) = pages.try_next().await? {
         for (key, modified) in page.keys.into_iter().zip(page.modified) {
-            let modified = time(&key, &modified)?;
+            let modified = parse_time(&key, &modified)?;
             let place = key.as_str().strip_prefix(root.as_str());
-            // What lies beside the sessions is none.
+            // An object beside the sessions' folders belongs to no session.
             let Some((id, name)) = place.and_then(|place| place.split_once('/')) else {
                 continue;
             };
@@ -139,14 +140,6 @@ pub async fn upload_folders(
         }
     }
     Ok(found.into_values().collect())
-}
-
-fn time(key: &Key, text: &str) -> Result<SystemTime, StoreError> {
-    humantime::parse_rfc3339(text).map_err(|_| {
-        let key = key.as_str();
-        let message = format!("the blob store's listing holds no time for {key}: {text:?}");
-        StoreError::new(StoreErrorKind::Failed, message)
-    })
 }
 
 impl UploadFolder {

@@ -4,6 +4,22 @@ use s3s::checksum::ChecksumHasher;
 use s3s::dto::{Checksum, ChecksumAlgorithm};
 use s3s::{S3Result, TrailingHeaders, s3_error};
 
+/// The checksums in the headers of a write. The protocol's inputs of `PutObject` and `UploadPart` have the same fields
+/// for them, and no type in common.
+macro_rules! sent_checksums {
+    ($input:ident) => {
+        s3s::dto::Checksum {
+            checksum_crc32: $input.checksum_crc32,
+            checksum_crc32c: $input.checksum_crc32c,
+            checksum_crc64nvme: $input.checksum_crc64nvme,
+            checksum_sha1: $input.checksum_sha1,
+            checksum_sha256: $input.checksum_sha256,
+            ..Default::default()
+        }
+    };
+}
+pub(crate) use sent_checksums;
+
 /// A hasher for every checksum that is sent, or announced to come after the body.
 pub fn hasher_for(
     expected: &Checksum,

@@ -21,7 +21,7 @@ use futures::StreamExt;
 use s3s::dto::*;
 use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, TrailingHeaders, s3_error};
 
-use crate::checksums::{check_checksums, hasher_for};
+use crate::checksums::{check_checksums, hasher_for, sent_checksums};
 use crate::listing::Query;
 use crate::multipart::is_after;
 use crate::object::{CHUNK, Content, read_stream, slice, whole};
@@ -180,14 +180,7 @@ impl S3 for Files {
             return Err(s3_error!(MissingContentLength));
         }
         let conditions = Conditions::new(input.if_match, input.if_none_match)?;
-        let expected = Checksum {
-            checksum_crc32: input.checksum_crc32,
-            checksum_crc32c: input.checksum_crc32c,
-            checksum_crc64nvme: input.checksum_crc64nvme,
-            checksum_sha1: input.checksum_sha1,
-            checksum_sha256: input.checksum_sha256,
-            ..Default::default()
-        };
+        let expected = sent_checksums!(input);
         let (staged, computed) = self
             .stage(
                 input.body,
@@ -371,14 +364,7 @@ impl S3 for Files {
         if input.content_md5.is_some() {
             return Err(s3_error!(NotImplemented, "Content-MD5"));
         }
-        let expected = Checksum {
-            checksum_crc32: input.checksum_crc32,
-            checksum_crc32c: input.checksum_crc32c,
-            checksum_crc64nvme: input.checksum_crc64nvme,
-            checksum_sha1: input.checksum_sha1,
-            checksum_sha256: input.checksum_sha256,
-            ..Default::default()
-        };
+        let expected = sent_checksums!(input);
         let (staged, _) = self
             .stage(
                 input.body,

@@ -99,7 +99,7 @@ struct Removed {
     /// The repository, or the key.
     of: String,
     id: String,
-    started: Option<String>,
+    started: String,
 }
 
 impl Report {
@@ -151,7 +151,7 @@ impl Purge {
                 Ok(Some(started)) => {
                     let done = if self.report.dry_run { "would remove" } else { "removed" };
                     self.output.done(format!("{done} {repository} {id}, started {started}"));
-                    let (of, id, started) = (repository.to_string(), id.clone(), Some(started));
+                    let (of, id) = (repository.to_string(), id.clone());
                     self.report.sessions_removed.push(Removed { of, id, started });
                 }
                 Ok(None) => {}
@@ -206,10 +206,11 @@ impl Purge {
             Err(error) => return self.failed("multipart uploads", &self.told(&error)),
         };
         for upload in uploads {
-            let initiated = upload.initiated.parse::<Timestamp>();
-            if !initiated.is_ok_and(|initiated| initiated < self.cutoff) {
+            let initiated = Timestamp::try_from(upload.initiated);
+            let Some(initiated) = initiated.ok().filter(|initiated| *initiated < self.cutoff)
+            else {
                 continue;
-            }
+            };
             if !self.report.dry_run
                 && let Err(error) = self.bucket.abort_multipart_upload(&upload).await
             {
@@ -218,9 +219,8 @@ impl Purge {
                 continue;
             }
             let done = if self.report.dry_run { "would abort" } else { "aborted" };
-            let (of, started) = (upload.key.as_str().to_owned(), Some(upload.initiated));
-            let since = started.as_deref().unwrap_or_default();
-            self.output.done(format!("{done} the multipart upload of {of}, started {since}"));
+            let (of, started) = (upload.key.as_str().to_owned(), initiated.to_string());
+            self.output.done(format!("{done} the multipart upload of {of}, started {started}"));
             let removed = Removed { of, id: upload.id.0, started };
             self.report.multipart_uploads_aborted.push(removed);
         }

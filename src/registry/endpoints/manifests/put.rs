@@ -30,7 +30,7 @@ use crate::oci::manifest::{Dependency, InvalidManifest, ParsedManifest, media_ty
 use crate::oci::{Algorithm, Digest, MediaType, Name, Reference, Tag};
 use crate::registry::http::conditional::TagPrecondition;
 use crate::registry::http::error::{Error, ErrorCode};
-use crate::registry::http::reply::identity;
+use crate::registry::http::reply::{bare, identity};
 #[cfg(feature = "schema1")]
 use crate::registry::schema1::{Pushed, PushedError};
 use crate::registry::{Body, Request, Settings, policy};
@@ -386,8 +386,7 @@ fn created(
     reference: &Reference,
     tags: &[Tag],
 ) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = StatusCode::CREATED;
+    let mut response = bare(StatusCode::CREATED);
     let headers = response.headers_mut();
     let mut add = |header, value: String| {
         // Names, tags and digests are ASCII, so none is ever left out.

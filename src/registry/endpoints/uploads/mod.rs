@@ -27,10 +27,10 @@ pub use start::start;
 pub use status::{cancel, status};
 
 use crate::oci::{Algorithm, Digest, DigestError, Hasher, Name, UploadId, parse_decimal};
+use crate::registry::Request;
 use crate::registry::body::{Hashing, RequestBody};
 use crate::registry::http::error::{Error, ErrorCode};
 use crate::registry::http::reply::{DOCKER_CONTENT_DIGEST, bare};
-use crate::registry::{Nonce, Request};
 use crate::store::{Progress, Session, SessionState, Store, Uploads, WriteTarget};
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -118,8 +118,7 @@ fn check_length(range: Option<(u64, u64)>, length: u64) -> Result<(), Error> {
 
 /// A new id for a session, a chunk or a list of chunks.
 fn fresh_id(request: &Request) -> UploadId {
-    let Nonce(bytes) = request.environment.nonce();
-    UploadId::from_random(bytes.iter().take(16).fold(0, |bits, byte| bits << 8 | u128::from(*byte)))
+    UploadId::from_random(request.environment.nonce().bits())
 }
 
 /// The progress of a session, if it has got as far as the client says.
