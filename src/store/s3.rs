@@ -1,6 +1,7 @@
 //! S3's answers, as far as they are used: error codes, and the XML of its documents.
 //!
-//! They are read event by event. Deserialising them (`quick_xml::de`) would be less code, and a larger module.
+//! They are read event by event. To deserialise a single one of them (`quick_xml::de`) makes the module 79 KB larger, a
+//! twentieth of it.
 
 use http::StatusCode;
 use quick_xml::Reader;
