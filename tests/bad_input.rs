@@ -6,12 +6,13 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::future::LocalBoxFuture;
 use http::{Method, StatusCode};
 use moorage::config::Config;
 use moorage::oci::manifest::media_type_of;
@@ -116,6 +117,10 @@ fn bucket() -> (Bucket<Recorder>, Settings) {
 struct StandStill;
 
 impl Environment for StandStill {
+    fn delay(&self, _: Duration) -> LocalBoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     fn now(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH
     }

@@ -122,7 +122,7 @@ impl Drop for ClientShare {
 }
 
 /// The address that Envoy takes the client to have; `None` for one that came by a local socket.
-fn source_address(host: &impl Host) -> Option<IpAddr> {
+pub fn source_address(host: &impl Host) -> Option<IpAddr> {
     let address = host.property(vec!["source", "address"])?;
     let address: SocketAddr = std::str::from_utf8(&address).ok()?.parse().ok()?;
     Some(match address.ip().to_canonical() {

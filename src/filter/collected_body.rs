@@ -15,7 +15,7 @@ use crate::store::{Budget, Purpose, Reservation};
 
 /// How much of a body is thrown away where the request takes none, in bytes. Whoever sends more gets the
 /// answer before its end.
-const DISCARDED_MAX: u64 = 64 * 1024;
+pub const DISCARDED_MAX: u64 = 64 * 1024;
 
 /// The state of a body after its latest piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,13 +48,13 @@ impl CollectedBody {
     /// `deadline`.
     pub fn keep(request: &Request, limit: u64, budget: &Budget, deadline: Duration) -> Self {
         let room = budget.reserve(Purpose::Bodies, 0);
-        Self { limit, is_kept: true, room, ..Self::discard(request, deadline) }
+        Self { is_kept: true, room, ..Self::discard(request, limit, deadline) }
     }
 
-    /// Throws away the body of `request`, which takes none.
-    pub fn discard(request: &Request, deadline: Duration) -> Self {
+    /// Throws away the body of `request`, which takes none; with more than `limit` bytes it gets the answer before its end.
+    pub fn discard(request: &Request, limit: u64, deadline: Duration) -> Self {
         Self {
-            limit: DISCARDED_MAX,
+            limit,
             announced: announced_length(request),
             is_kept: false,
             chunks: Vec::new(),

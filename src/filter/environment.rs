@@ -6,17 +6,21 @@
 //! has the module allocate memory, which costs as much as half of what the cache does for a request.
 
 use std::cell::Cell;
+use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
+use futures::FutureExt as _;
+use futures::future::LocalBoxFuture;
 use sha2::{Digest as _, Sha256};
 
+use super::clock::Clock;
 use super::host::Host;
+use super::{clients, metadata};
+use crate::registry::access::ResourceActions;
 use crate::registry::{Environment, Nonce};
 use crate::store::CacheEnvironment;
 use crate::store::layout::SHARDS;
-
-/// How old the time may be that the cache goes by.
-pub const TICK: Duration = Duration::from_millis(100);
 
 /// Envoy's workers, as the cache sees them.
 #[derive(Debug)]
@@ -24,33 +28,14 @@ pub struct WorkerEnvironment<H> {
     host: H,
     /// The key of each shard's value, which is set at each write.
     keys: Vec<String>,
-    /// The time, as it was when last asked for.
-    now: Cell<Duration>,
-    /// How often it was asked for.
-    ticks: Cell<u64>,
+    clock: Rc<Clock<H>>,
 }
 
 impl<H: Host> WorkerEnvironment<H> {
     /// The workers that serve the bucket of that name.
-    pub fn new(host: H, bucket: &str) -> Self {
+    pub fn new(host: H, clock: Rc<Clock<H>>, bucket: &str) -> Self {
         let key = |shard| format!("moorage/{bucket}/writes/{shard}");
-        let environment = Self {
-            host,
-            keys: (0..SHARDS).map(key).collect(),
-            now: Cell::default(),
-            ticks: Cell::default(),
-        };
-        environment.tick();
-        environment
-    }
-
-    /// Asks Envoy for the time. To be called every [`TICK`]: to ask for every request would cost more
-    /// than the answer's precision is worth. Gives the number of calls so far.
-    pub fn tick(&self) -> u64 {
-        let now = self.host.now();
-        self.now.set(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
-        self.ticks.set(self.ticks.get().wrapping_add(1));
-        self.ticks.get()
+        Self { host, keys: (0..SHARDS).map(key).collect(), clock }
     }
 
     fn key(&self, shard: u8) -> &str {
@@ -60,7 +45,7 @@ impl<H: Host> WorkerEnvironment<H> {
 
 impl<H: Host> CacheEnvironment for WorkerEnvironment<H> {
     fn now(&self) -> Duration {
-        self.now.get()
+        self.clock.now()
     }
 
     fn write_epoch(&self, shard: u8) -> u64 {
@@ -78,25 +63,69 @@ impl<H: Host> CacheEnvironment for WorkerEnvironment<H> {
     }
 }
 
-/// The clock of Envoy, and random values. These are the hashes of a seed, which is the host's random bytes, and a
+/// What Envoy knows, and random values. These are the hashes of a seed, which is the host's random bytes, and a
 /// count: nobody can tell one from another, none is given twice, and none needs a host call.
 #[derive(Debug)]
 pub struct RequestEnvironment<H> {
     host: H,
+    clock: Rc<Clock<H>>,
     seed: [u8; 32],
     given: Cell<u64>,
 }
 
 impl<H: Host> RequestEnvironment<H> {
     /// Random values that no other `seed` gives. The seed must be secret.
-    pub fn new(host: H, seed: [u8; 32]) -> Self {
-        Self { host, seed, given: Cell::default() }
+    pub fn new(host: H, clock: Rc<Clock<H>>, seed: [u8; 32]) -> Self {
+        Self { host, clock, seed, given: Cell::default() }
     }
 }
 
 impl<H: Host> Environment for RequestEnvironment<H> {
     fn now(&self) -> SystemTime {
         self.host.now()
+    }
+
+    fn recent(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + self.clock.now()
+    }
+
+    fn delay(&self, time: Duration) -> LocalBoxFuture<'static, ()> {
+        self.clock.wait(time).map(|_| ()).boxed_local()
+    }
+
+    fn log_field(&self, name: &'static str, value: &str) {
+        self.host.set_log_field(name, value);
+    }
+
+    fn client_address(&self) -> Option<IpAddr> {
+        clients::source_address(&self.host)
+    }
+
+    fn certificate_names(&self) -> Vec<String> {
+        // Envoy gives the first of each kind (Envoy, "Attributes").
+        let name = |attribute, kind: &str| {
+            let name = self.host.property(vec!["connection", attribute])?;
+            let name = String::from_utf8(name).ok().filter(|name| !name.is_empty())?;
+            Some(format!("{kind}{name}"))
+        };
+        let uri = name("uri_san_peer_certificate", "");
+        uri.into_iter().chain(name("dns_san_peer_certificate", "dns:")).collect()
+    }
+
+    fn has_metadata(&self, filter: &str, path: &[&str]) -> bool {
+        metadata::value(&self.host, filter, path).is_some()
+    }
+
+    fn metadata_text(&self, filter: &str, path: &[&str]) -> Option<String> {
+        String::from_utf8(metadata::value(&self.host, filter, path)?).ok()
+    }
+
+    fn metadata_texts(&self, filter: &str, path: &[&str]) -> Vec<String> {
+        metadata::texts(&self.host, filter, path)
+    }
+
+    fn metadata_access(&self, filter: &str, token: &str) -> Vec<ResourceActions> {
+        metadata::access(&self.host, filter, token)
     }
 
     fn nonce(&self) -> Nonce {
@@ -119,8 +148,9 @@ mod tests {
     #[test]
     fn no_nonce_is_given_twice_and_none_is_told_by_the_others() {
         let host = ScriptedHost::default();
+        let clock = Rc::new(Clock::new(host.clone()));
         let nonces = |seed| {
-            let environment = RequestEnvironment::new(host.clone(), [seed; 32]);
+            let environment = RequestEnvironment::new(host.clone(), Rc::clone(&clock), [seed; 32]);
             (0..100).map(|_| environment.nonce().0).collect::<HashSet<_>>()
         };
         let (first, second) = (nonces(1), nonces(2));

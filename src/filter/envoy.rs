@@ -85,6 +85,11 @@ impl Host for Envoy {
         hostcalls::get_property(path).ok().flatten()
     }
 
+    fn set_log_field(&self, name: &str, value: &str) {
+        let set = hostcalls::set_property(vec![name], Some(value.as_bytes()));
+        check("a field of the access log", set);
+    }
+
     fn dispatch_call(
         &self,
         cluster: &str,

@@ -79,6 +79,9 @@ pub trait Host: Clone + fmt::Debug + Send + Sync + 'static {
     /// The value of an attribute of the request or connection (Envoy, "Attributes").
     fn property(&self, path: Vec<&str>) -> Option<Vec<u8>>;
 
+    /// Sets a value that the access log can name: `%FILTER_STATE(wasm.<name>:PLAIN)%` (Envoy, "Access logging").
+    fn set_log_field(&self, name: &str, value: &str);
+
     /// Sends a request to a cluster, and gives the token by which Envoy reports its response: to the context that is
     /// being called back.
     ///

@@ -7,6 +7,7 @@
 
 mod byte_ranges;
 mod clients;
+mod clock;
 mod collected_body;
 mod environment;
 #[cfg(all(feature = "filter", target_family = "wasm"))]
@@ -15,7 +16,7 @@ mod error_document;
 mod headers;
 mod host;
 mod http_filter;
-mod jwt_claims;
+mod metadata;
 mod plugin;
 #[cfg(all(feature = "filter", target_family = "wasm"))]
 mod random;

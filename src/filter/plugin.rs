@@ -6,7 +6,8 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use super::clients::Clients;
-use super::environment::{RequestEnvironment, TICK, WorkerEnvironment};
+use super::clock::{Clock, TICK};
+use super::environment::{RequestEnvironment, WorkerEnvironment};
 use super::host::Host;
 use super::http_filter::HttpFilter;
 use super::stream::Stream;
@@ -15,7 +16,7 @@ use super::upstream::Upstream;
 use super::wake_queue::WakeQueue;
 use crate::config::Config;
 use crate::registry::{Allowance, Environment, Settings};
-use crate::store::{Bucket, Budget, CacheEnvironment, Cached};
+use crate::store::{Bucket, Budget, Cached};
 
 /// How many streams go on in one callback of the plugin. Envoy sends their replies when the callback is over,
 /// each from within the one before, and that can't go deep: with 1,600 the VM's stack is at its end.
@@ -38,7 +39,8 @@ pub struct Worker<H: Host> {
     pub bucket: Cached<Bucket<Upstream<H>>, WorkerEnvironment<H>>,
     pub settings: Settings,
     pub jwt_payload: Option<String>,
-    /// The clock and the random values of the handlers.
+    clock: Rc<Clock<H>>,
+    /// What Envoy is to the handlers.
     pub environment: Rc<dyn Environment>,
     /// The memory that requests may hold.
     pub budget: Rc<Budget>,
@@ -67,8 +69,11 @@ impl<H: Host> Worker<H> {
         let budget = Rc::new(config.limits.budget());
         let options = config.store.bucket_options(config.manifest_max_bytes);
         let bucket = Bucket::new(upstream, &options, Rc::clone(&budget));
-        let cache_environment = WorkerEnvironment::new(host.clone(), &config.store.bucket);
-        let environment = RequestEnvironment::new(host.clone(), seed);
+        let clock = Rc::new(Clock::new(host.clone()));
+        let bucket_name = &config.store.bucket;
+        let cache_environment =
+            WorkerEnvironment::new(host.clone(), Rc::clone(&clock), bucket_name);
+        let environment = RequestEnvironment::new(host.clone(), Rc::clone(&clock), seed);
         let hash_seed = environment.nonce().bits() as u64;
         let streams = config.limits.streams_per_client;
         let clients = Rc::new(Clients::new(streams, config.client_memory_bytes()));
@@ -77,6 +82,7 @@ impl<H: Host> Worker<H> {
             bucket: Cached::new(bucket, cache_environment, config.cache.settings(), hash_seed),
             settings: config.settings(),
             jwt_payload: config.jwt_payload,
+            clock,
             environment: Rc::new(environment),
             budget,
             clients,
@@ -99,7 +105,7 @@ impl<H: Host> Worker<H> {
     /// Ends streams whose clients should have sent their bodies by now; if there are more of them than
     /// [`STREAMS_PER_CALLBACK`], Envoy calls the plugin again. To be called as the plugin only.
     fn expire_streams(&self) {
-        let now = self.bucket.environment().now();
+        let now = self.clock.now();
         let is_late = |stream: &Weak<RefCell<Stream<H>>>| {
             stream.upgrade().is_some_and(|stream| stream.borrow().is_late(now))
         };
@@ -129,7 +135,7 @@ impl<H: Host> Worker<H> {
 
     /// Until when a body has to be there that begins to come now.
     pub fn body_deadline(&self) -> Duration {
-        self.bucket.environment().now().saturating_add(self.body_timeout)
+        self.clock.now().saturating_add(self.body_timeout)
     }
 
     /// From now on the plugin can call the stream back.
@@ -190,7 +196,7 @@ impl<H: Host> Plugin<H> {
     /// A tick of the timer is over.
     pub fn tick(&mut self) {
         if let Some(worker) = &self.worker {
-            let ticks = worker.bucket.environment().tick();
+            let ticks = worker.clock.tick();
             if ticks.is_multiple_of(TICKS_BETWEEN_EXPIRIES) {
                 worker.expire_streams();
             }

@@ -86,6 +86,7 @@ pub struct StreamState {
     /// Whether the client's stream was reset, because the filter gave a response where one had begun.
     pub is_reset: bool,
     pub properties: HashMap<String, Vec<u8>>,
+    pub log_fields: BTreeMap<String, String>,
 }
 
 /// How far the response has come that is on its way to the client.
@@ -242,6 +243,10 @@ impl Host for ScriptedHost {
 
     fn property(&self, path: Vec<&str>) -> Option<Vec<u8>> {
         self.stream(|stream| stream.properties.get(&path.join(".")).cloned())
+    }
+
+    fn set_log_field(&self, name: &str, value: &str) {
+        self.stream(|stream| stream.log_fields.insert(name.to_owned(), value.to_owned()));
     }
 
     fn dispatch_call(

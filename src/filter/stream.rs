@@ -11,13 +11,14 @@ use http::{HeaderValue, Method, Response};
 
 use super::byte_ranges::cut;
 use super::clients::ClientShare;
-use super::collected_body::{Collected, CollectedBody};
+use super::collected_body::{Collected, CollectedBody, DISCARDED_MAX};
 use super::error_document::ErrorDocument;
 use super::host::{Action, Host};
 use super::plugin::Worker;
 use super::streamed_upload::{Step, StreamedUpload};
 use super::task::Task;
-use super::{headers, jwt_claims};
+use super::{headers, metadata};
+use crate::registry::access::is_refused_at_once;
 use crate::registry::http::error::{Error, ErrorCode};
 use crate::registry::{self, Answer, BodyUse, ContentStream, Cutter, Request, StreamAnswer};
 use crate::store::{Purpose, Reservation, UNCOUNTED};
@@ -151,7 +152,7 @@ impl<H: Host> Stream<H> {
         if let Some(key) = &worker.jwt_payload
             && request.method == Method::PUT
         {
-            request.resources = jwt_claims::resources(&worker.host, key);
+            request.resources = metadata::access(&worker.host, metadata::JWT_AUTHN, key);
         }
         let answer =
             async move { registry::handle(&request, &worker.bucket, &worker.settings).await };
@@ -306,12 +307,17 @@ impl<H: Host> Stream<H> {
         let deadline = self.worker.body_deadline();
         let body = match request.body_use() {
             BodyUse::Streamed => return self.begin_upload(request),
+            // Clients that are still sending may not read the answer.
+            BodyUse::Whole if is_refused_at_once(&request, &self.worker.settings) => {
+                let limit = request.body_max_bytes(&self.worker.settings);
+                CollectedBody::discard(&request, limit, deadline)
+            }
             BodyUse::Whole if !self.client().begin_stream() => return self.refuse_stream(),
             BodyUse::Whole => {
-                let limit = self.worker.settings.manifest_max_bytes;
+                let limit = request.body_max_bytes(&self.worker.settings);
                 CollectedBody::keep(&request, limit, &self.worker.budget, deadline)
             }
-            BodyUse::None => CollectedBody::discard(&request, deadline),
+            BodyUse::None => CollectedBody::discard(&request, DISCARDED_MAX, deadline),
         };
         let is_hopeless = body.is_full();
         self.state = State::Collecting(Box::new(request), body);

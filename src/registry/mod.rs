@@ -3,11 +3,14 @@
 //! Pure: no Envoy, no proxy-wasm, no S3, no clock. A handler in [`endpoints`] is an `async fn` that reads like the
 //! API's own text; it takes the request and a [`Store`] and gives an [`Answer`]. What is HTTP's is in [`http`].
 
+pub mod access;
 mod answer;
 pub mod body;
 mod content_stream;
 mod endpoints;
+pub mod glob;
 pub mod http;
+mod jose;
 mod legacy;
 mod policy;
 mod request;
@@ -33,17 +36,17 @@ pub use http::HeaderFields;
 pub use http::error::proxy_error;
 pub use http::multipart::{Allowance, Cutter, Piece};
 pub use http::range::Ranges;
+pub use jose::{KeyError, PrivateKey, PublicJwk, PublicKey};
 pub use legacy::{AbsentAccept, Legacy, Platform, PlatformError};
-pub use policy::{Class, Resource};
+pub use policy::Class;
 pub use request::{Body, BodyUse, Environment, Nonce, REPLY_MAX_BYTES, Request};
-#[cfg(feature = "schema1")]
-pub use schema1::KeyError;
 pub use schema1::SigningKey;
-pub use settings::{DEFAULT_MANIFEST_MAX_BYTES, Limits, Mount, Settings};
+pub use settings::{DEFAULT_MANIFEST_MAX_BYTES, ImmutableTags, Limits, Mount, Settings};
 
 use crate::store::{Session, Store, Uploads};
-use endpoints::{base, blobs, catalog, manifests, referrers, tags, uploads};
-use http::error::Error;
+use access::{Permit, permit};
+use endpoints::{base, blobs, catalog, manifests, referrers, tags, token, uploads};
+use http::error::{Error, ErrorCode};
 use route::Endpoint;
 
 /// Answers a request. Failures are answered too: in the API's JSON.
@@ -72,12 +75,12 @@ async fn dispatch(
     store: &(impl Store + Uploads),
     settings: &Settings,
 ) -> Result<Answer, Error> {
-    let endpoint = request.endpoint()?;
-    let allowed = allowed_methods(endpoint, settings);
+    let allowed = allowed_methods(request.endpoint()?, settings);
     if !allowed.contains(&request.method.as_str()) {
         return Err(Error::method_not_allowed(allowed));
     }
-    match (endpoint, &request.method) {
+    let permit = permit(request, settings).await?;
+    match (permit.endpoint(), &request.method) {
         (Endpoint::Base, _) => Ok(Answer::reply(base::get())),
         (Endpoint::Blob { name, digest }, &Method::GET | &Method::HEAD) => {
             blobs::get(request, store, name, digest).await
@@ -87,7 +90,7 @@ async fn dispatch(
         }
         // On the heap: a pull, which is what most requests are, need not make room for all of this.
         _ => {
-            let change_or_list = change_or_list(request, body, store, settings, endpoint);
+            let change_or_list = change_or_list(request, body, store, settings, &permit);
             Box::pin(change_or_list).await.map(Answer::reply)
         }
     }
@@ -99,16 +102,18 @@ async fn change_or_list(
     body: &impl RequestBody,
     store: &(impl Store + Uploads),
     settings: &Settings,
-    endpoint: &Endpoint,
+    permit: &Permit<'_>,
 ) -> Result<Response<Bytes>, Error> {
-    match endpoint {
+    match permit.endpoint() {
         Endpoint::Base => Ok(base::get()),
         Endpoint::Blob { name, digest } => blobs::delete(store, name, digest).await,
         Endpoint::Manifest { name, reference } => match request.method {
-            Method::DELETE => manifests::delete(store, name, reference).await,
-            _ => manifests::put(request, store, settings, name, reference).await,
+            Method::DELETE => manifests::delete(store, settings, name, reference).await,
+            _ => manifests::put(request, permit, store, settings, name, reference).await,
         },
-        Endpoint::Uploads { name } => uploads::start(request, body, store, settings, name).await,
+        Endpoint::Uploads { name } => {
+            uploads::start(request, body, store, settings, permit, name).await
+        }
         Endpoint::Upload { name, id } => {
             let session = Session { name: name.clone(), id: id.clone() };
             match request.method {
@@ -119,11 +124,20 @@ async fn change_or_list(
             }
         }
         Endpoint::Tags { name } => tags::list(request, store, name).await,
-        Endpoint::Catalog => catalog::list(request, store).await,
+        Endpoint::Catalog => catalog::list(request, permit, store).await,
         Endpoint::Referrers { name, subject } => {
             referrers::list(request, store, name, subject).await
         }
+        Endpoint::Token => match &settings.access {
+            Some(access) => token::issue(request, access).await,
+            None => Err(no_token_endpoint()),
+        },
     }
+}
+
+fn no_token_endpoint() -> Error {
+    let message = "there are no tokens here: no access control is configured";
+    Error::new(ErrorCode::NoSuchEndpoint, message)
 }
 
 /// The methods that an endpoint has.
@@ -140,6 +154,7 @@ fn allowed_methods(endpoint: &Endpoint, settings: &Settings) -> &'static [&'stat
         Endpoint::Uploads { .. } => &["POST"],
         Endpoint::Upload { .. } if settings.read_only => &["GET", "HEAD"],
         Endpoint::Upload { .. } => &["GET", "HEAD", "PATCH", "PUT", "DELETE"],
+        Endpoint::Token => &["GET", "POST"],
         Endpoint::Tags { .. } | Endpoint::Catalog | Endpoint::Referrers { .. } => &["GET", "HEAD"],
     }
 }

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::oci::manifest::ParsedManifest;
 use crate::oci::{MediaType, Name};
+use crate::registry::access::ResourceActions;
 use crate::registry::http::error::{Error, ErrorCode};
 
 /// A class of manifest. An index has none, and is never denied for it.
@@ -38,17 +39,6 @@ impl Class {
     }
 }
 
-/// Something that the caller's token authorises: an entry of its `access` claim.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resource {
-    /// The type; `repository` for a repository.
-    pub kind: String,
-    /// The name.
-    pub name: String,
-    /// The class, as the token has it; empty if it says nothing, which means `image`.
-    pub class: String,
-}
-
 /// Checks a manifest that is about to be pushed into `name`.
 ///
 /// `classes` are those that the registry allows; any if there are none. `resources` are what the
@@ -61,7 +51,7 @@ pub struct Resource {
 pub fn check(
     manifest: &ParsedManifest,
     name: &Name,
-    resources: &[Resource],
+    resources: &[ResourceActions],
     classes: &[Class],
 ) -> Result<(), Error> {
     if classes.is_empty() {
@@ -83,9 +73,9 @@ pub fn check(
     if !classes.contains(&class) {
         return denied(format!("registry does not allow {} manifest", class.as_str()));
     }
-    let of_repository = |r: &&Resource| r.kind == "repository" && r.name == name.as_str();
+    let of_repository = |r: &&ResourceActions| r.kind == "repository" && r.name == name.as_str();
     let mut authorised = resources.iter().filter(of_repository).peekable();
-    let class_of = |resource: &Resource| match resource.class.as_str() {
+    let class_of = |resource: &ResourceActions| match resource.class.as_str() {
         "" => Class::Image.as_str().to_owned(),
         class => class.to_owned(),
     };
@@ -130,10 +120,11 @@ mod tests {
         };
         let resources: Vec<_> = resources
             .iter()
-            .map(|(kind, name, class)| Resource {
+            .map(|(kind, name, class)| ResourceActions {
                 kind: (*kind).to_owned(),
                 name: (*name).to_owned(),
                 class: (*class).to_owned(),
+                actions: Vec::new(),
             })
             .collect();
         let name = "a/b".parse().expect("a valid name");

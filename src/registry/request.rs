@@ -2,17 +2,22 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures::future::LocalBoxFuture;
 use http::Method;
 use http::header::HeaderName;
 
+use super::access::ResourceActions;
+use super::endpoints::token::FORM_MAX_BYTES;
 use super::http::HeaderFields;
 use super::http::error::{Error, ErrorCode};
-use super::policy::Resource;
 use super::route::Endpoint;
+use super::settings::Settings;
+use crate::oci::Name;
 
 /// The largest manifest that is sent from memory, in bytes; a larger one is streamed from the store. What is
 /// sent from memory the proxy holds until the client has taken it, however slow that is, while what it
@@ -30,8 +35,8 @@ pub struct Request {
     pub headers: HeaderFields,
     /// The body.
     pub body: Body,
-    /// The resources that the caller's token authorises.
-    pub resources: Vec<Resource>,
+    /// What the caller's token authorises, as a filter before this one has verified it.
+    pub resources: Vec<ResourceActions>,
     /// The largest manifest that is sent from memory, in bytes: [`REPLY_MAX_BYTES`], or less while the proxy holds
     /// many replies that clients do not take.
     pub reply_max_bytes: usize,
@@ -65,13 +70,55 @@ pub enum BodyUse {
     Streamed,
 }
 
-/// The proxy, as far as handlers need it: the time, and bytes that nobody can guess.
+/// The proxy, as far as handlers need it: the time, values that nobody can guess, and what it knows of the request that
+/// is being handled, which is nothing unless said otherwise.
 pub trait Environment: fmt::Debug {
     /// The time.
     fn now(&self) -> SystemTime;
 
+    /// The time as it was a moment ago, a tenth of a second at most. It costs less.
+    fn recent(&self) -> SystemTime {
+        self.now()
+    }
+
     /// A new random value.
     fn nonce(&self) -> Nonce;
+
+    /// Waits so long, a tenth of a second more at most.
+    fn delay(&self, time: Duration) -> LocalBoxFuture<'static, ()>;
+
+    /// Adds a field to the request's line in the access log.
+    fn log_field(&self, _name: &'static str, _value: &str) {}
+
+    /// The client's address; of IPv6 the network of 64 bits, which is what one customer of a provider has.
+    fn client_address(&self) -> Option<IpAddr> {
+        None
+    }
+
+    /// The names in the client's certificate, which the proxy has verified: URIs, and names of hosts after `dns:`.
+    fn certificate_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether a filter has left anything there in the request's metadata.
+    fn has_metadata(&self, _filter: &str, _path: &[&str]) -> bool {
+        false
+    }
+
+    /// A text that a filter has left in the request's metadata.
+    fn metadata_text(&self, _filter: &str, _path: &[&str]) -> Option<String> {
+        None
+    }
+
+    /// A list of texts that a filter has left in the request's metadata, or a single one; empty if there is none.
+    fn metadata_texts(&self, _filter: &str, _path: &[&str]) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The `access` claim of a token that a filter has left in the request's metadata.
+    fn metadata_access(&self, _filter: &str, _token: &str) -> Vec<ResourceActions> {
+        Vec::new()
+    }
 }
 
 /// A random value that is given once: names that must be new are made of it.
@@ -115,10 +162,11 @@ impl Request {
         self.endpoint.as_ref().map_err(Clone::clone)
     }
 
-    /// How the body is treated. Only a manifest is ever held in memory.
+    /// How the body is treated. Only a manifest, and the form for a token, is ever held in memory.
     pub fn body_use(&self) -> BodyUse {
         match (&self.endpoint, &self.method) {
             (Ok(Endpoint::Manifest { .. }), &Method::PUT) => BodyUse::Whole,
+            (Ok(Endpoint::Token), &Method::POST) => BodyUse::Whole,
             (Ok(Endpoint::Upload { .. }), &Method::PATCH | &Method::PUT) => BodyUse::Streamed,
             (Ok(Endpoint::Uploads { .. }), &Method::POST)
                 if self.query_values("digest").next().is_some() =>
@@ -127,6 +175,20 @@ impl Request {
             }
             _ => BodyUse::None,
         }
+    }
+
+    /// How much of a body is kept that the handler is to have whole, in bytes.
+    pub fn body_max_bytes(&self, settings: &Settings) -> u64 {
+        match &self.endpoint {
+            Ok(Endpoint::Token) => FORM_MAX_BYTES,
+            _ => settings.manifest_max_bytes,
+        }
+    }
+
+    /// The repository from which a blob is to be mounted, if the request names one.
+    pub fn mount_source(&self) -> Option<Name> {
+        self.query_values("mount").next()?;
+        self.query_values("from").next()?.parse().ok()
     }
 
     /// The values of a query parameter, decoded.

@@ -58,7 +58,12 @@ pub enum Endpoint {
     },
     /// `/v2/_catalog`
     Catalog,
+    /// `/auth/token`: where clients get tokens. It is no part of the API; challenges lead there.
+    Token,
 }
+
+/// The path of the token endpoint.
+pub const TOKEN_PATH: &str = "/auth/token";
 
 impl Endpoint {
     /// Finds the endpoint that `target` (a path and perhaps a query) means.
@@ -72,6 +77,9 @@ impl Endpoint {
         let path = target.split_once('?').map_or(target, |(path, _query)| path);
         if matches!(path, "/v2" | "/v2/") {
             return Ok(Self::Base);
+        }
+        if path == TOKEN_PATH {
+            return Ok(Self::Token);
         }
         // No repository's name begins with an underscore.
         if path == "/v2/_catalog" {

@@ -1,16 +1,21 @@
 //! The settings that the handlers know.
 
+use std::rc::Rc;
+
 use serde::Deserialize;
 
+use super::access::Access;
+use super::glob::Glob;
 use super::legacy::Legacy;
 use super::policy::Class;
+use crate::oci::{Name, Tag};
 
 /// The largest manifest that is served or accepted unless something else is set, in bytes. The
 /// specification wants registries to take this much.
 pub const DEFAULT_MANIFEST_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The settings that the handlers know.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The largest manifest that is accepted, in bytes. No body is read beyond it.
     pub manifest_max_bytes: u64,
@@ -24,12 +29,46 @@ pub struct Settings {
     pub verify_index_references: bool,
     /// The classes of manifest that may be put; any if there are none.
     pub classes: Vec<Class>,
+    /// The tags that, once set, are neither moved nor deleted.
+    pub immutable_tags: Vec<ImmutableTags>,
+    /// Who may do what; everybody everything if there is none.
+    pub access: Option<Rc<Access>>,
     /// From where a blob may be mounted.
     pub mount: Mount,
     /// What old clients get.
     pub legacy: Legacy,
     /// How much one request may ask for.
     pub limits: Limits,
+}
+
+impl Settings {
+    /// The number of the first rule that makes the tag immutable.
+    pub fn immutable(&self, name: &Name, tag: &Tag) -> Option<usize> {
+        self.immutable_tags.iter().position(|rule| {
+            rule.is_in(name) && rule.tags.iter().any(|pattern| pattern.matches(tag.as_str()))
+        })
+    }
+
+    /// Whether a repository may have immutable tags.
+    pub fn has_immutable(&self, name: &Name) -> bool {
+        self.immutable_tags.iter().any(|rule| rule.is_in(name))
+    }
+}
+
+/// Some tags of some repositories that, once set, are neither moved nor deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImmutableTags {
+    /// The repositories.
+    pub repositories: Vec<Glob>,
+    /// The tags.
+    pub tags: Vec<Glob>,
+}
+
+impl ImmutableTags {
+    fn is_in(&self, name: &Name) -> bool {
+        self.repositories.iter().any(|pattern| pattern.matches(name.as_str()))
+    }
 }
 
 /// From where a blob may be put into a repository without uploading it.
@@ -55,6 +94,8 @@ impl Default for Settings {
             verify_image_references: true,
             verify_index_references: true,
             classes: Vec::new(),
+            immutable_tags: Vec::new(),
+            access: None,
             mount: Mount::default(),
             legacy: Legacy::default(),
             limits: Limits::default(),

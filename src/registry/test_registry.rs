@@ -1,15 +1,20 @@
 //! The fixture of the handlers' tests: a registry on a bucket in memory, and what their requests and replies are made
 //! of.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures::future::LocalBoxFuture;
 use http::header::{HeaderName, LINK};
 use http::{Method, Response};
 use serde_json::{Value, json};
 
+use super::access::ResourceActions;
 use super::{Body, Environment, Nonce, Request, Settings, handle};
 use crate::oci::{Algorithm, Digest, Name};
 use crate::store::memory::{MemoryStore, run};
@@ -26,15 +31,30 @@ pub struct TestRegistry {
     pub environment: Rc<TestEnvironment>,
 }
 
-/// A clock that stands still, and nonces that count.
+/// A clock that goes on when somebody waits, nonces that count, and what a proxy would know of the request.
 #[derive(Debug, Default)]
 pub struct TestEnvironment {
     nonces: Cell<u32>,
+    /// The time since 1970.
+    pub time: Cell<Duration>,
+    /// The fields of the access log.
+    pub log: RefCell<BTreeMap<&'static str, String>>,
+    pub address: Cell<Option<IpAddr>>,
+    pub certificate_names: RefCell<Vec<String>>,
+    /// By the filter's name and the path, joined by slashes. A list is its elements with spaces between them.
+    pub metadata: RefCell<BTreeMap<String, String>>,
+    pub access: RefCell<Vec<ResourceActions>>,
+}
+
+impl TestEnvironment {
+    fn metadata(&self, filter: &str, path: &[&str]) -> Option<String> {
+        self.metadata.borrow().get(&format!("{filter}/{}", path.join("/"))).cloned()
+    }
 }
 
 impl Environment for TestEnvironment {
     fn now(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH
+        SystemTime::UNIX_EPOCH + self.time.get()
     }
 
     fn nonce(&self) -> Nonce {
@@ -43,6 +63,40 @@ impl Environment for TestEnvironment {
         let mut bytes = [0; 32];
         bytes[..4].copy_from_slice(&number.to_be_bytes());
         Nonce(bytes)
+    }
+
+    fn delay(&self, time: Duration) -> LocalBoxFuture<'static, ()> {
+        self.time.set(self.time.get() + time);
+        Box::pin(ready(()))
+    }
+
+    fn log_field(&self, name: &'static str, value: &str) {
+        self.log.borrow_mut().insert(name, value.to_owned());
+    }
+
+    fn client_address(&self) -> Option<IpAddr> {
+        self.address.get()
+    }
+
+    fn certificate_names(&self) -> Vec<String> {
+        self.certificate_names.borrow().clone()
+    }
+
+    fn has_metadata(&self, filter: &str, path: &[&str]) -> bool {
+        self.metadata(filter, path).is_some()
+    }
+
+    fn metadata_text(&self, filter: &str, path: &[&str]) -> Option<String> {
+        self.metadata(filter, path)
+    }
+
+    fn metadata_texts(&self, filter: &str, path: &[&str]) -> Vec<String> {
+        let list = self.metadata(filter, path).unwrap_or_default();
+        list.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn metadata_access(&self, _: &str, _: &str) -> Vec<ResourceActions> {
+        self.access.borrow().clone()
     }
 }
 

@@ -8,10 +8,14 @@ use serde::Serialize;
 
 use crate::oci::Name;
 use crate::registry::Request;
+use crate::registry::access::Permit;
 use crate::registry::http::error::Error;
 use crate::registry::http::pagination::{self, PageRequest};
 use crate::registry::http::reply::json;
 use crate::store::Store;
+
+/// How many listings a page is made of at most where repositories are left out.
+const LISTINGS_MAX: usize = 4;
 
 #[derive(Serialize)]
 struct Catalog<'a> {
@@ -20,17 +24,37 @@ struct Catalog<'a> {
 
 /// `GET` and `HEAD`. A page may have fewer repositories than were asked for, even none, and still a `Link`
 /// to the next.
-pub async fn list(request: &Request, store: &impl Store) -> Result<Response<Bytes>, Error> {
+///
+/// Where the caller may not pull from all repositories, the others are left out, and the place in the list where the next
+/// page begins is sealed: it may be the name of one of them.
+pub async fn list(
+    request: &Request,
+    permit: &Permit<'_>,
+    store: &impl Store,
+) -> Result<Response<Bytes>, Error> {
     let page = PageRequest::parse(request)?;
     if page.entries == 0 {
         return Ok(reply(&[]));
     }
     let _room = store.reserve_read(page.size_of_names())?;
-    let found = store.repositories(&page.last, page.entries).await?;
-    let mut response = reply(&found.names);
-    if let Some(last) = &found.next {
+    let mut names = Vec::new();
+    let mut place = Some(permit.read_place(page.last.into_owned())?);
+    let mut listings = if permit.sees_all() { 1 } else { LISTINGS_MAX };
+    while let Some(after) = &place
+        && names.len() < page.entries
+        && listings > 0
+    {
+        let found = store.repositories(after, page.entries - names.len()).await?;
+        names.extend(found.names.into_iter().filter(|name| permit.may_see(name)));
+        place = found.next;
+        listings -= 1;
+    }
+    let mut response = reply(&names);
+    if let Some(last) = place {
+        let is_shown = names.last().is_some_and(|shown| shown.as_str() == last);
+        let place = if is_shown { last } else { permit.write_place(last, request) };
         let entries = page.entries.to_string();
-        let link = pagination::link("/v2/_catalog", &[("n", &entries), ("last", last.as_str())]);
+        let link = pagination::link("/v2/_catalog", &[("n", &entries), ("last", &place)]);
         response.headers_mut().extend(link);
     }
     Ok(response)

@@ -7,4 +7,5 @@ pub mod catalog;
 pub mod manifests;
 pub mod referrers;
 pub mod tags;
+pub mod token;
 pub mod uploads;

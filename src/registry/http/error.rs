@@ -68,6 +68,8 @@ pub enum ErrorCode {
     SizeInvalid,
     /// The request's body did not come in time.
     BodyTimedOut,
+    /// The request for a token is malformed.
+    TokenRequestInvalid,
     /// The client has not said who it is.
     Unauthorized,
     /// The client may not do this.
@@ -111,6 +113,8 @@ impl ErrorCode {
             Self::SizeInvalid => ("SIZE_INVALID", StatusCode::BAD_REQUEST),
             // The API has no code for it.
             Self::BodyTimedOut => ("UNKNOWN", StatusCode::REQUEST_TIMEOUT),
+            // The API has no code for it; clients go by the status.
+            Self::TokenRequestInvalid => ("UNSUPPORTED", StatusCode::BAD_REQUEST),
             Self::Unauthorized => ("UNAUTHORIZED", StatusCode::UNAUTHORIZED),
             Self::Denied => ("DENIED", StatusCode::FORBIDDEN),
             Self::TooManyRequests => ("TOOMANYREQUESTS", StatusCode::TOO_MANY_REQUESTS),

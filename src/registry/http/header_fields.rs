@@ -33,6 +33,14 @@ impl HeaderFields {
     }
 }
 
+impl HeaderFields {
+    /// The first value of that name, pseudo-headers (`:authority`) included, if it is text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.0.iter().find(|(key, _)| key == name)?;
+        std::str::from_utf8(value).ok()
+    }
+}
+
 /// Their names alone: some of the values are secrets.
 impl fmt::Debug for HeaderFields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

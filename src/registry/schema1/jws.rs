@@ -12,8 +12,9 @@ use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::json::{self, INDENT};
-use super::jwk::{BASE64, P256Jwk, PublicJwk, decode};
 use super::key::SigningKey;
+use super::libtrust::{self, P256Jwk};
+use crate::registry::jose::{BASE64, PublicJwk, decode};
 
 /// The member that has the signatures.
 const SIGNATURES: &str = "signatures";
@@ -125,7 +126,7 @@ struct ReadHeader {
 impl ReadSignature {
     fn verify(&self, payload: &[u8]) -> Result<(), Unverified> {
         let unknown = "a signature has no key of type P-256 or RSA, or one of another id";
-        let jwk = self.header.jwk.as_ref().and_then(PublicJwk::read);
+        let jwk = self.header.jwk.as_ref().and_then(libtrust::read);
         let key = jwk.ok_or(Unverified(unknown))?;
         let signed = signed_bytes(&self.protected, payload);
         let signature = decode(&self.signature).unwrap_or_default();

@@ -16,15 +16,15 @@ mod created;
 mod empty_layer;
 mod image;
 mod json;
-mod jwk;
 mod jws;
 mod key;
+mod libtrust;
 mod pushed;
 
 pub use empty_layer::{EMPTY_LAYER, empty_layer_digest};
 pub use image::Image;
 pub use jws::sign;
+pub use key::SigningKey;
 #[cfg(test)]
 pub use key::tests::key;
-pub use key::{KeyError, SigningKey};
 pub use pushed::{Pushed, PushedError};

@@ -10,6 +10,9 @@
 //! before: its link is looked at in the end. A put that writes the link before this request does away with
 //! it, and its tag when that tag has been looked at, leaves a tag that points at nothing; it answers 404, as
 //! it should after that put and this removal.
+//!
+//! A manifest stays as long as a tag points at it that policy makes immutable. That is looked at before its link is
+//! removed, and again after that: if such a tag has come meanwhile the link is put back.
 
 use std::cell::{Cell, RefCell};
 
@@ -17,9 +20,10 @@ use bytes::Bytes;
 use futures::future::join;
 use http::{Response, StatusCode};
 
-use super::manifest_unknown;
+use super::{immutable, manifest_unknown};
 use crate::oci::manifest::subject_of;
 use crate::oci::{Digest, Name, Reference, Tag};
+use crate::registry::Settings;
 use crate::registry::http::error::Error;
 use crate::registry::http::reply::bare;
 use crate::store::{
@@ -33,12 +37,16 @@ const ATTEMPTS: usize = 5;
 /// `DELETE`. By tag, only the tag; by digest, the manifest with every tag on it.
 pub async fn delete(
     store: &impl Store,
+    settings: &Settings,
     name: &Name,
     reference: &Reference,
 ) -> Result<Response<Bytes>, Error> {
     let was_there = match reference {
-        Reference::Tag(tag) => store.remove_tag(name, tag).await?,
-        Reference::Digest(digest) => delete_manifest(store, name, digest).await?,
+        Reference::Tag(tag) => match settings.immutable(name, tag) {
+            Some(rule) => return Err(immutable(tag, rule)),
+            None => store.remove_tag(name, tag).await?,
+        },
+        Reference::Digest(digest) => delete_manifest(store, settings, name, digest).await?,
     };
     if !was_there {
         return Err(manifest_unknown(name, reference));
@@ -48,9 +56,13 @@ pub async fn delete(
 
 async fn delete_manifest(
     store: &impl Store,
+    settings: &Settings,
     name: &Name,
     digest: &Digest,
-) -> Result<bool, StoreError> {
+) -> Result<bool, Error> {
+    if let Some(denied) = immutable_tag_on(store, settings, name, digest).await? {
+        return Err(denied);
+    }
     let (link, content) = join(store.manifest_link(name, digest), store.content(digest)).await;
     let (mut is_linked, content) = (link?.is_some(), content?);
     if !is_linked && content == Content::Absent {
@@ -62,8 +74,12 @@ async fn delete_manifest(
         if is_linked {
             store.unlink_manifest(name, digest).await?;
         }
+        if let Some(denied) = immutable_tag_on(store, settings, name, digest).await? {
+            store.link_manifest(name, digest).await?;
+            return Err(denied);
+        }
         // Without a link too: an earlier request may have broken off here.
-        had_anything |= delete_tags_on(store, name, digest).await?;
+        had_anything |= delete_tags_on(store, settings, name, digest).await?;
         if let Some(subject) = &subject {
             store.remove_referrer(name, subject, digest).await?;
         }
@@ -74,13 +90,45 @@ async fn delete_manifest(
         had_anything = true;
     }
     let message = format!("the manifest {digest} is put all the time and can't be deleted");
-    Err(StoreError::new(StoreErrorKind::Unavailable, message))
+    Err(StoreError::new(StoreErrorKind::Unavailable, message).into())
+}
+
+/// The refusal if an immutable tag points at the manifest. Reads every tag of a repository that may have such.
+async fn immutable_tag_on(
+    store: &impl Store,
+    settings: &Settings,
+    name: &Name,
+    digest: &Digest,
+) -> Result<Option<Error>, StoreError> {
+    if !settings.has_immutable(name) {
+        return Ok(None);
+    }
+    let mut after = String::new();
+    loop {
+        let page = store.tags(name, &after, PAGE_LIMIT).await?;
+        let rule_of = |tag| Some((tag, settings.immutable(name, tag)?));
+        let rules: Vec<_> = page.names.iter().filter_map(rule_of).collect();
+        let refusal = RefCell::new(None);
+        for_each_bounded(PARALLEL_CALLS, rules, async |(tag, rule)| {
+            let current = store.tag_version(name, tag).await?;
+            if current.is_some_and(|current| current.digest == *digest) {
+                refusal.replace(Some(immutable(tag, rule)));
+            }
+            Ok(())
+        })
+        .await?;
+        match page.names.last() {
+            Some(last) if page.more && refusal.borrow().is_none() => after = last.to_string(),
+            _ => return Ok(refusal.into_inner()),
+        }
+    }
 }
 
 /// Deletes every tag that points at the manifest, and tells whether there was one. Every tag of the
 /// repository is read: nothing in the layout leads from a manifest to its tags.
 async fn delete_tags_on(
     store: &impl Store,
+    settings: &Settings,
     name: &Name,
     digest: &Digest,
 ) -> Result<bool, StoreError> {
@@ -88,7 +136,9 @@ async fn delete_tags_on(
     let mut after = String::new();
     loop {
         let page = store.tags(name, &after, PAGE_LIMIT).await?;
-        let found = look_at(store, name, digest, &page.names).await?;
+        let may_go = |tag: &&Tag| settings.immutable(name, tag).is_none();
+        let tags = page.names.iter().filter(may_go).collect();
+        let found = look_at(store, name, digest, tags).await?;
         if !found.on_it.is_empty() {
             store.try_conditional_removal().await;
         }
@@ -123,7 +173,7 @@ async fn look_at<'a>(
     store: &impl Store,
     name: &Name,
     digest: &Digest,
-    tags: &'a [Tag],
+    tags: Vec<&'a Tag>,
 ) -> Result<Found<'a>, StoreError> {
     let found = RefCell::new(Found::default());
     for_each_bounded(PARALLEL_CALLS, tags, async |tag| {

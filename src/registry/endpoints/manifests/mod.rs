@@ -24,8 +24,16 @@ pub use fetch::content_of;
 pub use get::get;
 pub use put::put;
 
-use crate::oci::{Digest, Name, Reference};
+use crate::oci::{Digest, Name, Reference, Tag};
 use crate::registry::http::error::{Error, ErrorCode};
+
+/// A tag stays as it is.
+fn immutable(tag: &Tag, rule: usize) -> Error {
+    let message = format!(
+        "the tag {tag} is immutable (policy.tags.immutable[{rule}]): once set it is neither moved nor deleted"
+    );
+    Error::new(ErrorCode::Denied, message).with_detail(tag.as_str())
+}
 
 fn manifest_unknown(name: &Name, reference: &Reference) -> Error {
     let message = format!("the repository {name} has no manifest {reference}");

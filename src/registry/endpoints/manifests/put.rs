@@ -6,6 +6,10 @@
 //! Three round trips to the store: what the manifest needs is looked up; then its content, its link and
 //! the tag's history are written together; then the tag, and the entry at its subject.
 //!
+//! A tag that policy makes immutable is created by the store's own conditional write, so that of two who race one wins. In
+//! the end its manifest's link is looked at again: a `DELETE` of the manifest that did not see the tag yet may have taken
+//! it away, and looks at its side for such tags too.
+//!
 //! A `PUT` that is refused because something is missing has written nothing. To write the content while
 //! its references are looked up would take no less time, and it could not be taken back after a refusal:
 //! another `PUT` may have written the same content meanwhile, and the store can't tell the one from the
@@ -20,14 +24,16 @@
 use std::pin::pin;
 
 use bytes::Bytes;
-use futures::future::{join, join_all, join3, try_join};
+use futures::future::{join, join_all, join3, try_join, try_join3};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use http::header::{CONTENT_TYPE, HeaderName, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
+use super::immutable;
 use crate::oci::manifest::{Dependency, InvalidManifest, ParsedManifest, media_type_of};
 use crate::oci::{Algorithm, Digest, MediaType, Name, Reference, Tag};
+use crate::registry::access::Permit;
 use crate::registry::http::conditional::TagPrecondition;
 use crate::registry::http::error::{Error, ErrorCode};
 use crate::registry::http::reply::{bare, identity};
@@ -48,6 +54,7 @@ const MAX_MISSING: usize = 100;
 /// `PUT`: three round trips to the store; two more, once, before the first conditional one.
 pub async fn put(
     request: &Request,
+    permit: &Permit<'_>,
     store: &impl Store,
     settings: &Settings,
     name: &Name,
@@ -59,19 +66,20 @@ pub async fn put(
     let (manifest, content) = read(body, content_type, settings, name, &tags)?;
     check_descriptors(&manifest, settings)?;
     let digest = digest_of(&content, reference)?;
-    policy::check(&manifest, name, &request.resources, &settings.classes)?;
+    let resources = [permit.grants(), &request.resources].concat();
+    policy::check(&manifest, name, &resources, &settings.classes)?;
     let precondition = precondition(request, reference)?;
 
-    let (missing, condition) = join(
+    let (missing, moves) = join(
         missing_references(store, settings, name, &manifest),
-        check_precondition(store, name, &tags, precondition),
+        plan_moves(store, settings, name, &tags, &digest, precondition),
     )
     .await;
     if let Some(error) = Error::all(missing?) {
         return Err(error);
     }
     let new = New { store, name, digest: &digest, manifest: &manifest, content: &content };
-    if let Err(error) = new.write(&tags, condition?.as_ref()).await {
+    if let Err(error) = new.write(&tags, &moves?).await {
         new.take_back_history(&tags).await;
         return Err(error);
     }
@@ -89,7 +97,7 @@ struct New<'a, S> {
 
 impl<S: Store> New<'_, S> {
     /// Two round trips. Whatever fails, all calls are over in the end.
-    async fn write(&self, tags: &[Tag], condition: Option<&TagCondition>) -> Result<(), Error> {
+    async fn write(&self, tags: &[Tag], moves: &[Move]) -> Result<(), Error> {
         let Self { store, name, digest, .. } = *self;
         let (content, link, history) = join3(
             store.put_content(digest, self.content.clone()),
@@ -99,9 +107,15 @@ impl<S: Store> New<'_, S> {
         .await;
         content.and(link).and(history.into_iter().collect::<Result<(), _>>())?;
 
-        let moves = tags.iter().map(|tag| point_tag(store, name, tag, digest, condition));
-        let (referrer, moves) = join(self.record_referrer(), join_all(moves)).await;
-        referrer.and(moves.into_iter().collect())
+        let new_tags = tags.iter().zip(moves);
+        let moved = new_tags.map(|(tag, planned)| point_tag(store, name, tag, digest, planned));
+        let (referrer, moved) = join(self.record_referrer(), join_all(moved)).await;
+        referrer.and(moved.into_iter().collect::<Result<(), _>>())?;
+        if moves.iter().any(Move::is_for_good) && store.manifest_link(name, digest).await?.is_none()
+        {
+            store.link_manifest(name, digest).await?;
+        }
+        Ok(())
     }
 
     /// Removes what the history says of this manifest where there is no tag. If that fails too there is
@@ -326,6 +340,69 @@ fn unknown_reference(what: &str, digest: &Digest) -> Error {
     Error::new(ErrorCode::ManifestBlobUnknown, message).with_detail(digest.as_str())
 }
 
+/// How a tag is pointed at the manifest.
+enum Move {
+    /// Whatever it points at.
+    Always,
+    /// If the request's condition holds.
+    If(TagCondition),
+    /// If there is none yet: from then on it stays as it is, by the rule with this number.
+    ForGood(TagCondition, usize),
+    /// It stays as it is, and points at the manifest already.
+    Done,
+}
+
+impl Move {
+    fn is_for_good(&self) -> bool {
+        matches!(self, Self::ForGood(..) | Self::Done)
+    }
+}
+
+/// Makes sure that each tag may be moved and that what that depends on can be held to.
+async fn plan_moves(
+    store: &impl Store,
+    settings: &Settings,
+    name: &Name,
+    tags: &[Tag],
+    digest: &Digest,
+    precondition: Option<TagPrecondition>,
+) -> Result<Vec<Move>, Error> {
+    let condition = check_precondition(store, name, tags, precondition);
+    let plan = async |tag: &Tag| match settings.immutable(name, tag) {
+        Some(rule) => plan_for_good(store, name, tag, digest, rule).await,
+        None => Ok(Move::Always),
+    };
+    let (condition, plans) = join(condition, join_all(tags.iter().map(plan))).await;
+    let condition = condition?;
+    let with_condition = |planned| match (planned, &condition) {
+        (Move::Always, Some(condition)) => Move::If(condition.clone()),
+        (planned, _) => planned,
+    };
+    plans.into_iter().map(|planned| planned.map(with_condition)).collect()
+}
+
+/// The same for a tag that, once set, is never moved.
+async fn plan_for_good(
+    store: &impl Store,
+    name: &Name,
+    tag: &Tag,
+    digest: &Digest,
+    rule: usize,
+) -> Result<Move, Error> {
+    let (honours, current, absent) = try_join3(
+        store.honours_conditions(),
+        store.tag_version(name, tag),
+        store.tag_condition(name, tag, None),
+    )
+    .await?;
+    match (current, absent) {
+        (Some(current), _) if current.digest == *digest => Ok(Move::Done),
+        (None, Some(_)) if !honours => Err(conditions_ignored()),
+        (None, Some(absent)) => Ok(Move::ForGood(absent, rule)),
+        _ => Err(immutable(tag, rule)),
+    }
+}
+
 /// Makes sure that a condition can be held to and holds now; what comes back holds to it later.
 async fn check_precondition(
     store: &impl Store,
@@ -344,11 +421,14 @@ async fn check_precondition(
     let (honours, condition) =
         try_join(store.honours_conditions(), store.tag_condition(name, tag, expected)).await?;
     if !honours {
-        let message =
-            "the blob store ignores the conditions of writes, so two writers could both win";
-        return Err(Error::new(ErrorCode::ConditionUnsupported, message));
+        return Err(conditions_ignored());
     }
     condition.map(Some).ok_or_else(|| precondition_failed(tag))
+}
+
+fn conditions_ignored() -> Error {
+    let message = "the blob store ignores the conditions of writes, so two writers could both win";
+    Error::new(ErrorCode::ConditionUnsupported, message)
 }
 
 fn precondition_failed(tag: &Tag) -> Error {
@@ -356,22 +436,32 @@ fn precondition_failed(tag: &Tag) -> Error {
     Error::new(ErrorCode::PreconditionFailed, message).with_detail(tag.as_str())
 }
 
-/// Points the tag at the manifest, holding to the condition if there is one.
+/// Points the tag at the manifest, holding to what has been planned.
 async fn point_tag(
     store: &impl Store,
     name: &Name,
     tag: &Tag,
     digest: &Digest,
-    condition: Option<&TagCondition>,
+    planned: &Move,
 ) -> Result<(), Error> {
-    let Some(condition) = condition else {
-        return Ok(store.set_tag(name, tag, digest).await?);
+    let condition = match planned {
+        Move::Always => return Ok(store.set_tag(name, tag, digest).await?),
+        Move::Done => return Ok(()),
+        Move::If(condition) | Move::ForGood(condition, _) => condition,
     };
-    match store.set_tag_if(name, tag, digest, condition).await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(precondition_failed(tag)),
+    let is_set = store.set_tag_if(name, tag, digest, condition).await;
+    if let Ok(true) = is_set {
+        return Ok(());
+    }
+    match (is_set, planned) {
+        // Whoever was faster may have set it to the same.
+        (Ok(_), Move::ForGood(_, rule)) => match store.tag_version(name, tag).await? {
+            Some(current) if current.digest == *digest => Ok(()),
+            _ => Err(immutable(tag, *rule)),
+        },
+        (Ok(_), _) => Err(precondition_failed(tag)),
         // The answer was lost, but the write may have been done: then the tag says so.
-        Err(error) => match store.tag(name, tag).await {
+        (Err(error), _) => match store.tag(name, tag).await {
             Ok(Some(current)) if current == *digest => Ok(()),
             _ => Err(error.into()),
         },

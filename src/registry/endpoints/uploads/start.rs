@@ -9,6 +9,7 @@ use super::{
     learn_about_checksums, progress_reply,
 };
 use crate::oci::{Algorithm, Digest, Name};
+use crate::registry::access::Permit;
 use crate::registry::body::{RequestBody, whole_length};
 use crate::registry::http::error::Error;
 use crate::registry::{Mount, Request, Settings};
@@ -22,6 +23,7 @@ pub async fn start(
     body: &impl RequestBody,
     store: &(impl Store + Uploads),
     settings: &Settings,
+    permit: &Permit<'_>,
     name: &Name,
 ) -> Result<Response<Bytes>, Error> {
     let algorithm = algorithm(request, "digest-algorithm")?;
@@ -33,7 +35,9 @@ pub async fn start(
             return empty(store, name, &digest).await;
         }
     }
-    if let Some(digest) = mounted(request, store, settings, name).await? {
+    if permit.may_mount()
+        && let Some(digest) = mounted(request, store, settings, name).await?
+    {
         return Ok(created(name, &digest));
     }
     let session = Session { name: name.clone(), id: fresh_id(request) };
@@ -80,14 +84,11 @@ async fn mounted(
     let Some(Ok(digest)) = mount.map(|text| text.parse::<Digest>()) else {
         return Ok(None);
     };
-    let from = request.query_values("from").next();
-    let is_there = match (settings.mount, from) {
-        (Mount::Off, _) | (Mount::From, None) => false,
-        (Mount::Anywhere, None) => store.has_content(&digest).await?,
-        (_, Some(from)) => match from.parse::<Name>() {
-            Ok(from) => store.has_blob(&from, &digest).await?,
-            Err(_) => false,
-        },
+    let names_source = request.query_values("from").next().is_some();
+    let is_there = match (settings.mount, request.mount_source()) {
+        (Mount::From | Mount::Anywhere, Some(from)) => store.has_blob(&from, &digest).await?,
+        (Mount::Anywhere, None) if !names_source => store.has_content(&digest).await?,
+        _ => false,
     };
     if !is_there {
         return Ok(None);

@@ -1,35 +1,53 @@
-//! The resources that the caller's token authorises, from the claims that Envoy's `jwt_authn` filter verified and
-//! left in the request's dynamic metadata.
+//! What filters before this one have left in the request's dynamic metadata: the claims that Envoy's `jwt_authn` has
+//! verified, and what `ext_authz` says.
 //!
 //! Envoy hands a structured value over in the form in which proxy-wasm has header maps: a count, the
 //! lengths of all keys and values, then keys and values, each followed by a NUL. A list is a map
 //! whose keys are the elements. None of it is trusted to be well-formed.
 
 use super::host::Host;
-use crate::registry::Resource;
+use crate::registry::access::ResourceActions;
 
 /// The namespace in which `jwt_authn` leaves what it has verified.
-const NAMESPACE: &str = "envoy.filters.http.jwt_authn";
+pub const JWT_AUTHN: &str = "envoy.filters.http.jwt_authn";
+
+/// What the filter `filter` has left there.
+pub fn value(host: &impl Host, filter: &str, path: &[&str]) -> Option<Vec<u8>> {
+    host.property([&["metadata", "filter_metadata", filter], path].concat())
+}
+
+/// A list of texts that the filter `filter` has left there, or a single one.
+pub fn texts(host: &impl Host, filter: &str, path: &[&str]) -> Vec<String> {
+    let value = value(host, filter, path).unwrap_or_default();
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+    match pairs(&value) {
+        Some(entries) => entries.into_iter().filter_map(|(entry, _)| text(entry)).collect(),
+        None => text(&value).filter(|text| !text.is_empty()).into_iter().collect(),
+    }
+}
 
 /// The `access` entries of the token under `key`, the provider's `payload_in_metadata`. None where no
 /// such filter has verified a token.
-pub fn resources(host: &impl Host, key: &str) -> Vec<Resource> {
-    let path = vec!["metadata", "filter_metadata", NAMESPACE, key, "access"];
-    let access = host.property(path).unwrap_or_default();
+pub fn access(host: &impl Host, filter: &str, key: &str) -> Vec<ResourceActions> {
+    let access = value(host, filter, &[key, "access"]).unwrap_or_default();
     let entries = pairs(&access).unwrap_or_default().into_iter();
     entries.filter_map(|(entry, _)| resource(entry)).collect()
 }
 
-fn resource(entry: &[u8]) -> Option<Resource> {
+fn resource(entry: &[u8]) -> Option<ResourceActions> {
     let fields = pairs(entry)?;
     let field = |name: &str| {
         let (_, value) = fields.iter().find(|(key, _)| *key == name.as_bytes())?;
         String::from_utf8(value.to_vec()).ok()
     };
-    Some(Resource {
+    let actions = fields.iter().find(|(key, _)| *key == b"actions");
+    let actions = actions.and_then(|(_, list)| pairs(list)).unwrap_or_default();
+    let action = |(name, _): (&[u8], &[u8])| String::from_utf8(name.to_vec()).ok();
+    Some(ResourceActions {
         kind: field("type")?,
         name: field("name")?,
         class: field("class").unwrap_or_default(),
+        actions: actions.into_iter().filter_map(action).collect(),
     })
 }
 

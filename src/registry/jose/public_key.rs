@@ -1,75 +1,38 @@
-//! Keys as JSON (RFC 7517), and the ids that `libtrust` gives them.
+//! Public keys, and what they verify.
 
 use base64::Engine as _;
-use base64::alphabet::URL_SAFE;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use p256::ecdsa::{self, signature::Verifier as _};
-use p256::pkcs8::EncodePublicKey;
 use rsa::BoxedUint;
 use rsa::pkcs1v15;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+use serde::Deserialize;
+use sha2::Sha256;
 
-/// Base64 as JWS has it (RFC 7515, section 2): URL-safe, written without padding, read with or without.
-pub const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &URL_SAFE,
-    GeneralPurposeConfig::new()
-        .with_encode_padding(false)
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
-/// The letters of base32 (RFC 4648, section 6).
-const BASE32: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-
-/// How many bytes of its hash identify a key.
-const ID_BYTES: usize = 30;
+use super::{BASE64, decode};
 
 /// The length of a coordinate or a secret of P-256, in bytes.
 pub const P256_BYTES: usize = 32;
 
-/// A P-256 public key as JSON, in the order in which `libtrust` writes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct P256Jwk {
-    crv: &'static str,
-    /// The key's id.
-    pub kid: String,
-    kty: &'static str,
-    /// The coordinates.
-    pub x: String,
-    /// The same.
-    pub y: String,
-}
+/// The largest RSA key that is taken, in bytes: 8192 bits. To verify by a larger one would take a worker too long.
+const RSA_MAX_BYTES: usize = 1024;
 
-impl P256Jwk {
-    /// The JSON form of a key; `None` if it can't be written, as the point at infinity.
-    pub fn of(key: &ecdsa::VerifyingKey) -> Option<Self> {
-        let point = key.to_sec1_point(false);
-        let (x, y) = (point.x()?, point.y()?);
-        Some(Self {
-            crv: "P-256",
-            kid: key_id(&p256::PublicKey::from(key))?,
-            kty: "EC",
-            x: BASE64.encode(x),
-            y: BASE64.encode(y),
-        })
-    }
-}
-
-/// A public key that a signature names.
-#[derive(Debug)]
+/// A public key that a signature is verified by.
+#[derive(Debug, Clone, PartialEq)]
 pub enum PublicKey {
     /// For ES256 (RFC 7518, section 3.4).
     P256(ecdsa::VerifyingKey),
     /// For RS256 (RFC 7518, section 3.3).
     Rsa(pkcs1v15::VerifyingKey<Sha256>),
+    /// For EdDSA by Ed25519 (RFC 8037, section 3.1).
+    Ed25519(Box<ed25519_dalek::VerifyingKey>),
 }
 
-/// The members of a JSON key that matter here.
-#[derive(Debug, Deserialize)]
+/// The members of a JSON key (RFC 7517) that matter here.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct PublicJwk {
     kty: String,
     crv: Option<String>,
-    kid: Option<String>,
+    /// The key's id.
+    pub kid: Option<String>,
     x: Option<String>,
     y: Option<String>,
     n: Option<String>,
@@ -77,44 +40,46 @@ pub struct PublicJwk {
 }
 
 impl PublicJwk {
-    /// The key, if it is one of those that are known, and its id is its own.
+    /// The key, if it is one of those that are known.
     pub fn read(&self) -> Option<PublicKey> {
-        let (key, id) = match (self.kty.as_str(), self.crv.as_deref()) {
+        let number = |member: &Option<String>| decode(member.as_deref()?);
+        match (self.kty.as_str(), self.crv.as_deref()) {
             ("EC", Some("P-256")) => {
-                let (x, y) = (decode(self.x.as_deref()?)?, decode(self.y.as_deref()?)?);
-                let key = p256_key(&x, &y)?;
-                let id = key_id(&p256::PublicKey::from(&key))?;
-                (PublicKey::P256(key), id)
+                p256_key(&number(&self.x)?, &number(&self.y)?).map(PublicKey::P256)
+            }
+            ("OKP", Some("Ed25519")) => {
+                let point: [u8; 32] = number(&self.x)?.try_into().ok()?;
+                let key = ed25519_dalek::VerifyingKey::from_bytes(&point).ok()?;
+                (!key.is_weak()).then(|| PublicKey::Ed25519(Box::new(key)))
             }
             ("RSA", _) => {
-                let (n, e) = (decode(self.n.as_deref()?)?, decode(self.e.as_deref()?)?);
+                let (n, e) = (number(&self.n)?, number(&self.e)?);
+                if n.len() > RSA_MAX_BYTES {
+                    return None;
+                }
                 let [n, e] = [n.as_slice(), e.as_slice()].map(BoxedUint::from_be_slice_vartime);
                 let key = rsa::PublicKey::new(n, e).ok()?;
-                let id = key_id(&key)?;
-                (PublicKey::Rsa(pkcs1v15::VerifyingKey::new(key)), id)
+                Some(PublicKey::Rsa(pkcs1v15::VerifyingKey::new(key)))
             }
-            _ => return None,
-        };
-        self.kid.as_ref().is_none_or(|kid| *kid == id).then_some(key)
+            _ => None,
+        }
     }
 }
 
 impl PublicKey {
-    /// Whether `signature` is this key's for `content`, by the algorithm that JWS calls `algorithm`.
+    /// Whether `signature` is this key's for `content`, by the algorithm that JWS calls `algorithm`. A key has one
+    /// algorithm alone: what a signature says of its own can't make another of it.
     pub fn verifies(&self, algorithm: &str, content: &[u8], signature: &[u8]) -> bool {
         match (self, algorithm) {
             (Self::P256(key), "ES256") => ecdsa::Signature::from_slice(signature)
                 .is_ok_and(|signature| key.verify(content, &signature).is_ok()),
             (Self::Rsa(key), "RS256") => pkcs1v15::Signature::try_from(signature)
                 .is_ok_and(|signature| key.verify(content, &signature).is_ok()),
+            (Self::Ed25519(key), "EdDSA") => ed25519_dalek::Signature::from_slice(signature)
+                .is_ok_and(|signature| key.verify_strict(content, &signature).is_ok()),
             _ => false,
         }
     }
-}
-
-/// Decodes one member of a key.
-pub fn decode(text: &str) -> Option<Vec<u8>> {
-    BASE64.decode(text).ok()
 }
 
 /// The P-256 key of these coordinates, if they are those of a point on the curve.
@@ -126,26 +91,10 @@ pub fn p256_key(x: &[u8], y: &[u8]) -> Option<ecdsa::VerifyingKey> {
     ecdsa::VerifyingKey::from_sec1_bytes(&[&[4], x, y].concat()).ok()
 }
 
-/// An id in the form of `libtrust`: most of the hash of the key in DER (RFC 5280, section 4.1.2.7).
-fn key_id(key: &impl EncodePublicKey) -> Option<String> {
-    let der = key.to_public_key_der().ok()?;
-    Some(grouped_base32(Sha256::digest(der.as_bytes()).get(..ID_BYTES)?))
-}
-
-/// Base32 in groups of four letters. `bytes` are a multiple of five, so that there is no padding.
-fn grouped_base32(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for five in bytes.chunks(5) {
-        let number = five.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
-        for letter in 0..8 {
-            if letter % 4 == 0 && !text.is_empty() {
-                text.push(':');
-            }
-            let index = usize::try_from(number >> (35 - 5 * letter) & 31).unwrap_or_default();
-            text.extend(BASE32.get(index).map(|letter| char::from(*letter)));
-        }
-    }
-    text
+/// The coordinates of a P-256 key in base64; `None` for the point at infinity, which has none.
+pub fn p256_coordinates(key: &ecdsa::VerifyingKey) -> Option<(String, String)> {
+    let point = key.to_sec1_point(false);
+    Some((BASE64.encode(point.x()?), BASE64.encode(point.y()?)))
 }
 
 #[cfg(test)]
@@ -166,12 +115,22 @@ mod tests {
     const P256_SIGNATURE: &str =
         "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
 
+    /// RFC 8037, appendix A.2 and A.4: the same for Ed25519.
+    const ED25519_X: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+    const SIGNED_ED25519: &[u8] = b"eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc";
+    const ED25519_SIGNATURE: &str =
+        "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+
     fn jwk(json: serde_json::Value) -> PublicJwk {
         serde_json::from_value(json).expect("a key's JSON")
     }
 
     fn rsa() -> serde_json::Value {
         serde_json::json!({ "kty": "RSA", "n": RSA_N, "e": "AQAB" })
+    }
+
+    fn ed25519() -> serde_json::Value {
+        serde_json::json!({ "kty": "OKP", "crv": "Ed25519", "x": ED25519_X })
     }
 
     fn p256() -> serde_json::Value {
@@ -183,6 +142,7 @@ mod tests {
         for (json, algorithm, signed, signature) in [
             (rsa(), "RS256", SIGNED, RSA_SIGNATURE),
             (p256(), "ES256", SIGNED_P256, P256_SIGNATURE),
+            (ed25519(), "EdDSA", SIGNED_ED25519, ED25519_SIGNATURE),
         ] {
             let key = jwk(json).read().expect("a key");
             let signature = decode(signature).expect("base64");
@@ -208,27 +168,18 @@ mod tests {
             (rsa(), "e", "AQ"),
             (rsa(), "e", "?"),
             (rsa(), "kty", "oct"),
-            (rsa(), "kid", "other"),
             (p256(), "x", Y),
             (p256(), "x", "AA"),
             (p256(), "y", ""),
             (p256(), "crv", "P-384"),
-            (p256(), "kid", "AAAA:BBBB"),
+            (ed25519(), "crv", "Ed448"),
+            (ed25519(), "x", "AA"),
+            // A point of small order, whose signatures anybody can make.
+            (ed25519(), "x", "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
         ] {
             let mut json = base;
             json[member] = value.into();
             assert!(jwk(json).read().is_none(), "{member} {value:?}");
         }
-    }
-
-    #[test]
-    fn an_id_is_twelve_groups_of_base32() {
-        let key = p256_key(&decode(X).expect("base64"), &decode(Y).expect("base64"));
-        let jwk = P256Jwk::of(&key.expect("a key")).expect("a key");
-        assert_eq!((jwk.x.as_str(), jwk.y.as_str()), (X, Y));
-        let groups: Vec<_> = jwk.kid.split(':').collect();
-        assert!(groups.len() == 12 && groups.iter().all(|group| group.len() == 4), "{}", jwk.kid);
-        // From RFC 4648, section 10.
-        assert_eq!(grouped_base32(b"foobafooba"), "MZXW:6YTB:MZXW:6YTB");
     }
 }

@@ -6,13 +6,19 @@
 //! `google.protobuf.Struct` over as its binary encoding, not as the JSON that its documentation
 //! promises, so a `Struct` is refused, with a message that says so.
 
+mod access;
+
+use std::rc::Rc;
 use std::time::Duration;
 
+pub use access::AccessConfig;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::registry::{Class, DEFAULT_MANIFEST_MAX_BYTES, Legacy, Limits, Mount, Settings};
+use crate::registry::{
+    Class, DEFAULT_MANIFEST_MAX_BYTES, ImmutableTags, Legacy, Limits, Mount, Settings,
+};
 use crate::store::{Addressing, BucketOptions, Budget, CacheSettings};
 
 /// The plugin's configuration.
@@ -36,9 +42,12 @@ pub struct Config {
     /// Whether an index's manifests must be there when it is put; on unless set.
     #[serde(default = "default_true")]
     pub verify_index_references: bool,
-    /// From where a blob may be mounted; from nowhere unless set.
-    #[serde(default)]
-    pub mount: Mount,
+    /// Who may do what; everybody everything unless set.
+    #[serde(default, deserialize_with = "access::object")]
+    pub access: Option<AccessConfig>,
+    /// From where a blob may be mounted; from nowhere unless set, or with access control from wherever the caller may
+    /// pull.
+    pub mount: Option<Mount>,
     /// The settings for clients from before 2017.
     #[serde(default)]
     pub legacy: Legacy,
@@ -63,6 +72,18 @@ pub struct PolicyConfig {
     /// The rules for pushes into repositories.
     #[serde(default)]
     pub repository: RepositoryPolicyConfig,
+    /// The rules for tags.
+    #[serde(default)]
+    pub tags: TagPolicyConfig,
+}
+
+/// The rules for tags.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TagPolicyConfig {
+    /// The tags that, once set, are neither moved nor deleted; none unless set.
+    #[serde(default)]
+    pub immutable: Vec<ImmutableTags>,
 }
 
 /// The rules for pushes into repositories.
@@ -170,7 +191,13 @@ impl Config {
         least.max(self.limits.memory_bytes as usize / 16)
     }
 
-    /// The settings of the handlers.
+    /// The path of a request to mount a blob does not show the source: only where this registry decides who may pull
+    /// from it is it safe to have mounts without being told so.
+    fn default_mount(&self) -> Mount {
+        if self.access.is_some() { Mount::From } else { Mount::Off }
+    }
+
+    /// The settings of the handlers. The access control in them remembers callers, and so is a worker's own.
     pub fn settings(&self) -> Settings {
         Settings {
             manifest_max_bytes: self.manifest_max_bytes,
@@ -179,7 +206,9 @@ impl Config {
             verify_image_references: self.verify_image_references,
             verify_index_references: self.verify_index_references,
             classes: self.policy.repository.classes.clone(),
-            mount: self.mount,
+            immutable_tags: self.policy.tags.immutable.clone(),
+            access: self.access.as_ref().map(|access| Rc::new(access.access())),
+            mount: self.mount.unwrap_or(self.default_mount()),
             legacy: self.legacy.clone(),
             limits: Limits { manifest_descriptors: self.limits.manifest_descriptors },
         }
@@ -250,6 +279,14 @@ pub enum ConfigError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// The same within `access`.
+    #[error("{field}: {problem}")]
+    Access {
+        /// The field, with the objects it is in.
+        field: String,
+        /// What is wrong with it. It says nothing of secrets.
+        problem: String,
+    },
 }
 
 impl Config {
@@ -314,6 +351,11 @@ impl Config {
                 "must be 134217728 at least, and eight times manifest_max_bytes",
             ),
             (
+                "mount",
+                self.access.is_none() || self.mount != Some(Mount::Anywhere),
+                "can't be anywhere with access control: whoever knows a digest could have any blob",
+            ),
+            (
                 "limits.manifest_descriptors",
                 (1..=1_000_000).contains(&self.limits.manifest_descriptors),
                 "must be from 1 to 1000000",
@@ -321,7 +363,7 @@ impl Config {
         ];
         match checks.into_iter().find(|(_, holds, _)| !holds) {
             Some((field, _, problem)) => Err(ConfigError::Value { field, problem }),
-            None => Ok(()),
+            None => self.access.as_ref().map_or(Ok(()), AccessConfig::check),
         }
     }
 }
@@ -369,7 +411,7 @@ mod tests {
     #[test]
     fn what_is_not_set_has_its_default() {
         let config = parse(&minimal()).expect("a valid configuration");
-        assert_eq!(config.settings(), Settings::default());
+        assert_eq!(format!("{:?}", config.settings()), format!("{:?}", Settings::default()));
         assert_eq!(config.store.timeout(), Duration::from_secs(5));
         let bucket = config.store.bucket_options(1);
         assert_eq!(bucket.request_authority(), "s3:9000");

@@ -1,0 +1,153 @@
+//! The accounts of the configuration: users with passwords, robots with tokens, and groups of both.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Deserializer, de};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use super::htpasswd::{PasswordHash, User};
+use super::identity::{Identity, Proof};
+use super::jwt::since_1970;
+use crate::registry::glob::Glob;
+
+/// How the token of every robot begins, so that it is known for a secret wherever it is found.
+pub const ROBOT_PREFIX: &str = "mrg_";
+
+/// A program with a token.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Robot {
+    /// The name: in rules it is a `user:` like any other.
+    pub name: String,
+    /// The SHA-256 of its token, in hex.
+    sha256: TokenHash,
+    /// From when on the token is void; never unless set.
+    #[serde(default, deserialize_with = "expires")]
+    pub expires: Option<SystemTime>,
+}
+
+/// The SHA-256 of a robot's token. The token is random, so nobody finds it from this; but nobody needs to see it either.
+#[derive(Clone, PartialEq, Eq)]
+struct TokenHash([u8; 32]);
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash")
+    }
+}
+
+impl<'de> Deserialize<'de> for TokenHash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let problem = || de::Error::custom("must be a SHA-256 in 64 hex digits");
+        let text = String::deserialize(deserializer).map_err(|_| problem())?;
+        let mut hash = [0; 32];
+        match base16ct::mixed::decode(&text, &mut hash) {
+            Ok(bytes) if bytes.len() == 32 => Ok(Self(hash)),
+            _ => Err(problem()),
+        }
+    }
+}
+
+fn expires<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SystemTime>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let time = humantime::parse_rfc3339_weak(&text).map_err(|_| {
+        de::Error::custom(format!("{text:?} is no time such as \"2027-02-23T12:00:00Z\""))
+    })?;
+    Ok(Some(time))
+}
+
+/// A group: its name, and the patterns of its members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// The name.
+    pub name: String,
+    /// The names of members in rules.
+    pub members: Vec<Glob>,
+}
+
+/// All accounts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accounts {
+    /// The users.
+    pub users: Vec<User>,
+    /// The robots.
+    pub robots: Vec<Robot>,
+    /// The groups.
+    pub groups: Vec<Group>,
+}
+
+impl Accounts {
+    /// How much work it is to check a password, of whomever: 2 to the power of this. `None` where nobody has one.
+    pub fn password_cost(&self) -> Option<u32> {
+        self.users.iter().map(User::cost).max()
+    }
+
+    /// Whether the user has this password. That takes long, and as long for a name that nobody has.
+    pub fn has_password(&self, name: &str, password: &str) -> bool {
+        let Some(cost) = self.password_cost() else {
+            return false;
+        };
+        match self.users.iter().find(|user| user.name == name) {
+            Some(user) => user.has_password(password, cost),
+            None => PasswordHash::of_nobody(cost).is_of(password),
+        }
+    }
+
+    /// The robot whose token this is, if its time is not over.
+    pub fn robot(&self, token: &str, now: SystemTime) -> Option<&Robot> {
+        let hash = Sha256::digest(token);
+        // All are looked at, whichever it is.
+        let is_its = |robot: &&Robot| bool::from(hash.as_slice().ct_eq(&robot.sha256.0));
+        let found = self.robots.iter().fold(
+            None,
+            |found, robot| {
+                if is_its(&robot) { Some(robot) } else { found }
+            },
+        );
+        found.filter(|robot| robot.is_valid(now))
+    }
+
+    /// Whether the account still is there by which the identity was proven.
+    pub fn still_has(&self, identity: &Identity, now: SystemTime) -> bool {
+        let name = identity.subject.strip_prefix("user:").unwrap_or_default();
+        match identity.proof {
+            Proof::Password => self.users.iter().any(|user| user.name == name),
+            Proof::RobotToken => {
+                self.robots.iter().any(|robot| robot.name == name && robot.is_valid(now))
+            }
+            _ => true,
+        }
+    }
+
+    /// Adds the groups that the identity is a member of by the configuration.
+    pub fn add_groups(&self, identity: &mut Identity) {
+        if identity.is_anonymous() {
+            return;
+        }
+        for group in &self.groups {
+            let is_member = group.members.iter().any(|member| member.matches(&identity.subject));
+            if is_member && !identity.groups.contains(&group.name) {
+                identity.groups.push(group.name.clone());
+            }
+        }
+    }
+}
+
+impl Robot {
+    /// Whether its time is not over.
+    pub fn is_valid(&self, now: SystemTime) -> bool {
+        self.expires.is_none_or(|expires| now < expires)
+    }
+
+    /// Until when what was found out about its token may be relied on, if otherwise until `time`, since 1970.
+    pub fn until(&self, time: Duration) -> Duration {
+        self.expires.map_or(time, |expires| since_1970(expires).min(time))
+    }
+}
+
+/// The name in rules of a user or robot.
+pub fn user_subject(name: &str) -> String {
+    format!("user:{name}")
+}

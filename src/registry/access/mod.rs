@@ -1,0 +1,143 @@
+//! Who may do what.
+//!
+//! [`Access::caller`] finds out who calls, [`decide`](decision::decide) says whether the rules allow it, for every
+//! endpoint and before any call to the store. What comes of it is a [`Permit`], and the handlers are reached by way of
+//! that alone.
+//!
+//! The scheme is that of the distribution token specification: a request without sufficient credentials is answered
+//! by a challenge that names the token endpoint and what a token has to grant, and clients come back with that. Basic
+//! credentials, certificates and what filters before this one have verified are taken as they are.
+//!
+//! Source: `distribution`'s "Token Authentication Specification", "Token Scope" and "OAuth2 Token Authentication".
+
+mod accounts;
+mod actions;
+mod attempts;
+mod authentication;
+mod challenge;
+mod credentials;
+mod decision;
+mod htpasswd;
+mod identity;
+mod jwt;
+mod need;
+mod pace;
+mod permit;
+mod remembered;
+mod rules;
+mod sealed_place;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+use std::rc::Rc;
+use std::time::SystemTime;
+
+pub use accounts::{Accounts, Group, ROBOT_PREFIX, Robot, user_subject};
+pub use actions::{Actions, ResourceActions, ScopeError, parse_scopes};
+use attempts::Attempts;
+use authentication::Passwords;
+pub use authentication::{ExtAuthzSource, JwtSource, Refusal, Sources};
+pub use challenge::too_many;
+pub use credentials::NameAndPassword;
+pub use htpasswd::{COST_MAX, HtpasswdError, User};
+pub use identity::{Identity, Proof};
+use pace::Pace;
+pub use permit::{Permit, is_refused_at_once, permit};
+pub use rules::{Granted, Rule, Rules, TagUse, Who};
+use sealed_place::Places;
+pub use tokens::{Caller, Issuer, Names, Signing, Tokens};
+
+use crate::registry::{Nonce, Request};
+
+/// The access control of a registry: its rules, its accounts, and what a worker remembers of callers.
+#[derive(Debug)]
+pub struct Access {
+    rules: Rules,
+    accounts: Accounts,
+    sources: Sources,
+    tokens: Tokens,
+    /// The address of the token endpoint; as clients see this registry unless set.
+    realm: Option<String>,
+    passwords: Passwords,
+    places: Places,
+    anonymous: Rc<Caller>,
+}
+
+impl Access {
+    /// Access control by these rules.
+    pub fn new(
+        rules: Rules,
+        accounts: Accounts,
+        sources: Sources,
+        tokens: Tokens,
+        realm: Option<String>,
+    ) -> Self {
+        let anonymous = Rc::new(Caller { identity: Identity::anonymous(), grants: None });
+        let places = tokens.places();
+        let passwords = Passwords::default();
+        Self { rules, accounts, sources, tokens, realm, passwords, places, anonymous }
+    }
+
+    /// The rules.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// What seals places in lists.
+    fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// How tokens are signed.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// What of this a token may grant to a caller. Which tags it touches is only known when it is used.
+    pub fn grants(&self, caller: &Caller, asked: &[ResourceActions]) -> Vec<ResourceActions> {
+        asked.iter().filter_map(|resource| self.grant(caller, resource)).collect()
+    }
+
+    fn grant(&self, caller: &Caller, asked: &ResourceActions) -> Option<ResourceActions> {
+        if asked.is_catalog() {
+            return Some(asked.clone());
+        }
+        let wanted = asked.in_repository(&asked.name);
+        let granted = self.rules.granted(&caller.identity, &asked.name, TagUse::None);
+        let actions = wanted.and(granted.actions);
+        if actions.is_empty() {
+            return None;
+        }
+        Some(ResourceActions {
+            actions: actions.names().map(str::to_owned).collect(),
+            ..asked.clone()
+        })
+    }
+
+    /// Signs a token for the caller; `None` if that is impossible, which nothing is known for.
+    pub fn sign(
+        &self,
+        caller: &Caller,
+        grants: &[ResourceActions],
+        now: SystemTime,
+        nonce: Nonce,
+    ) -> Option<String> {
+        // Groups that follow from the configuration are looked up anew whenever the token is verified.
+        self.tokens.sign(&caller.identity, grants, now, nonce)
+    }
+
+    /// The address at which the client gets tokens, as it sees this registry.
+    fn realm(&self, request: &Request) -> String {
+        if let Some(realm) = &self.realm {
+            return realm.clone();
+        }
+        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte);
+        let authority = request.headers.text(":authority").unwrap_or_default();
+        // What is no host could break out of the header's quotes; whoever sends it gets no good address anyway.
+        let authority = if authority.bytes().all(is_host) { authority } else { "" };
+        let is_plain = request.headers.text("x-forwarded-proto") == Some("http");
+        let scheme = if is_plain { "http" } else { "https" };
+        format!("{scheme}://{authority}{}", crate::registry::route::TOKEN_PATH)
+    }
+}

@@ -1,0 +1,152 @@
+//! What lets a request pass to its handler.
+
+use std::rc::Rc;
+
+use super::decision::{Decision, decide};
+use super::need::Need;
+use super::sealed_place::is_sealed;
+use super::tokens::Caller;
+use super::{Access, ResourceActions};
+use crate::oci::Name;
+use crate::registry::http::error::{Error, ErrorCode};
+use crate::registry::route::Endpoint;
+use crate::registry::{Request, Settings};
+
+/// That a request is allowed. It names the endpoint, and nothing else does: so no handler is called without one.
+#[derive(Debug)]
+pub struct Permit<'r> {
+    endpoint: &'r Endpoint,
+    /// None where there is no access control.
+    access: Option<(&'r Access, Rc<Caller>)>,
+    may_mount: bool,
+}
+
+/// Decides whether a request is allowed. Makes no call to the store; it may take a while if a password has to be
+/// checked.
+///
+/// # Errors
+///
+/// The answer to a request that is not, or that is for no endpoint.
+pub async fn permit<'r>(request: &'r Request, settings: &'r Settings) -> Result<Permit<'r>, Error> {
+    let endpoint = request.endpoint()?;
+    let Some(access) = settings.access.as_deref() else {
+        return Ok(Permit { endpoint, access: None, may_mount: true });
+    };
+    let need = Need::of(request, endpoint);
+    if need == Need::Nothing {
+        return Ok(Permit { endpoint, access: None, may_mount: false });
+    }
+    let caller = match access.caller(request).await {
+        Ok(caller) => caller,
+        Err(refusal) => {
+            Audit { caller: None, need: &need, rules: None }.log(request);
+            return Err(access.refused(request, &need, refusal));
+        }
+    };
+    let decision = decide(access.rules(), &need, &caller);
+    let rules = match &decision {
+        Decision::Allowed { rules, .. } => Some(rules.as_slice()),
+        Decision::Denied(_) => None,
+    };
+    Audit { caller: Some(&caller), need: &need, rules }.log(request);
+    match decision {
+        Decision::Allowed { may_mount, .. } => {
+            Ok(Permit { endpoint, access: Some((access, caller)), may_mount })
+        }
+        Decision::Denied(reason) => Err(access.denied(request, &need, reason)),
+    }
+}
+
+/// Whether it is clear from a request's headers that it will be refused, so that its body need not be kept.
+pub fn is_refused_at_once(request: &Request, settings: &Settings) -> bool {
+    let (Ok(endpoint), Some(access)) = (request.endpoint(), settings.access.as_deref()) else {
+        return false;
+    };
+    let need = Need::of(request, endpoint);
+    match access.caller_at_once(request) {
+        _ if need == Need::Nothing => false,
+        None => false,
+        Some(Err(_)) => true,
+        Some(Ok(caller)) => matches!(decide(access.rules(), &need, &caller), Decision::Denied(_)),
+    }
+}
+
+impl<'r> Permit<'r> {
+    /// The endpoint that the request may use.
+    pub fn endpoint(&self) -> &'r Endpoint {
+        self.endpoint
+    }
+
+    /// Whether a blob may be mounted from where the request says.
+    pub fn may_mount(&self) -> bool {
+        self.may_mount
+    }
+
+    /// Whether the caller may know that there is such a repository.
+    pub fn may_see(&self, name: &Name) -> bool {
+        let may_pull = |(access, caller): &(&Access, Rc<Caller>)| {
+            access.rules().may_pull(&caller.identity, name.as_str())
+        };
+        self.access.as_ref().is_none_or(may_pull)
+    }
+
+    /// Whether the caller may see all repositories, because nobody may do less.
+    pub fn sees_all(&self) -> bool {
+        self.access.is_none()
+    }
+
+    /// Writes a place in the list of repositories, which may be one that the caller may not see.
+    pub fn write_place(&self, place: String, request: &Request) -> String {
+        match &self.access {
+            Some((access, _)) => access.places().seal(&place, request.environment.nonce()),
+            None => place,
+        }
+    }
+
+    /// Reads a place in the list of repositories: a name, or what [`write_place`](Self::write_place) has written.
+    ///
+    /// # Errors
+    ///
+    /// `PAGINATION_NUMBER_INVALID` for a sealed one that was not written by this registry.
+    pub fn read_place(&self, place: String) -> Result<String, Error> {
+        match &self.access {
+            Some((access, _)) if is_sealed(&place) => {
+                access.places().open(&place).ok_or_else(|| {
+                    let message = "last is no place in this list: begin again at the first page";
+                    Error::new(ErrorCode::PaginationNumberInvalid, message)
+                })
+            }
+            _ => Ok(place),
+        }
+    }
+
+    /// What the caller's token grants; nothing if there is no access control or no token.
+    pub fn grants(&self) -> &[ResourceActions] {
+        let grants = self.access.as_ref().and_then(|(_, caller)| caller.grants.as_deref());
+        grants.unwrap_or_default()
+    }
+}
+
+/// What the access log has of a decision: who, and how that was proven; what; whether it was allowed, and by which rules.
+struct Audit<'a> {
+    /// None if nobody knows.
+    caller: Option<&'a Caller>,
+    need: &'a Need<'a>,
+    /// The numbers of the rules that allow it; `None` if it is denied.
+    rules: Option<&'a [usize]>,
+}
+
+impl Audit<'_> {
+    fn log(&self, request: &Request) {
+        let environment = &request.environment;
+        let identity = self.caller.map_or("unknown".to_owned(), |c| c.identity.to_string());
+        let proof = self.caller.map_or("none", |caller| caller.identity.proof.as_str());
+        environment.log_field("moorage.identity", &identity);
+        environment.log_field("moorage.proof", proof);
+        environment.log_field("moorage.scope", &self.need.scopes());
+        let decision = if self.rules.is_some() { "allowed" } else { "denied" };
+        environment.log_field("moorage.decision", decision);
+        let rules = self.rules.unwrap_or_default().iter().map(|rule| format!("rules[{rule}]"));
+        environment.log_field("moorage.rules", &rules.collect::<Vec<_>>().join(","));
+    }
+}
