@@ -106,9 +106,7 @@ fn what_is_decided_and_by_what_is_told_to_the_access_log() {
     for (name, expected) in [
         ("moorage.identity", "user:ada"),
         ("moorage.proof", "password"),
-        ("moorage.scope", "repository:a:pull"),
-        ("moorage.decision", "allowed"),
-        ("moorage.rules", "rules[0]"),
+        ("moorage.decision", "allowed by rules[0]"),
     ] {
         assert_eq!(log_field(&proxy, id, name), expected, "{name}");
     }

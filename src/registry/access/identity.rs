@@ -1,7 +1,5 @@
 //! Who calls, and how that was proven.
 
-use std::fmt;
-
 /// The caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -75,15 +73,13 @@ impl Identity {
         Self { subject, groups, issuer: None, proof }
     }
 
+    /// The name for people and logs.
+    pub fn name(&self) -> &str {
+        if self.is_anonymous() { "anonymous" } else { &self.subject }
+    }
+
     /// Whether the caller has no name.
     pub fn is_anonymous(&self) -> bool {
         self.subject.is_empty()
-    }
-}
-
-/// The name for logs.
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_anonymous() { "anonymous" } else { &self.subject })
     }
 }
