@@ -25,7 +25,7 @@ impl Ctr {
         let folder = hosts.0.path().join(&registry.host);
         fs::create_dir(&folder).expect("a folder");
         let (host, certificate) = (&registry.host, registry.certificate.display());
-        let text = format!("server = \"https://{host}\"\nca = \"{certificate}\"\n");
+        let text = format!("[host.\"https://{host}\"]\nca = \"{certificate}\"\n");
         fs::write(folder.join("hosts.toml"), text).expect("a file");
         Self { containerd: Containerd::start(program).await, registry, hosts, login: None }
     }

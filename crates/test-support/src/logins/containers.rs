@@ -7,6 +7,7 @@ use tokio::process::Command;
 
 use super::{Client, Home, Outcome, Registry, outcome};
 use crate::podman::Podman;
+use crate::process::output;
 use crate::skopeo::AS_IT_IS;
 
 /// `skopeo`, which keeps what it pulls in OCI layouts.
@@ -96,6 +97,8 @@ impl Client for Engine {
     }
 
     async fn pull(&self, reference: &str) -> Outcome {
+        // buildah asks for nothing that it has. If it has nothing, there is nothing to remove.
+        output(&mut self.podman.command(&["rmi", &self.registry.full(reference)])).await;
         outcome(self.command("pull").arg(format!("docker://{}", self.registry.full(reference))))
             .await
     }

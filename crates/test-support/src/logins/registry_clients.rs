@@ -172,8 +172,8 @@ impl Client for Helm {
     async fn pull(&self, reference: &str) -> Outcome {
         let (name, version) = reference.rsplit_once(':').expect("a tag");
         let chart = format!("oci://{}", self.registry.full(name));
-        let mut command = self.command(&["pull", &chart, "--version", version, "--destination"]);
-        outcome(command.arg(self.home.to_be_pulled(reference))).await
+        let mut command = self.command(&["pull", &chart, "--version", version]);
+        outcome(command.arg("--destination").arg(self.home.to_be_pulled(reference))).await
     }
 
     async fn push(&self, source: &str, destination: &str) -> Outcome {
