@@ -83,17 +83,20 @@ async fn moorage_conforms_on_a_distributed_store() {
 #[ignore = "needs Envoy: run ./build.sh test"]
 async fn moorage_conforms_for_a_user_who_logs_in_over_tls() {
     let Some(suite) = optional_tool("MOORAGE_CONFORMANCE") else { return };
-    let root = TempDir::new().expect("a temporary folder");
-    let store = BlobStore::open(root.path()).await;
-    let authority = Authority::new().await;
-    let bootstrap =
-        Bootstrap::new(store.address).with_tls(&authority).with_access(&accounts::access().await);
+    let (authority, access) = (Authority::new().await, accounts::access().await);
     let certificate = authority.certificate();
-    let settings = [
-        ("OCI_TLS", "enabled"),
-        ("SSL_CERT_FILE", certificate.to_str().expect("the path is text")),
-        ("OCI_USERNAME", DEPLOY.name),
-        ("OCI_PASSWORD", DEPLOY.password),
-    ];
-    conforms(&suite, "access", &settings, &bootstrap).await;
+    // The suite asks for a token at first alone, or for each request.
+    for (name, cache_auth) in [("access", "true"), ("access-anew", "false")] {
+        let root = TempDir::new().expect("a temporary folder");
+        let store = BlobStore::open(root.path()).await;
+        let bootstrap = Bootstrap::new(store.address).with_tls(&authority).with_access(&access);
+        let settings = [
+            ("OCI_TLS", "enabled"),
+            ("SSL_CERT_FILE", certificate.to_str().expect("the path is text")),
+            ("OCI_USERNAME", DEPLOY.name),
+            ("OCI_PASSWORD", DEPLOY.password),
+            ("OCI_CACHE_AUTH", cache_auth),
+        ];
+        conforms(&suite, name, &settings, &bootstrap).await;
+    }
 }

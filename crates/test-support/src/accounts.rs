@@ -41,7 +41,10 @@ pub async fn access() -> Value {
     let key = ["ecparam", "-name", "prime256v1", "-genkey", "-noout"];
     let key = String::from_utf8(run(Command::new("openssl").args(key)).await).expect("PEM is text");
     let line = |user: User| format!("{}:{}", user.name, user.hash);
-    let rule = |who: &[&str], repositories: &str, actions: &[&str]| json!({ "who": who, "repositories": [repositories], "actions": actions });
+    let rule = |who: &[&str], repositories: &str, actions: &[&str]| {
+        let repositories = [repositories];
+        json!({ "who": who, "repositories": repositories, "actions": actions })
+    };
     json!({
         "key": key,
         "users": [line(DEPLOY), line(READER), line(TEAM)],

@@ -14,8 +14,8 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// Nobody is logged in. `program` is docker. It finds the registry through `proxy`: of one that has an address of this
-    /// machine, docker would not verify the certificate.
+    /// Nobody is logged in. `program` is docker. It finds the registry through `proxy`: at an address of this machine
+    /// itself, docker would not verify the certificate.
     pub async fn start(program: PathBuf, registry: Registry, proxy: Proxy) -> Self {
         let environment = [
             ("SSL_CERT_FILE", registry.certificate.display().to_string()),

@@ -1,5 +1,5 @@
-//! Clients that log in at a registry behind TLS, whose certificate they verify. Each keeps its logins in a folder of its
-//! own and finds no other's.
+//! Clients that log in at a registry behind TLS, whose certificate they verify. Each keeps its logins in a folder of
+//! its own and finds no other's.
 
 mod containerd;
 mod containers;
