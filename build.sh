@@ -34,6 +34,8 @@ Environment:
   MOORAGE_DRAIN_SECONDS   how long 'run' waits, when it is stopped, for requests that are under way (30)
   MOORAGE_SCHEMA1_KEY     file with the P-256 key, as a JWK or PEM, by which 'run' signs schema 1
                           manifests for clients from before 2017 (none: such clients get no image)
+  MOORAGE_ACCESS          file with the access control by which 'run' lets clients in: the JSON object
+                          'access' of docs/access.md (none: everybody may do everything)
   MOORAGE_BENCH_SECONDS   how long one measurement of the benchmark takes (3)
   MOORAGE_BENCH_ROUNDS    how often each is made (3)
   MOORAGE_WASM_TOOLCHAIN  'rustup' or 'debian': how to build for wasm (whichever works)
@@ -280,8 +282,8 @@ run_registry() {
   start_blob_store
   start_envoy
   set +m
-  wait_until "Envoy did not load the filter" status_is "$admin_port" /ready
-  wait_until "the registry does not answer" status_is "$port" /v2/
+  wait_until "Envoy did not load the filter" status_is "$admin_port" /ready 200
+  wait_until "the registry does not answer" is_registry "$port"
   print_welcome
   drain_when_told_to_stop
   watch_processes
@@ -367,6 +369,9 @@ read_settings() {
   schema1_key=${MOORAGE_SCHEMA1_KEY:-}
   [[ -z $schema1_key || -r $schema1_key ]] ||
     die "MOORAGE_SCHEMA1_KEY must be a file that can be read, not '$schema1_key'"
+  access_file=${MOORAGE_ACCESS:-}
+  [[ -z $access_file || -r $access_file ]] ||
+    die "MOORAGE_ACCESS must be a file that can be read, not '$access_file'"
   run_dir=$TOOLS/run/$port
   mkdir -p -- "$run_dir"
 }
@@ -416,6 +421,7 @@ write_bootstrap() {
   text=${text//'${MOORAGE_STORE_PORT}'/"$store_port"}
   text=${text//'${MOORAGE_WASM}'/"$(yaml_escape "$PWD/moorage.wasm")"}
   text=${text//'${MOORAGE_SCHEMA1_KEY}'/"$(schema1_key_field)"}
+  text=${text//'${MOORAGE_ACCESS}'/"$(access_field)"}
   # It may hold a key.
   rm -f -- "$1"
   (umask 077 && printf '%s\n' "$text" >"$1")
@@ -433,6 +439,15 @@ schema1_key_field() {
     key="\"${key//$'\n'/\\n}\""
   fi
   printf '"schema1_key": %s' "$key"
+}
+
+# The object of the plugin's configuration that says who may do what, on one line. Line ends are but spaces in JSON.
+access_field() {
+  [[ -n $access_file ]] || return 0
+  local access
+  access=$(<"$access_file")
+  access=${access//$'\r'/}
+  printf ', "access": %s' "${access//$'\n'/ }"
 }
 
 # Escapes a text for a double-quoted YAML string.
@@ -457,18 +472,24 @@ wait_until() {
   done
 }
 
-# status_is PORT PATH: does a GET on this machine answer 200? Needs no curl.
+# Is that a registry? With access control it asks who is there.
+is_registry() { status_is "$1" /v2/ 200 || status_is "$1" /v2/ 401; }
+
+# status_is PORT PATH STATUS: does a GET on this machine answer so? Needs no curl.
 status_is() (
   exec 2>/dev/null
   exec 3<>"/dev/tcp/127.0.0.1/$1" || exit 1
   printf 'GET %s HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nConnection: close\r\n\r\n' "$2" "$1" >&3
-  IFS=' ' read -r -t 5 _ status _ <&3 && [[ $status == 200 ]]
+  IFS=' ' read -r -t 5 _ status _ <&3 && [[ $status == "$3" ]]
 )
 
 print_welcome() {
+  local who="anybody may pull, push and delete: MOORAGE_ACCESS=file.json says who may do what"
+  [[ -z $access_file ]] || who="by the rules in $access_file"
   cat <<END
 
 Moorage serves http://127.0.0.1:$port
+  access              $who
   Envoy's admin page  http://127.0.0.1:$admin_port
   images are kept in  $data/registry
   logs are in         $run_dir

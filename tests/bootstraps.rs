@@ -146,7 +146,7 @@ fn read_texts(value: &mut Value) {
 
 /// The local bootstrap; what `./build.sh run` fills in does not matter here.
 fn local() -> Value {
-    let mut text = LOCAL.replace("${MOORAGE_SCHEMA1_KEY}", "");
+    let mut text = LOCAL.replace("${MOORAGE_SCHEMA1_KEY}", "").replace("${MOORAGE_ACCESS}", "");
     for placeholder in ["PORT", "ADMIN_PORT", "STORE_PORT", "WASM"] {
         text = text.replace(&format!("${{MOORAGE_{placeholder}}}"), "9901");
     }

@@ -37,7 +37,7 @@ def _local(store_port, signed):
     # Envoy chooses free ports and tells which.
     text = text.replace("${MOORAGE_PORT}", "0").replace("${MOORAGE_ADMIN_PORT}", "0")
     text = text.replace("${MOORAGE_STORE_PORT}", str(store_port))
-    text = text.replace("${MOORAGE_SCHEMA1_KEY}", "")
+    text = text.replace("${MOORAGE_SCHEMA1_KEY}", "").replace("${MOORAGE_ACCESS}", "")
     if signed:
         cluster = "    - name: blob_store\n"
         signing = (TOP / "tests/envoy/support/signing.yaml").read_text()

@@ -5,111 +5,248 @@
 //! In Envoy's bootstrap the JSON is the text of a `google.protobuf.StringValue`. Envoy 1.40 hands a
 //! `google.protobuf.Struct` over as its binary encoding, not as the JSON that its documentation
 //! promises, so a `Struct` is refused, with a message that says so.
+//!
+//! It is read field by field, not by `serde`'s derived code: that repeats in its errors what it found, which may be a
+//! secret, and with the paths of fields in them it makes the module 80 KB larger.
 
 mod access;
+mod fields;
 
 use std::rc::Rc;
 use std::time::Duration;
 
-pub use access::AccessConfig;
-use serde::{Deserialize, Deserializer, de};
-use serde_json::value::RawValue;
 use thiserror::Error;
 
+pub use access::AccessConfig;
+use fields::Fields;
+
 use crate::registry::{
-    Class, DEFAULT_MANIFEST_MAX_BYTES, ImmutableTags, Legacy, Limits, Mount, Settings,
+    Class, DEFAULT_MANIFEST_MAX_BYTES, ImmutableTags, Legacy, Limits, Mount, Settings, SigningKey,
+    strict_json,
 };
 use crate::store::{Addressing, BucketOptions, Budget, CacheSettings};
 
 /// The plugin's configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The blob store.
     pub store: StoreConfig,
     /// The largest manifest that is served or accepted, in bytes; 4 MiB unless set.
-    #[serde(default = "default_manifest_max_bytes")]
     pub manifest_max_bytes: u64,
     /// Whether nothing may be changed; off unless set.
-    #[serde(default)]
     pub read_only: bool,
     /// Whether manifests, tags and blobs may be deleted; on unless set.
-    #[serde(default = "default_true")]
     pub delete_enabled: bool,
     /// Whether an image's configuration and layers must be there when it is put; on unless set.
-    #[serde(default = "default_true")]
     pub verify_image_references: bool,
     /// Whether an index's manifests must be there when it is put; on unless set.
-    #[serde(default = "default_true")]
     pub verify_index_references: bool,
     /// Who may do what; everybody everything unless set.
-    #[serde(default, deserialize_with = "access::object")]
     pub access: Option<AccessConfig>,
     /// From where a blob may be mounted; from nowhere unless set, or with access control from wherever the caller may
     /// pull.
-    pub mount: Option<Mount>,
+    pub mount: Mount,
     /// The settings for clients from before 2017.
-    #[serde(default)]
     pub legacy: Legacy,
     /// The cache.
-    #[serde(default)]
     pub cache: CacheConfig,
     /// The limits of requests.
-    #[serde(default)]
     pub limits: LimitsConfig,
     /// The rules for pushes.
-    #[serde(default)]
     pub policy: PolicyConfig,
     /// The `payload_in_metadata` of the provider by which Envoy's `jwt_authn` filter verifies callers'
-    /// tokens. Without it, callers have no resources.
+    /// tokens. Without it, and without access control, callers have no resources.
     pub jwt_payload: Option<String>,
 }
 
 /// The rules for pushes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PolicyConfig {
-    /// The rules for pushes into repositories.
-    #[serde(default)]
-    pub repository: RepositoryPolicyConfig,
-    /// The rules for tags.
-    #[serde(default)]
-    pub tags: TagPolicyConfig,
-}
-
-/// The rules for tags.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TagPolicyConfig {
-    /// The tags that, once set, are neither moved nor deleted; none unless set.
-    #[serde(default)]
-    pub immutable: Vec<ImmutableTags>,
-}
-
-/// The rules for pushes into repositories.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RepositoryPolicyConfig {
-    /// The classes of manifest; any unless set.
-    #[serde(default)]
+    /// The classes of manifest that may be pushed (`repository.classes`); any unless set.
     pub classes: Vec<Class>,
+    /// The tags that, once set, are neither moved nor deleted (`tags.immutable`); none unless set.
+    pub immutable_tags: Vec<ImmutableTags>,
 }
 
 /// The cache. Times are whole seconds, or texts such as `"1m 30s"` or `"500ms"`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheConfig {
     /// How much each of Envoy's workers keeps, in bytes; 64 MiB unless set, and nothing if it is 0.
     pub max_bytes: u32,
     /// How long it is known that a repository has a manifest or blob; a minute unless set.
-    #[serde(deserialize_with = "duration")]
     pub link_ttl: Duration,
     /// How long it is known what a tag points at; not at all unless set.
-    #[serde(deserialize_with = "duration")]
     pub tag_ttl: Duration,
     /// How long it is known that something is not there; not at all unless set.
-    #[serde(deserialize_with = "duration")]
     pub negative_ttl: Duration,
+}
+
+/// The limits of requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// The most descriptors of a manifest that is put; 10,000 unless set.
+    pub manifest_descriptors: usize,
+    /// How much memory each of Envoy's workers holds for requests under way, beside the cache, in bytes; 256 MiB
+    /// unless set.
+    pub memory_bytes: u32,
+    /// How many uploads and downloads a client may have under way in each of Envoy's workers; 100 unless
+    /// set, and any number if it is 0.
+    pub streams_per_client: u32,
+    /// How long a manifest's body may take to come, and the rest of any other body that has its answer already;
+    /// a minute unless set.
+    pub body_timeout: Duration,
+}
+
+/// Where the blob store is, and where in it the registry lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// The Envoy cluster that leads to the store.
+    pub cluster: String,
+    /// The store's host, and its port unless that is the scheme's: the `Host` of requests to it.
+    pub authority: String,
+    /// The bucket.
+    pub bucket: String,
+    /// How requests name the bucket; in the path unless set.
+    pub addressing: Addressing,
+    /// The folder of the bucket that holds the registry, `rootdirectory` in `distribution`; the
+    /// whole bucket unless set.
+    pub prefix: String,
+    /// How long one call to the store may take, in milliseconds; 5,000 unless set. Streamed blobs
+    /// are limited by the route instead.
+    pub timeout_ms: u64,
+    /// How long one call may take by which the store copies or puts together a blob, up to 256 MiB at
+    /// a time, in milliseconds; 60,000 unless set.
+    pub copy_timeout_ms: u64,
+}
+
+/// The least memory with which a worker serves every request, in bytes: of a quarter, what it reads at a time to put
+/// small chunks together.
+const LEAST_MEMORY: u64 = 128 * 1024 * 1024;
+
+/// Why a configuration is refused.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// No JSON at all, or a field twice.
+    #[error("it must be JSON, in Envoy's bootstrap the text of a google.protobuf.StringValue: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A field that is missing, does not exist, or has a value that can't be right.
+    #[error("{place}: {problem}")]
+    Field {
+        /// The field, with the objects it is in.
+        place: String,
+        /// What is wrong with it. It says nothing of secrets.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads the configuration that Envoy hands to the plugin.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`], whose text names the field.
+    pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
+        let mut fields = Fields::new("", strict_json::parse(json)?)?;
+        let access = fields.take("access").map(AccessConfig::read).transpose()?;
+        let config = Self {
+            store: StoreConfig::read(fields.take_object("store")?)?,
+            manifest_max_bytes: fields
+                .take_number("manifest_max_bytes", 1..=256 * 1024 * 1024)?
+                .unwrap_or(DEFAULT_MANIFEST_MAX_BYTES),
+            read_only: fields.take_flag("read_only")?.unwrap_or(false),
+            delete_enabled: fields.take_flag("delete_enabled")?.unwrap_or(true),
+            verify_image_references: fields.take_flag("verify_image_references")?.unwrap_or(true),
+            verify_index_references: fields.take_flag("verify_index_references")?.unwrap_or(true),
+            mount: read_mount(&mut fields, access.is_some())?,
+            access,
+            legacy: read_legacy(fields.take_object("legacy")?)?,
+            cache: CacheConfig::read(fields.take_object("cache")?)?,
+            limits: LimitsConfig::read(fields.take_object("limits")?)?,
+            policy: PolicyConfig::read(fields.take_object("policy")?)?,
+            jwt_payload: fields.take_text("jwt_payload")?,
+        };
+        fields.end()?;
+        if u64::from(config.limits.memory_bytes) / 8 < config.manifest_max_bytes {
+            let problem = "must be eight times manifest_max_bytes at least";
+            return Err(fields::wrong("limits.memory_bytes".to_owned(), problem));
+        }
+        Ok(config)
+    }
+
+    /// How much of a worker's memory may be held for one client, in bytes: two of the largest manifests at least.
+    pub fn client_memory_bytes(&self) -> usize {
+        let least = usize::try_from(2 * self.manifest_max_bytes).unwrap_or(usize::MAX);
+        least.max(self.limits.memory_bytes as usize / 16)
+    }
+
+    /// The settings of the handlers. The access control in them remembers callers, and so is a worker's own.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            manifest_max_bytes: self.manifest_max_bytes,
+            read_only: self.read_only,
+            delete_enabled: self.delete_enabled,
+            verify_image_references: self.verify_image_references,
+            verify_index_references: self.verify_index_references,
+            classes: self.policy.classes.clone(),
+            immutable_tags: self.policy.immutable_tags.clone(),
+            access: self.access.as_ref().map(|access| Rc::new(access.access())),
+            mount: self.mount,
+            legacy: self.legacy.clone(),
+            limits: Limits { manifest_descriptors: self.limits.manifest_descriptors },
+        }
+    }
+}
+
+/// The path of a request to mount a blob does not show the source: only where this registry decides who may pull from it
+/// is it safe to have mounts without being told so.
+fn read_mount(fields: &mut Fields, has_access: bool) -> Result<Mount, ConfigError> {
+    let mount = fields.take_parsed("mount")?;
+    if has_access && mount == Some(Mount::Anywhere) {
+        let problem =
+            "can't be anywhere with access control: whoever knows a digest could have any blob";
+        return Err(fields.wrong("mount", problem));
+    }
+    Ok(mount.unwrap_or(if has_access { Mount::From } else { Mount::Off }))
+}
+
+fn read_legacy(mut fields: Fields) -> Result<Legacy, ConfigError> {
+    let key = fields.take("schema1_key").map(|key| SigningKey::read(&key));
+    let key = key.transpose().map_err(|error| fields.wrong("schema1_key", error))?;
+    let legacy = Legacy {
+        platform: fields.take_parsed("platform")?.unwrap_or_default(),
+        absent_accept: fields.take_parsed("absent_accept")?.unwrap_or_default(),
+        accept_schema1: fields.take_flag("accept_schema1")?.unwrap_or(false),
+        schema1_key: key,
+    };
+    if legacy.accept_schema1 && !cfg!(feature = "schema1") {
+        let problem =
+            "can't be on: this build of Moorage has no schema 1 (the Cargo feature `schema1`)";
+        return Err(fields.wrong("accept_schema1", problem));
+    }
+    fields.end()?;
+    Ok(legacy)
+}
+
+impl PolicyConfig {
+    fn read(mut fields: Fields) -> Result<Self, ConfigError> {
+        let mut repository = fields.take_object("repository")?;
+        let classes = repository.take_parsed_list("classes")?;
+        repository.end()?;
+        let mut tags = fields.take_object("tags")?;
+        let immutable_tags = tags.take_objects("immutable", read_immutable_tags)?;
+        tags.end()?;
+        fields.end()?;
+        Ok(Self { classes, immutable_tags })
+    }
+}
+
+fn read_immutable_tags(mut fields: Fields) -> Result<ImmutableTags, ConfigError> {
+    let tags = ImmutableTags {
+        repositories: fields.need_parsed_list("repositories")?,
+        tags: fields.need_parsed_list("tags")?,
+    };
+    fields.end()?;
+    Ok(tags)
 }
 
 impl Default for CacheConfig {
@@ -124,6 +261,18 @@ impl Default for CacheConfig {
 }
 
 impl CacheConfig {
+    fn read(mut fields: Fields) -> Result<Self, ConfigError> {
+        let unset = Self::default();
+        let config = Self {
+            max_bytes: fields.take_u32("max_bytes", 0)?.unwrap_or(unset.max_bytes),
+            link_ttl: fields.take_time("link_ttl")?.unwrap_or(unset.link_ttl),
+            tag_ttl: fields.take_time("tag_ttl")?.unwrap_or(unset.tag_ttl),
+            negative_ttl: fields.take_time("negative_ttl")?.unwrap_or(unset.negative_ttl),
+        };
+        fields.end()?;
+        Ok(config)
+    }
+
     /// The settings of the cache.
     pub fn settings(&self) -> CacheSettings {
         CacheSettings {
@@ -133,24 +282,6 @@ impl CacheConfig {
             negative_ttl: self.negative_ttl,
         }
     }
-}
-
-/// The limits of requests.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LimitsConfig {
-    /// The most descriptors of a manifest that is put; 10,000 unless set.
-    pub manifest_descriptors: usize,
-    /// How much memory each of Envoy's workers holds for requests under way, beside the cache, in bytes; 256 MiB
-    /// unless set.
-    pub memory_bytes: u32,
-    /// How many uploads and downloads a client may have under way in each of Envoy's workers; 100 unless
-    /// set, and any number if it is 0.
-    pub streams_per_client: u32,
-    /// How long a manifest's body may take to come, and the rest of any other body that has its answer already;
-    /// a minute unless set.
-    #[serde(deserialize_with = "duration")]
-    pub body_timeout: Duration,
 }
 
 impl Default for LimitsConfig {
@@ -165,210 +296,69 @@ impl Default for LimitsConfig {
 }
 
 impl LimitsConfig {
+    fn read(mut fields: Fields) -> Result<Self, ConfigError> {
+        let unset = Self::default();
+        let descriptors = fields.take_number("manifest_descriptors", 1..=1_000_000)?;
+        let descriptors = descriptors.and_then(|number| usize::try_from(number).ok());
+        let config = Self {
+            manifest_descriptors: descriptors.unwrap_or(unset.manifest_descriptors),
+            memory_bytes: fields
+                .take_u32("memory_bytes", LEAST_MEMORY)?
+                .unwrap_or(unset.memory_bytes),
+            streams_per_client: fields
+                .take_u32("streams_per_client", 0)?
+                .unwrap_or(unset.streams_per_client),
+            body_timeout: fields.take_time("body_timeout")?.unwrap_or(unset.body_timeout),
+        };
+        fields.end()?;
+        Ok(config)
+    }
+
     /// The memory that requests under way may hold in a worker.
     pub fn budget(&self) -> Budget {
         Budget::new(self.memory_bytes as usize)
     }
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a number of seconds, or a text such as \"500ms\"")]
-    enum Written {
-        Seconds(u32),
-        Text(String),
-    }
-    match Written::deserialize(deserializer)? {
-        Written::Seconds(seconds) => Ok(Duration::from_secs(seconds.into())),
-        Written::Text(text) => humantime::parse_duration(&text).map_err(de::Error::custom),
-    }
-}
-
-impl Config {
-    /// How much of a worker's memory may be held for one client, in bytes: two of the largest manifests at least.
-    pub fn client_memory_bytes(&self) -> usize {
-        let least = usize::try_from(2 * self.manifest_max_bytes).unwrap_or(usize::MAX);
-        least.max(self.limits.memory_bytes as usize / 16)
-    }
-
-    /// The path of a request to mount a blob does not show the source: only where this registry decides who may pull
-    /// from it is it safe to have mounts without being told so.
-    fn default_mount(&self) -> Mount {
-        if self.access.is_some() { Mount::From } else { Mount::Off }
-    }
-
-    /// The settings of the handlers. The access control in them remembers callers, and so is a worker's own.
-    pub fn settings(&self) -> Settings {
-        Settings {
-            manifest_max_bytes: self.manifest_max_bytes,
-            read_only: self.read_only,
-            delete_enabled: self.delete_enabled,
-            verify_image_references: self.verify_image_references,
-            verify_index_references: self.verify_index_references,
-            classes: self.policy.repository.classes.clone(),
-            immutable_tags: self.policy.tags.immutable.clone(),
-            access: self.access.as_ref().map(|access| Rc::new(access.access())),
-            mount: self.mount.unwrap_or(self.default_mount()),
-            legacy: self.legacy.clone(),
-            limits: Limits { manifest_descriptors: self.limits.manifest_descriptors },
-        }
-    }
-}
-
-/// Where the blob store is, and where in it the registry lies.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoreConfig {
-    /// The Envoy cluster that leads to the store.
-    pub cluster: String,
-    /// The store's host, and its port unless that is the scheme's: the `Host` of requests to it.
-    pub authority: String,
-    /// The bucket.
-    pub bucket: String,
-    /// How requests name the bucket; in the path unless set.
-    #[serde(default)]
-    pub addressing: Addressing,
-    /// The folder of the bucket that holds the registry, `rootdirectory` in `distribution`; the
-    /// whole bucket unless set.
-    #[serde(default)]
-    pub prefix: String,
-    /// How long one call to the store may take, in milliseconds; 5,000 unless set. Streamed blobs
-    /// are limited by the route instead.
-    #[serde(default = "default_timeout_ms")]
-    pub timeout_ms: u64,
-    /// How long one call may take by which the store copies or puts together a blob, up to 256 MiB at
-    /// a time, in milliseconds; 60,000 unless set.
-    #[serde(default = "default_copy_timeout_ms")]
-    pub copy_timeout_ms: u64,
-}
-
-/// The least memory with which a worker serves every request, in bytes: of a quarter, what it reads at a time to put
-/// small chunks together.
-const LEAST_MEMORY: u64 = 128 * 1024 * 1024;
-
-fn default_manifest_max_bytes() -> u64 {
-    DEFAULT_MANIFEST_MAX_BYTES
-}
-
-fn default_true() -> bool {
-    true
-}
-
-fn default_timeout_ms() -> u64 {
-    5_000
-}
-
-fn default_copy_timeout_ms() -> u64 {
-    60_000
-}
-
-/// Why a configuration is refused.
-#[derive(Debug, Error)]
-pub enum ConfigError {
-    /// A field of the wrong type, one that is missing or one that does not exist.
-    #[error("{}: {}", .0.path(), .0.inner())]
-    Field(#[from] serde_path_to_error::Error<serde_json::Error>),
-    /// No JSON at all.
-    #[error("it must be JSON, in Envoy's bootstrap the text of a google.protobuf.StringValue: {0}")]
-    Json(#[from] serde_json::Error),
-    /// A field of the right type with a value that can't be right.
-    #[error("{field}: {problem}")]
-    Value {
-        /// The field, with the object it is in.
-        field: &'static str,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-    /// The same within `access`.
-    #[error("{field}: {problem}")]
-    Access {
-        /// The field, with the objects it is in.
-        field: String,
-        /// What is wrong with it. It says nothing of secrets.
-        problem: String,
-    },
-}
-
-impl Config {
-    /// Reads the configuration that Envoy hands to the plugin.
-    ///
-    /// # Errors
-    ///
-    /// A [`ConfigError`], whose text names the field.
-    pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
-        let json: &RawValue = serde_json::from_slice(json)?;
-        let mut deserializer = serde_json::Deserializer::from_str(json.get());
-        let config: Self = serde_path_to_error::deserialize(&mut deserializer)?;
-        config.check()?;
-        Ok(config)
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        let store = &self.store;
+impl StoreConfig {
+    fn read(mut fields: Fields) -> Result<Self, ConfigError> {
         let is_host = |b: u8| b.is_ascii_alphanumeric() || b".-:[]_".contains(&b);
         // Keys go into URLs as they are, and S3 signs the encoded path: only characters that need
         // no encoding are sure to be signed as they are sent.
         let is_unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
         let is_segment = |s: &str| !matches!(s, "" | "." | "..") && s.bytes().all(is_unreserved);
+        let time = 1..=3_600_000;
+        let store = Self {
+            cluster: fields.need_text("cluster")?,
+            authority: fields.need_text("authority")?,
+            bucket: fields.need_text("bucket")?,
+            addressing: fields.take_parsed("addressing")?.unwrap_or_default(),
+            prefix: fields.take_text("prefix")?.unwrap_or_default(),
+            timeout_ms: fields.take_number("timeout_ms", time.clone())?.unwrap_or(5_000),
+            copy_timeout_ms: fields.take_number("copy_timeout_ms", time)?.unwrap_or(60_000),
+        };
+        let Self { cluster, authority, bucket, prefix, .. } = &store;
         let checks = [
-            ("store.cluster", !store.cluster.is_empty(), "must name an Envoy cluster"),
+            ("cluster", !cluster.is_empty(), "must name an Envoy cluster"),
             (
-                "store.authority",
-                !store.authority.is_empty() && store.authority.bytes().all(is_host),
+                "authority",
+                !authority.is_empty() && authority.bytes().all(is_host),
                 "must be a host, with a port where needed",
             ),
-            ("store.bucket", is_segment(&store.bucket), "must be a bucket's name"),
+            ("bucket", is_segment(bucket), "must be a bucket's name"),
             (
-                "store.prefix",
-                store.prefix.is_empty()
-                    || store.prefix.trim_matches('/').split('/').all(is_segment),
+                "prefix",
+                prefix.is_empty() || prefix.trim_matches('/').split('/').all(is_segment),
                 "must be folders separated by slashes, of letters, digits and -._~",
             ),
-            (
-                "store.timeout_ms",
-                (1..=3_600_000).contains(&store.timeout_ms),
-                "must be from 1 to 3600000",
-            ),
-            (
-                "store.copy_timeout_ms",
-                (1..=3_600_000).contains(&store.copy_timeout_ms),
-                "must be from 1 to 3600000",
-            ),
-            (
-                "manifest_max_bytes",
-                (1..=256 * 1024 * 1024).contains(&self.manifest_max_bytes),
-                "must be from 1 to 268435456",
-            ),
-            (
-                "legacy.accept_schema1",
-                cfg!(feature = "schema1") || !self.legacy.accept_schema1,
-                "can't be on: this build of Moorage has no schema 1 (the Cargo feature `schema1`)",
-            ),
-            (
-                "limits.memory_bytes",
-                u64::from(self.limits.memory_bytes) >= LEAST_MEMORY
-                    && u64::from(self.limits.memory_bytes) / 8 >= self.manifest_max_bytes,
-                "must be 134217728 at least, and eight times manifest_max_bytes",
-            ),
-            (
-                "mount",
-                self.access.is_none() || self.mount != Some(Mount::Anywhere),
-                "can't be anywhere with access control: whoever knows a digest could have any blob",
-            ),
-            (
-                "limits.manifest_descriptors",
-                (1..=1_000_000).contains(&self.limits.manifest_descriptors),
-                "must be from 1 to 1000000",
-            ),
         ];
-        match checks.into_iter().find(|(_, holds, _)| !holds) {
-            Some((field, _, problem)) => Err(ConfigError::Value { field, problem }),
-            None => self.access.as_ref().map_or(Ok(()), AccessConfig::check),
+        if let Some((name, _, problem)) = checks.into_iter().find(|(_, holds, _)| !holds) {
+            return Err(fields.wrong(name, problem));
         }
+        fields.end()?;
+        Ok(store)
     }
-}
 
-impl StoreConfig {
     /// How long one call to the store may take.
     pub fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms)
@@ -477,6 +467,18 @@ mod tests {
                 "policy.repository.classes[0]",
             ),
             ("/policy", json!({ "classes": [] }), "policy"),
+            (
+                "/policy",
+                json!({ "tags": { "immutable": [{}] } }),
+                "policy.tags.immutable[0].repositories",
+            ),
+            (
+                "/policy",
+                json!({ "tags": { "immutable": [{ "repositories": ["**"], "tags": ["***"] }] } }),
+                "policy.tags.immutable[0].tags[0]",
+            ),
+            ("/access", json!("a secret"), "access"),
+            ("/access", json!({}), "access.key"),
             ("/jwt_payload", json!(1), "jwt_payload"),
             ("/read_only", json!("yes"), "read_only"),
             ("/mount", json!("somewhere"), "mount"),
@@ -503,7 +505,7 @@ mod tests {
             assert!(message.contains(named), "{pointer}: {message}");
             assert!(!message.contains("secret"), "{message}");
         }
-        for text in ["", "{", "[]", "null", "{} {}"] {
+        for text in ["", "{", "[]", "null", "{} {}", r#"{"mount":"off","mount":"from"}"#] {
             assert!(Config::parse(text.as_bytes()).is_err(), "{text:?}");
         }
     }

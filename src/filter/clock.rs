@@ -1,7 +1,6 @@
 //! The time of a worker, and what waits for it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use futures::channel::oneshot;
@@ -19,10 +18,8 @@ pub struct Clock<H> {
     now: Cell<Duration>,
     /// How often it was asked for.
     ticks: Cell<u64>,
-    /// What waits, by when it is due and in the order in which it came.
-    waiting: RefCell<BTreeMap<(Duration, u64), oneshot::Sender<()>>>,
-    /// How many have waited.
-    waits: Cell<u64>,
+    /// What waits, with the time when it is due. There are few.
+    waiting: RefCell<Vec<(Duration, oneshot::Sender<()>)>>,
 }
 
 impl<H: Host> Clock<H> {
@@ -33,7 +30,6 @@ impl<H: Host> Clock<H> {
             now: Cell::default(),
             ticks: Cell::default(),
             waiting: RefCell::default(),
-            waits: Cell::default(),
         };
         clock.tick();
         clock
@@ -50,12 +46,10 @@ impl<H: Host> Clock<H> {
     }
 
     fn wake_due(&self) {
-        let mut waiting = self.waiting.borrow_mut();
-        let later = waiting.split_off(&(self.now.get(), u64::MAX));
-        for (_, sender) in std::mem::replace(&mut *waiting, later) {
-            // Whoever does not wait any more has gone away.
-            let _ = sender.send(());
-        }
+        // To drop a sender wakes who waits; whoever does not wait any more has gone away.
+        self.waiting
+            .borrow_mut()
+            .retain(|(due, sender)| *due > self.now() && !sender.is_canceled());
     }
 
     /// The time at the last tick, since 1970.
@@ -63,12 +57,11 @@ impl<H: Host> Clock<H> {
         self.now.get()
     }
 
-    /// Gets a message at the first tick after so long a time.
+    /// Ends, by an error, at the first tick after so long a time.
     pub fn wait(&self, time: Duration) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        let number = self.waits.replace(self.waits.get().wrapping_add(1));
         let due = self.now.get().saturating_add(time);
-        self.waiting.borrow_mut().insert((due, number), sender);
+        self.waiting.borrow_mut().push((due, sender));
         receiver
     }
 }
@@ -92,8 +85,7 @@ mod tests {
             host.state().now += Duration::from_secs(1);
             clock.tick();
             for (receiver, due) in waiting.iter_mut().zip(seconds) {
-                // Once it has been received there is no more to come, which is an error.
-                let is_woken = !matches!(receiver.try_recv(), Ok(None));
+                let is_woken = receiver.try_recv().is_err();
                 assert_eq!(is_woken, now >= due, "at {now} what is due at {due}");
             }
         }

@@ -3,15 +3,13 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer};
 use thiserror::Error;
 
 use super::schema1::SigningKey;
 use crate::oci::{Digest, MediaType};
 
 /// The settings for old clients.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Legacy {
     /// Whose image is served of an index to a client that takes none; `linux/amd64` unless set.
     pub platform: Platform,
@@ -24,8 +22,7 @@ pub struct Legacy {
 }
 
 /// How a request without `Accept` is read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum AbsentAccept {
     /// The client knows schema 1 alone: the oldest ones have no `Accept`. So Docker's own images and
     /// lists are converted, if there is a key.
@@ -33,6 +30,23 @@ pub enum AbsentAccept {
     Convert,
     /// The client takes whatever is stored, as RFC 9110 has it.
     Stored,
+}
+
+/// A text that is no [`AbsentAccept`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("must be convert or stored")]
+pub struct AbsentAcceptError;
+
+impl std::str::FromStr for AbsentAccept {
+    type Err = AbsentAcceptError;
+
+    fn from_str(text: &str) -> Result<Self, AbsentAcceptError> {
+        match text {
+            "convert" => Ok(Self::Convert),
+            "stored" => Ok(Self::Stored),
+            _ => Err(AbsentAcceptError),
+        }
+    }
 }
 
 /// The text is no platform.
@@ -76,12 +90,6 @@ impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.os, self.architecture)?;
         self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
-    }
-}
-
-impl<'de> Deserialize<'de> for Platform {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 

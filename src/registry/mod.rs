@@ -21,6 +21,7 @@ mod schema1;
 #[path = "schema1_left_out.rs"]
 mod schema1;
 mod settings;
+pub mod strict_json;
 #[cfg(test)]
 mod test_registry;
 

@@ -2,7 +2,9 @@
 //!
 //! The rules and their order are those of `distribution`'s `policy.repository.classes`.
 
-use serde::Deserialize;
+use std::str::FromStr;
+
+use thiserror::Error;
 
 use crate::oci::manifest::ParsedManifest;
 use crate::oci::{MediaType, Name};
@@ -10,8 +12,7 @@ use crate::registry::access::ResourceActions;
 use crate::registry::http::error::{Error, ErrorCode};
 
 /// A class of manifest. An index has none, and is never denied for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// A container image.
     Image,
@@ -36,6 +37,22 @@ impl Class {
             "application/vnd.docker.plugin.v1+json" => Some(Self::Plugin),
             _ => None,
         }
+    }
+}
+
+/// A text that is no [`Class`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("must be image or plugin")]
+pub struct ClassError;
+
+impl FromStr for Class {
+    type Err = ClassError;
+
+    fn from_str(text: &str) -> Result<Self, ClassError> {
+        [Self::Image, Self::Plugin]
+            .into_iter()
+            .find(|class| class.as_str() == text)
+            .ok_or(ClassError)
     }
 }
 

@@ -1,8 +1,9 @@
 //! The settings that the handlers know.
 
 use std::rc::Rc;
+use std::str::FromStr;
 
-use serde::Deserialize;
+use thiserror::Error;
 
 use super::access::Access;
 use super::glob::Glob;
@@ -56,8 +57,7 @@ impl Settings {
 }
 
 /// Some tags of some repositories that, once set, are neither moved nor deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImmutableTags {
     /// The repositories.
     pub repositories: Vec<Glob>,
@@ -72,8 +72,7 @@ impl ImmutableTags {
 }
 
 /// From where a blob may be put into a repository without uploading it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Mount {
     /// From nowhere. The default, because the path of such a request does not show the source: a filter
     /// before Moorage that guards repositories by their paths could not guard that one.
@@ -83,6 +82,24 @@ pub enum Mount {
     From,
     /// From wherever it is, if the client names no repository.
     Anywhere,
+}
+
+/// A text that is no [`Mount`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("must be off, from or anywhere")]
+pub struct MountError;
+
+impl FromStr for Mount {
+    type Err = MountError;
+
+    fn from_str(text: &str) -> Result<Self, MountError> {
+        match text {
+            "off" => Ok(Self::Off),
+            "from" => Ok(Self::From),
+            "anywhere" => Ok(Self::Anywhere),
+            _ => Err(MountError),
+        }
+    }
 }
 
 impl Default for Settings {

@@ -1,6 +1,8 @@
 //! Where a bucket is, and where in it the registry lies.
 
-use serde::Deserialize;
+use std::str::FromStr;
+
+use thiserror::Error;
 
 /// Where a bucket is, and how it is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,14 +21,30 @@ pub struct BucketOptions {
 }
 
 /// How an S3 request names its bucket.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Addressing {
     /// `https://<authority>/<bucket>/<key>`
     #[default]
     Path,
     /// `https://<bucket>.<authority>/<key>`
     VirtualHost,
+}
+
+/// A text that is no [`Addressing`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("must be path or virtual-host")]
+pub struct AddressingError;
+
+impl FromStr for Addressing {
+    type Err = AddressingError;
+
+    fn from_str(text: &str) -> Result<Self, AddressingError> {
+        match text {
+            "path" => Ok(Self::Path),
+            "virtual-host" => Ok(Self::VirtualHost),
+            _ => Err(AddressingError),
+        }
+    }
 }
 
 impl BucketOptions {

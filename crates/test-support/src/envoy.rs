@@ -36,7 +36,8 @@ impl Bootstrap {
             .replace("${MOORAGE_ADMIN_PORT}", "0")
             .replace("${MOORAGE_STORE_PORT}", &store.port().to_string())
             .replace("${MOORAGE_WASM}", wasm.to_str().expect("the path is text"))
-            .replace("${MOORAGE_SCHEMA1_KEY}", "");
+            .replace("${MOORAGE_SCHEMA1_KEY}", "")
+            .replace("${MOORAGE_ACCESS}", "");
         Self { text, workers: 1 }
     }
 

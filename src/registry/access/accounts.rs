@@ -1,11 +1,12 @@
 //! The accounts of the configuration: users with passwords, robots with tokens, and groups of both.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Deserializer, de};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+use thiserror::Error;
 
 use super::htpasswd::{PasswordHash, User};
 use super::identity::{Identity, Proof};
@@ -16,46 +17,48 @@ use crate::registry::glob::Glob;
 pub const ROBOT_PREFIX: &str = "mrg_";
 
 /// A program with a token.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Robot {
     /// The name: in rules it is a `user:` like any other.
     pub name: String,
-    /// The SHA-256 of its token, in hex.
-    sha256: TokenHash,
-    /// From when on the token is void; never unless set.
-    #[serde(default, deserialize_with = "expires")]
+    /// The hash of its token.
+    pub hash: TokenHash,
+    /// From when on the token is void; never if there is none.
     pub expires: Option<SystemTime>,
 }
 
 /// The SHA-256 of a robot's token. The token is random, so nobody finds it from this; but nobody needs to see it either.
 #[derive(Clone, PartialEq, Eq)]
-struct TokenHash([u8; 32]);
+pub struct TokenHash([u8; 32]);
+
+/// A text that is no SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("must be a SHA-256 in 64 hex digits")]
+pub struct TokenHashError;
+
+impl TokenHash {
+    /// The hash of a token.
+    pub fn of(token: &str) -> Self {
+        Self(Sha256::digest(token).into())
+    }
+}
+
+impl FromStr for TokenHash {
+    type Err = TokenHashError;
+
+    fn from_str(text: &str) -> Result<Self, TokenHashError> {
+        let mut hash = [0; 32];
+        match base16ct::mixed::decode(text, &mut hash) {
+            Ok(bytes) if bytes.len() == 32 => Ok(Self(hash)),
+            _ => Err(TokenHashError),
+        }
+    }
+}
 
 impl fmt::Debug for TokenHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TokenHash")
     }
-}
-
-impl<'de> Deserialize<'de> for TokenHash {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let problem = || de::Error::custom("must be a SHA-256 in 64 hex digits");
-        let text = String::deserialize(deserializer).map_err(|_| problem())?;
-        let mut hash = [0; 32];
-        match base16ct::mixed::decode(&text, &mut hash) {
-            Ok(bytes) if bytes.len() == 32 => Ok(Self(hash)),
-            _ => Err(problem()),
-        }
-    }
-}
-
-fn expires<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SystemTime>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let time = humantime::parse_rfc3339_weak(&text).map_err(|_| {
-        de::Error::custom(format!("{text:?} is no time such as \"2027-02-23T12:00:00Z\""))
-    })?;
-    Ok(Some(time))
 }
 
 /// A group: its name, and the patterns of its members.
@@ -97,9 +100,9 @@ impl Accounts {
 
     /// The robot whose token this is, if its time is not over.
     pub fn robot(&self, token: &str, now: SystemTime) -> Option<&Robot> {
-        let hash = Sha256::digest(token);
+        let hash = TokenHash::of(token);
         // All are looked at, whichever it is.
-        let is_its = |robot: &&Robot| bool::from(hash.as_slice().ct_eq(&robot.sha256.0));
+        let is_its = |robot: &&Robot| bool::from(hash.0.ct_eq(&robot.hash.0));
         let found = self.robots.iter().fold(
             None,
             |found, robot| {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::BitOr;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -66,6 +67,20 @@ impl Actions {
             .map(|(_, name)| name)
     }
 }
+
+/// One action, or all by `*`.
+impl FromStr for Actions {
+    type Err = ActionError;
+
+    fn from_str(name: &str) -> Result<Self, ActionError> {
+        Some(Self::named([name])).filter(|action| !action.is_empty()).ok_or(ActionError)
+    }
+}
+
+/// A text that is no action.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("is no action: there are pull, push, delete and *")]
+pub struct ActionError;
 
 impl BitOr for Actions {
     type Output = Self;

@@ -6,13 +6,12 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// How many names, and how many addresses, are told apart at a time. Others count over all alone: who makes up names, or
-/// comes from everywhere, takes no more memory.
-const COUNTED_MAX: usize = 10_000;
+/// How many names and addresses are told apart at a time. Others count over all alone: who makes up names, or comes from
+/// everywhere, takes no more memory.
+const DEBTORS_MAX: usize = 20_000;
 
 /// How many failures may be owed, and how long it takes to pay for one.
 #[derive(Debug, Clone, Copy)]
@@ -53,13 +52,32 @@ impl Debt {
     }
 }
 
+/// Who owes for failures.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Debtor {
+    /// Whose password was wrong.
+    Name(String),
+    /// From where wrong passwords came.
+    Address(Option<IpAddr>),
+    /// From where forged tokens came.
+    Forger(Option<IpAddr>),
+}
+
+impl Debtor {
+    fn limit(&self) -> Limit {
+        match self {
+            Self::Name(_) => OF_NAME,
+            Self::Address(_) => OF_ADDRESS,
+            Self::Forger(_) => FORGERIES,
+        }
+    }
+}
+
 /// The failures of late.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    names: RefCell<HashMap<String, Debt>>,
-    addresses: RefCell<HashMap<Option<IpAddr>, Debt>>,
+    debts: RefCell<HashMap<Debtor, Debt>>,
     all: RefCell<Debt>,
-    forgers: RefCell<HashMap<Option<IpAddr>, Debt>>,
 }
 
 impl Attempts {
@@ -75,55 +93,55 @@ impl Attempts {
         address: Option<IpAddr>,
         now: Duration,
     ) -> Result<(), Duration> {
-        let of_name = debt(&self.names, name).wait(OF_NAME, now);
-        let of_address = debt(&self.addresses, &address).wait(OF_ADDRESS, now);
-        let wait = of_name.max(of_address).max(self.all.borrow().wait(OF_ALL, now));
+        let debtors = [Debtor::Name(name.to_owned()), Debtor::Address(address)];
+        let wait = debtors.iter().map(|debtor| self.wait(debtor, now)).max().unwrap_or_default();
+        let wait = wait.max(self.all.borrow().wait(OF_ALL, now));
         if !wait.is_zero() {
             return Err(wait);
         }
-        add(&self.names, name.to_owned(), OF_NAME, now);
-        add(&self.addresses, address, OF_ADDRESS, now);
+        for debtor in debtors {
+            self.add(debtor, now);
+        }
         self.all.borrow_mut().add(OF_ALL, now);
         Ok(())
     }
 
     /// The attempt was none to be counted.
     pub fn succeeded(&self, name: &str, address: Option<IpAddr>) {
-        if let Some(debt) = self.names.borrow_mut().get_mut(name) {
-            debt.take_back(OF_NAME);
-        }
-        if let Some(debt) = self.addresses.borrow_mut().get_mut(&address) {
-            debt.take_back(OF_ADDRESS);
+        let mut debts = self.debts.borrow_mut();
+        for debtor in [Debtor::Name(name.to_owned()), Debtor::Address(address)] {
+            if let Some(debt) = debts.get_mut(&debtor) {
+                debt.take_back(debtor.limit());
+            }
         }
         self.all.borrow_mut().take_back(OF_ALL);
     }
 
     /// How long to wait before the signature of a token from this address may be looked at; nothing, usually.
     pub fn wait_for_signature(&self, address: Option<IpAddr>, now: Duration) -> Duration {
-        debt(&self.forgers, &address).wait(FORGERIES, now)
+        self.wait(&Debtor::Forger(address), now)
     }
 
     /// Counts a token that nobody trusted has signed.
     pub fn forged(&self, address: Option<IpAddr>, now: Duration) {
-        add(&self.forgers, address, FORGERIES, now);
+        self.add(Debtor::Forger(address), now);
     }
-}
 
-fn debt<K, Q>(debts: &RefCell<HashMap<K, Debt>>, key: &Q) -> Debt
-where
-    K: Eq + Hash + std::borrow::Borrow<Q>,
-    Q: Eq + Hash + ?Sized,
-{
-    debts.borrow().get(key).copied().unwrap_or_default()
-}
-
-fn add<K: Eq + Hash>(debts: &RefCell<HashMap<K, Debt>>, key: K, limit: Limit, now: Duration) {
-    let mut debts = debts.borrow_mut();
-    if debts.len() >= COUNTED_MAX && !debts.contains_key(&key) {
-        debts.retain(|_, debt| debt.0 > now);
+    fn wait(&self, debtor: &Debtor, now: Duration) -> Duration {
+        let debt = self.debts.borrow().get(debtor).copied().unwrap_or_default();
+        debt.wait(debtor.limit(), now)
     }
-    if debts.len() < COUNTED_MAX || debts.contains_key(&key) {
-        debts.entry(key).or_default().add(limit, now);
+
+    fn add(&self, debtor: Debtor, now: Duration) {
+        let mut debts = self.debts.borrow_mut();
+        let is_full = debts.len() >= DEBTORS_MAX && !debts.contains_key(&debtor);
+        if is_full {
+            debts.retain(|_, debt| debt.0 > now);
+        }
+        if !is_full || debts.len() < DEBTORS_MAX {
+            let limit = debtor.limit();
+            debts.entry(debtor).or_default().add(limit, now);
+        }
     }
 }
 
@@ -195,15 +213,12 @@ mod tests {
     #[test]
     fn who_comes_from_everywhere_uses_up_no_memory() {
         let attempts = Attempts::default();
-        for number in 0..3 * COUNTED_MAX as u32 {
+        for number in 0..2 * DEBTORS_MAX as u32 {
             attempts.forged(address(number), Duration::from_secs(1000));
             // One at a time, so that there are never too many over all.
-            let later = Duration::from_secs(1000) + OF_ALL.each * number / 2;
-            let _ = attempts.begin(&number.to_string(), address(number), later);
+            let later = Duration::from_secs(1000) + OF_ALL.each * number;
+            attempts.begin(&number.to_string(), address(number), later).expect("an attempt");
         }
-        for counted in [&attempts.addresses, &attempts.forgers] {
-            assert!(counted.borrow().len() <= COUNTED_MAX);
-        }
-        assert!(attempts.names.borrow().len() <= COUNTED_MAX);
+        assert!(attempts.debts.borrow().len() <= DEBTORS_MAX);
     }
 }

@@ -1,7 +1,6 @@
 //! Finding out who calls.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -88,7 +87,7 @@ pub struct Passwords {
     /// Whom a pair is of; nobody, if it is wrong.
     pairs: Remembered<Option<Rc<Caller>>>,
     /// Those that are being checked.
-    under_way: RefCell<HashSet<Key>>,
+    under_way: RefCell<Vec<Key>>,
     attempts: Attempts,
     pace: Pace,
 }
@@ -114,18 +113,22 @@ impl Passwords {
 }
 
 /// A pair that is being checked, until this is dropped.
-struct UnderWay<'a>(&'a RefCell<HashSet<Key>>, Key);
+struct UnderWay<'a>(&'a RefCell<Vec<Key>>, Key);
 
 impl<'a> UnderWay<'a> {
     /// `None` if it is being checked already.
-    fn begin(all: &'a RefCell<HashSet<Key>>, key: Key) -> Option<Self> {
-        all.borrow_mut().insert(key).then(|| Self(all, key))
+    fn begin(all: &'a RefCell<Vec<Key>>, key: Key) -> Option<Self> {
+        if all.borrow().contains(&key) {
+            return None;
+        }
+        all.borrow_mut().push(key);
+        Some(Self(all, key))
     }
 }
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.borrow_mut().remove(&self.1);
+        self.0.borrow_mut().retain(|key| *key != self.1);
     }
 }
 

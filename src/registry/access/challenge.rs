@@ -21,8 +21,8 @@ impl Access {
             Refusal::Password => ("there is no such user with such a password".to_owned(), None),
             Refusal::Token(why) => (format!("the token is refused: {why}"), Some("invalid_token")),
         };
-        let error_text = Error::new(ErrorCode::Unauthorized, message);
-        error_text.with_header(WWW_AUTHENTICATE, self.challenge(request, need, error))
+        let answer = Error::new(ErrorCode::Unauthorized, message);
+        answer.with_header(WWW_AUTHENTICATE, self.challenge(request, need, error))
     }
 
     /// The answer to a request that its caller may not make.
@@ -34,8 +34,12 @@ impl Access {
                 ("the caller, or its token, may not do this", Some("insufficient_scope"))
             }
         };
-        let error_text = Error::new(ErrorCode::Unauthorized, message).with_detail(need.scopes());
-        error_text.with_header(WWW_AUTHENTICATE, self.challenge(request, need, error))
+        let mut answer = Error::new(ErrorCode::Unauthorized, message);
+        let scopes = need.scopes();
+        if !scopes.is_empty() {
+            answer = answer.with_detail(scopes);
+        }
+        answer.with_header(WWW_AUTHENTICATE, self.challenge(request, need, error))
     }
 
     /// What the client has to come back with (RFC 6750, section 3).

@@ -10,7 +10,6 @@ use base64::Engine as _;
 use base64::alphabet::BCRYPT;
 use base64::engine::general_purpose::NO_PAD;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
-use serde::{Deserialize, Deserializer, de};
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
 
@@ -129,12 +128,6 @@ impl PasswordHash {
         let is_equal = hash.get(..HASH_BYTES).map(|hash| hash.ct_eq(&self.hash));
         // A NUL would end the password for the programs that made the hash.
         is_equal.is_some_and(bool::from) && !password.contains('\0')
-    }
-}
-
-impl<'de> Deserialize<'de> for User {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 

@@ -1,19 +1,16 @@
 //! A JSON Web Token (RFC 7519) as it is written: a header, claims and a signature, each in base64. Read strictly, and
 //! nothing is believed of it before [`Jwt::is_signed_by`] has said so.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use serde::de::{self, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
-use thiserror::Error;
-
 use base64::Engine as _;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use thiserror::Error;
 
 use super::actions::ResourceActions;
 use crate::registry::jose::{BASE64, PrivateKey, PublicKey, decode};
+use crate::registry::strict_json;
 
 /// The longest token that is looked at, in bytes. Envoy takes 60 KiB of headers in all, unless told otherwise.
 pub const MAX_LENGTH: usize = 16 * 1024;
@@ -52,32 +49,7 @@ pub enum InvalidToken {
 
 /// A token's claims. Those that this registry does not know are kept as they are.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Claims(BTreeMap<String, Value>);
-
-impl<'de> Deserialize<'de> for Claims {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = Claims;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Claims, A::Error> {
-                let mut claims = BTreeMap::new();
-                while let Some((name, value)) = map.next_entry()? {
-                    // Of two, another reader may take the other (RFC 7519, section 4).
-                    if claims.insert(name, value).is_some() {
-                        return Err(de::Error::custom("a claim is there twice"));
-                    }
-                }
-                Ok(Claims(claims))
-            }
-        }
-        deserializer.deserialize_map(Members)
-    }
-}
+pub struct Claims(Map<String, Value>);
 
 impl Claims {
     /// A claim that is a text; empty if it is absent.
@@ -176,12 +148,21 @@ impl<'a> Jwt<'a> {
             let (signed, signature) = text.rsplit_once('.')?;
             let (header, claims) = signed.split_once('.')?;
             let header: Header = serde_json::from_slice(&decode(header)?).ok()?;
-            let claims = serde_json::from_slice(&decode(claims)?).ok()?;
+            // Of two claims of a name, another reader may take the other (RFC 7519, section 4).
+            let Value::Object(claims) = strict_json::parse(&decode(claims)?).ok()? else {
+                return None;
+            };
             if header.crit.is_some() {
                 return None;
             }
             let (algorithm, key_id) = (header.alg, header.kid);
-            Some(Self { claims, algorithm, key_id, signed, signature: decode(signature)? })
+            Some(Self {
+                claims: Claims(claims),
+                algorithm,
+                key_id,
+                signed,
+                signature: decode(signature)?,
+            })
         };
         read().ok_or(InvalidToken::Form)
     }

@@ -33,8 +33,8 @@ mod tokens;
 use std::rc::Rc;
 use std::time::SystemTime;
 
-pub use accounts::{Accounts, Group, ROBOT_PREFIX, Robot, user_subject};
-pub use actions::{Actions, ResourceActions, ScopeError, parse_scopes};
+pub use accounts::{Accounts, Group, ROBOT_PREFIX, Robot, TokenHash, TokenHashError, user_subject};
+pub use actions::{ActionError, Actions, ResourceActions, ScopeError, parse_scopes};
 use attempts::Attempts;
 use authentication::Passwords;
 pub use authentication::{ExtAuthzSource, JwtSource, Refusal, Sources};

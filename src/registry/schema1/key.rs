@@ -1,6 +1,5 @@
 //! The key that converted manifests are signed with: a P-256 key under the id that `libtrust` gives it.
 
-use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
 use super::libtrust::P256Jwk;
@@ -38,13 +37,6 @@ impl SigningKey {
     /// Signs as [`PrivateKey::sign`] does.
     pub fn sign(&self, content: &[u8]) -> Option<Vec<u8>> {
         self.key.sign(content)
-    }
-}
-
-impl<'de> Deserialize<'de> for SigningKey {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // By way of a value of any type, so that no complaint about the type quotes it.
-        Self::read(&Value::deserialize(deserializer)?).map_err(de::Error::custom)
     }
 }
 
