@@ -1,5 +1,7 @@
 //! Who calls, and how that was proven.
 
+use std::fmt;
+
 /// The caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
@@ -73,13 +75,19 @@ impl Identity {
         Self { subject, groups, issuer: None, proof }
     }
 
-    /// The name for people and logs.
-    pub fn name(&self) -> &str {
-        if self.is_anonymous() { "anonymous" } else { &self.subject }
-    }
-
     /// Whether the caller has no name.
     pub fn is_anonymous(&self) -> bool {
         self.subject.is_empty()
+    }
+}
+
+/// As in the access log: the name, and how it was proven.
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if self.is_anonymous() { "anonymous" } else { &self.subject };
+        match self.proof {
+            Proof::None => f.write_str(name),
+            proof => write!(f, "{name} ({})", proof.as_str()),
+        }
     }
 }

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use super::decision::{Decision, decide};
-use super::identity::{Identity, Proof};
 use super::need::Need;
 use super::sealed_place::is_sealed;
 use super::tokens::Caller;
@@ -132,10 +131,8 @@ impl<'r> Permit<'r> {
 /// asked for and where from are in the log without that. Each field is a call to the proxy, so there are no more.
 fn log(request: &Request, caller: Option<&Caller>, rules: Option<&[usize]>) {
     let environment = &request.environment;
-    let identity = caller.map(|caller| &caller.identity);
-    environment.log_field("moorage.identity", identity.map_or("unknown", Identity::name));
-    let proof = identity.map_or(Proof::None, |identity| identity.proof);
-    environment.log_field("moorage.proof", proof.as_str());
+    let who = caller.map_or("unknown".to_owned(), |caller| caller.identity.to_string());
+    environment.log_field("moorage.identity", &who);
     let decision = match rules {
         None => "denied".to_owned(),
         Some([]) => "allowed".to_owned(),
