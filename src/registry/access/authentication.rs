@@ -200,8 +200,7 @@ impl Access {
         }
         let complete = |caller: &mut Caller| {
             self.accounts.add_groups(&mut caller.identity);
-            let is_there = self.accounts.still_has(&caller.identity, now);
-            if is_there { Ok(()) } else { Err(InvalidToken::Gone) }
+            self.accounts.lasts_until(&caller.identity, now).ok_or(InvalidToken::Gone)
         };
         self.tokens.verify(token, now, complete).map_err(|invalid| {
             if invalid == InvalidToken::Signature {

@@ -132,7 +132,8 @@ impl<'r> Permit<'r> {
 pub fn log_decision(request: &Request, caller: Option<&Caller>, rules: Option<&[usize]>) {
     let environment = &request.environment;
     let who = caller.map_or("unknown".to_owned(), |caller| caller.identity.to_string());
-    environment.log_field("moorage.identity", &who);
+    // A name in another's token may have line ends, and the log may be lines of text.
+    environment.log_field("moorage.identity", &who.replace(char::is_control, "\u{fffd}"));
     let decision = match rules {
         None => "denied".to_owned(),
         Some([]) => "allowed".to_owned(),

@@ -292,11 +292,13 @@ fn callers_are_known_in_many_ways() {
 #[test]
 fn a_robots_token_ends_with_its_time() {
     let fixture = Fixture::new();
+    fixture.registry.environment.time.set(NOW + Duration::from_secs(3400));
     let pull = |authorization: &str| {
         fixture.status(Method::GET, "/v2/apps/web/manifests/t", authorization)
     };
     let robot = basic("ci", ROBOT);
     let token = fixture.token("repository:apps/web:pull", &robot);
+    assert_eq!(pull(&token), 404, "it is good for 300 seconds, and remembered");
     fixture.registry.environment.time.set(NOW + Duration::from_secs(3599));
     assert_eq!((pull(&robot), pull(&format!("Bearer {ROBOT}"))), (404, 404));
     fixture.registry.environment.time.set(NOW + Duration::from_secs(3600));
