@@ -43,7 +43,7 @@ pub use credentials::NameAndPassword;
 pub use htpasswd::{COST_MAX, HtpasswdError, User};
 pub use identity::{Identity, Proof};
 use pace::Pace;
-pub use permit::{Permit, is_refused_at_once, permit};
+pub use permit::{Permit, is_refused_at_once, log_decision, permit};
 pub use rules::{Granted, Rule, Rules, TagUse, Who};
 use sealed_place::Places;
 pub use tokens::{Caller, Issuer, Names, Signing, Tokens};
