@@ -349,7 +349,7 @@ impl Access {
         };
         let has_grants = source.issuer.is_some();
         let grants = has_grants.then(|| environment.metadata_access(FILTER, &source.payload));
-        Some(self.complete(Caller { identity, grants }))
+        Some(self.complete(Caller::new(identity, grants)))
     }
 
     fn caller_of_ext_authz(&self, environment: &dyn Environment) -> Option<Rc<Caller>> {
@@ -365,7 +365,7 @@ impl Access {
         let groups = groups.unwrap_or_default().iter().map(prefixed).collect();
         let subject = user_subject(&prefixed(&subject));
         let identity = Identity::named(subject, groups, Proof::ExtAuthz);
-        Some(self.complete(Caller { identity, grants: None }))
+        Some(self.complete(Caller::new(identity, None)))
     }
 
     fn caller_with_certificate(&self, environment: &dyn Environment) -> Option<Rc<Caller>> {
@@ -376,13 +376,13 @@ impl Access {
             |name: &String| self.sources.certificates.iter().any(|pattern| pattern.matches(name));
         let name = environment.certificate_names().into_iter().find(is_caller)?;
         let identity = Identity::named(name, Vec::new(), Proof::Certificate);
-        Some(self.complete(Caller { identity, grants: None }))
+        Some(self.complete(Caller::new(identity, None)))
     }
 
     /// The caller with this account.
     fn account(&self, name: &str, proof: Proof) -> Rc<Caller> {
         let identity = Identity::named(user_subject(name), Vec::new(), proof);
-        self.complete(Caller { identity, grants: None })
+        self.complete(Caller::new(identity, None))
     }
 
     fn complete(&self, mut caller: Caller) -> Rc<Caller> {

@@ -73,7 +73,7 @@ impl Access {
         tokens: Tokens,
         realm: Option<String>,
     ) -> Self {
-        let anonymous = Rc::new(Caller { identity: Identity::anonymous(), grants: None });
+        let anonymous = Rc::new(Caller::new(Identity::anonymous(), None));
         let places = tokens.places();
         let passwords = Passwords::default();
         Self { rules, accounts, sources, tokens, realm, passwords, places, anonymous }
