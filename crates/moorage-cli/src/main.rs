@@ -1,10 +1,12 @@
-//! The program `moorage`, for those who run a registry: what is done to its bucket from outside.
+//! The program `moorage`, for those who run a registry: what is done to its bucket from outside, and what its access
+//! control is made of.
 //!
 //! It stands on the same code as the filter: [`moorage::store`] knows which object holds what and how a store is asked
-//! for it. What is here is the command line, a signed way to the store, and a file for each command.
+//! for it, [`moorage::registry::access`] who may do what. What is here is the command line, a signed way to the store,
+//! and a file for each command.
 //!
 //! What was done goes to standard output, what failed to standard error, a line each. The status is 0 when all is done,
-//! 1 when something failed, and 2 for a command line that makes no sense.
+//! 1 when something failed or the answer is no, and 2 for a command line that makes no sense.
 
 mod commands;
 mod connection;
@@ -19,15 +21,18 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use commands::access::{self, AccessCommand};
 use commands::purge_uploads::{self, PurgeUploads};
+use commands::token::{self, TokenCommand};
+use commands::user::{self, UserCommand};
 
-/// Looks after the bucket of a Moorage registry.
+/// Looks after a Moorage registry: its bucket, its accounts, its rules.
 #[derive(Debug, Parser)]
 #[command(
     name = "moorage",
     version,
-    after_help = "Exit status: 0 all is done; 1 something failed, a line on standard error says what; \
-                  2 the command line makes no sense."
+    after_help = "Exit status: 0 all is done; 1 something failed, a line on standard error says what, or the answer \
+                  is no; 2 the command line makes no sense."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -37,6 +42,12 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     PurgeUploads(PurgeUploads),
+    #[command(subcommand)]
+    User(UserCommand),
+    #[command(subcommand)]
+    Token(TokenCommand),
+    #[command(subcommand)]
+    Access(AccessCommand),
 }
 
 /// Why a command could not begin.
@@ -58,6 +69,9 @@ async fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::PurgeUploads(command) => purge_uploads::run(command).await,
+        Command::User(command) => user::run(command),
+        Command::Token(command) => token::run(command),
+        Command::Access(command) => access::run(command),
     };
     match result {
         Ok(status) => status,
