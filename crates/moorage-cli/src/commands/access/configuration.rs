@@ -119,6 +119,12 @@ mod tests {
                 "access.tokens[0].sha256",
             ),
             ("tokens", json!(["mrg_secret"]), "access.tokens[0]"),
+            ("tokens", json!([{ "name": "", "sha256": "5".repeat(64) }]), "access.tokens[0].name"),
+            (
+                "tokens",
+                json!([{ "name": "a:b", "sha256": "5".repeat(64) }]),
+                "access.tokens[0].name",
+            ),
             ("rules", json!([{ "who": ["ada"] }]), "access.rules[0]"),
             ("rule", json!("secret"), "access.rule"),
             ("token_lifetime", json!("secret"), "access.token_lifetime"),
