@@ -18,7 +18,7 @@ mod store_fault;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use commands::access::{self, AccessCommand};
@@ -97,10 +97,23 @@ fn refuse(error: &clap::Error) -> ExitCode {
         let _ = std::io::stderr().write_all(text.as_bytes());
         return ExitCode::from(2);
     }
-    let paragraph = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
-    let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = match is_about_a_value(error) {
+        // Who gives a password behind the name would see it in a log.
+        true => "there is an argument too many".to_owned(),
+        false => {
+            let paragraph = text.trim_start_matches("error: ").split("\n\n").next();
+            paragraph.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+        }
+    };
     output::complain(format!("{line}; `moorage --help` tells more"));
     ExitCode::from(2)
+}
+
+/// Whether a value stands where none belongs.
+fn is_about_a_value(error: &clap::Error) -> bool {
+    let is_option = |value: &ContextValue| value.to_string().starts_with('-');
+    let argument = error.get(ContextKind::InvalidArg);
+    error.kind() == ErrorKind::UnknownArgument && !argument.is_some_and(is_option)
 }
 
 #[cfg(test)]

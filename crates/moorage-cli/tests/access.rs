@@ -133,6 +133,12 @@ fn a_user_that_can_not_be_is_refused_without_a_word_of_the_password() {
         assert!(complaint.lines().count() == 1 && !complaint.contains("secret"), "{complaint}");
         assert!(refused.stdout.is_empty());
     }
+    for arguments in [&["ada", "secret"][..], &["ada", "--password=secret"], &["ada", "-psecret"]] {
+        let refused = moorage(&[&["user", "add"], arguments].concat(), "wonderland");
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
+        let complaint = text(&refused.stderr);
+        assert!(complaint.contains("argument") && !complaint.contains("secret"), "{complaint}");
+    }
 }
 
 #[test]

@@ -65,18 +65,20 @@ pub fn run(TokenCommand::New(options): TokenCommand) -> Result<ExitCode, Failure
     check_account_name(&options.name)?;
     let expires = options.expires.map(|time| end(Timestamp::now(), time)).transpose()?;
     let made = make(options.name, expires, &random_bytes()?);
+    // Texts always serialise.
     match options.format {
-        // Texts always serialise.
-        Format::Json => output::hand_over(serde_json::to_string_pretty(&made).unwrap_or_default())?,
+        Format::Json => {
+            output::hand_over(serde_json::to_string_pretty(&made).unwrap_or_default())?;
+        }
         Format::Table => {
+            output::hand_over(&made.token)?;
             output::note(
-                "This is an entry of the list access.tokens in the filter's configuration:",
+                "The token is on standard output. It is kept nowhere, and not shown again.",
+            );
+            output::note(
+                "This is its entry of the list access.tokens in the filter's configuration:",
             );
             output::note(serde_json::to_string(&made.entry).unwrap_or_default());
-            output::note(
-                "The token itself is on standard output. It is kept nowhere, and not shown again.",
-            );
-            output::hand_over(&made.token)?;
         }
     }
     if made.entry.expires.is_none() {
