@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::future::LocalBoxFuture;
 use http::{Method, StatusCode};
 use moorage::config::Config;
 use moorage::oci::{Algorithm, Digest};
@@ -127,6 +128,10 @@ impl CacheEnvironment for StandStill {
 }
 
 impl Environment for StandStill {
+    fn delay(&self, _: Duration) -> LocalBoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     fn now(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH
     }

@@ -338,3 +338,173 @@ impl IssuerConfig {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::registry::Mount;
+
+    /// RFC 7515, appendix A.3.
+    fn key() -> Value {
+        json!({
+            "kty": "EC", "crv": "P-256",
+            "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+            "d": "jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI",
+        })
+    }
+
+    const USER: &str = "ada:$2y$04$NHFVFxLN6UTwJghZxZIXVubLaLeO0XGdvYfKmmHmjwazQ77YPGUu.";
+
+    /// All fields, as a configuration may have them.
+    fn all() -> Value {
+        let mut public = key();
+        public.as_object_mut().expect("an object").remove("d");
+        json!({
+            "key": key(),
+            "accepted_keys": [key()],
+            "service": "registry.example.org",
+            "issuer": "moorage",
+            "realm": "https://registry.example.org/auth/token",
+            "token_lifetime": "10m",
+            "users": [USER],
+            "tokens": [{ "name": "ci", "sha256": "ab".repeat(32), "expires": "2027-02-23T12:00:00Z" }],
+            "groups": { "dev": ["ada", "user:bob", "spiffe://example.org/**"] },
+            "certificates": ["spiffe://example.org/**", "dns:*.example.org"],
+            "jwt": [{ "payload": "oidc", "subject": "email", "groups": "groups", "prefix": "oidc:" }],
+            "ext_authz": { "subject": "user", "groups": "groups", "prefix": "ext:" },
+            "issuers": [
+                { "issuer": "https://gitlab.example.org", "audience": "registry", "keys": { "keys": [public] } },
+                { "issuer": "https://harbor.example.org", "payload": "harbor" },
+            ],
+            "rules": [
+                { "who": ["anonymous", "user:*"], "repositories": ["**"], "actions": ["pull"] },
+                { "who": ["group:dev"], "repositories": ["a/*"], "actions": ["*"], "tags": ["v*"] },
+            ],
+        })
+    }
+
+    fn parse(json: &Value) -> Result<AccessConfig, ConfigError> {
+        AccessConfig::parse(json.to_string().as_bytes())
+    }
+
+    #[test]
+    fn every_field_is_read_and_few_are_needed() {
+        let config = parse(&all()).expect("a valid configuration");
+        assert_eq!(config.token_lifetime, Duration::from_secs(600));
+        let members: Vec<_> = config.groups[0].members.iter().map(Glob::as_str).collect();
+        assert_eq!(members, ["user:ada", "user:bob", "spiffe://example.org/**"]);
+        assert_eq!((config.rules.len(), config.issuers.len()), (2, 2));
+        let least = parse(&json!({ "key": key() })).expect("a valid configuration");
+        assert_eq!((least.service.as_str(), least.issuer.as_str()), ("moorage", "moorage"));
+        assert_eq!(least.token_lifetime, Duration::from_secs(300));
+    }
+
+    #[test]
+    fn what_can_not_be_right_is_refused_with_the_name_of_the_field_and_without_what_it_is() {
+        let secret = "mrg_a-secret";
+        let rule = |field: &str, value: Value| {
+            let mut rule =
+                json!({ "who": ["anonymous"], "repositories": ["a"], "actions": ["pull"] });
+            rule[field] = value;
+            json!([rule])
+        };
+        for (field, value, named) in [
+            ("key", json!(null), "access.key: is missing"),
+            ("key", json!(secret), "access.key"),
+            ("key", json!({ "kty": "oct", "k": secret }), "access.key"),
+            ("accepted_keys", json!(secret), "access.accepted_keys: must be a list"),
+            ("accepted_keys", json!([secret]), "access.accepted_keys[0]"),
+            ("users", json!(secret), "access.users: must be a list"),
+            ("users", json!([secret]), "access.users[0]: a user must be NAME:HASH"),
+            ("users", json!([format!("ada:{secret}")]), "access.users[0]: the password of \"ada\""),
+            ("users", json!([{ "ada": secret }]), "access.users[0]: must be a text"),
+            ("users", json!([USER, USER]), "access.users[1]: is the name \"ada\" again"),
+            ("tokens", json!([secret]), "access.tokens[0]: must be an object"),
+            ("tokens", json!([{ "name": "ci" }]), "access.tokens[0].sha256: is missing"),
+            ("tokens", json!([{ "name": "" }]), "access.tokens[0].name"),
+            ("tokens", json!([{ "name": "a:b" }]), "access.tokens[0].name"),
+            ("tokens", json!([{ "name": "ci", "sha256": secret }]), "access.tokens[0].sha256"),
+            ("tokens", json!([{ "name": "ci", "token": secret }]), "access.tokens[0]"),
+            (
+                "tokens",
+                json!([{ "name": "ci", "sha256": "ab".repeat(32), "expires": secret }]),
+                "access.tokens[0].expires",
+            ),
+            ("groups", json!({ "dev": "ada" }), "access.groups.dev: must be a list"),
+            ("service", json!("a \"b\""), "access.service"),
+            ("realm", json!("registry.example.org"), "access.realm"),
+            ("realm", json!("https://a\"b"), "access.realm"),
+            ("token_lifetime", json!("30s"), "access.token_lifetime"),
+            ("token_lifetime", json!(90_000), "access.token_lifetime"),
+            ("jwt", json!([{}]), "access.jwt[0].payload: is missing"),
+            ("ext_authz", json!({}), "access.ext_authz.subject: is missing"),
+            ("issuers", json!([{ "issuer": "x" }]), "access.issuers[0].keys"),
+            (
+                "issuers",
+                json!([{ "issuer": "x", "keys": { "keys": [] } }]),
+                "access.issuers[0].keys",
+            ),
+            (
+                "issuers",
+                json!([{ "issuer": "moorage", "payload": "x" }]),
+                "access.issuers[0].issuer",
+            ),
+            ("rules", json!([{}]), "access.rules[0].actions"),
+            ("rules", rule("who", json!(["everybody"])), "access.rules[0].who[0]"),
+            ("rules", rule("who", json!([])), "access.rules[0].who"),
+            ("rules", rule("who", json!(["user:"])), "access.rules[0].who[0]"),
+            (
+                "rules",
+                rule("repositories", json!([""])),
+                "access.rules[0].repositories[0]: is empty",
+            ),
+            ("rules", rule("repositories", json!(["a/***"])), "access.rules[0].repositories[0]"),
+            ("rules", rule("actions", json!(["read"])), "access.rules[0].actions[0]"),
+            ("rules", rule("tag", json!(["v*"])), "access.rules[0].tag"),
+            ("passwords", json!([secret]), "access.passwords"),
+        ] {
+            let mut json = all();
+            json[field] = value;
+            let message = parse(&json).expect_err("must be refused").to_string();
+            assert!(message.contains(named), "{field}: {message}");
+            assert!(!message.contains("secret"), "{message}");
+        }
+        for text in ["", "[]", "\"mrg_a-secret\"", "5", "{\"key\":1,\"key\":2}"] {
+            let message = AccessConfig::parse(text.as_bytes()).expect_err("no object").to_string();
+            assert!(!message.contains("secret"), "{message}");
+        }
+    }
+
+    #[test]
+    fn nothing_shows_a_secret() {
+        let shown = format!("{:?}", parse(&all()).expect("a valid configuration"));
+        for secret in ["NHFVFx", "jpsQnnGQ", "abab"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+    }
+
+    #[test]
+    fn with_access_control_blobs_are_mounted_from_where_the_caller_may_pull() {
+        let config = |mount: Option<&str>, access: bool| {
+            let mut json = json!({ "store": { "cluster": "c", "authority": "s3", "bucket": "b" } });
+            json["mount"] = mount.into();
+            if access {
+                json["access"] = json!({ "key": key() });
+            }
+            Config::parse(json.to_string().as_bytes())
+        };
+        let mount = |mount, access| config(mount, access).expect("a valid configuration").mount;
+        assert_eq!(mount(None, false), Mount::Off);
+        assert_eq!(mount(None, true), Mount::From);
+        assert_eq!(mount(Some("off"), true), Mount::Off);
+        assert_eq!(mount(Some("anywhere"), false), Mount::Anywhere);
+        let error = config(Some("anywhere"), true).expect_err("must be refused").to_string();
+        assert!(error.starts_with("mount: "), "{error}");
+    }
+}

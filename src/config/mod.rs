@@ -467,6 +467,18 @@ mod tests {
                 "policy.repository.classes[0]",
             ),
             ("/policy", json!({ "classes": [] }), "policy"),
+            (
+                "/policy",
+                json!({ "tags": { "immutable": [{}] } }),
+                "policy.tags.immutable[0].repositories",
+            ),
+            (
+                "/policy",
+                json!({ "tags": { "immutable": [{ "repositories": ["**"], "tags": ["***"] }] } }),
+                "policy.tags.immutable[0].tags[0]",
+            ),
+            ("/access", json!("a secret"), "access"),
+            ("/access", json!({}), "access.key"),
             ("/jwt_payload", json!(1), "jwt_payload"),
             ("/read_only", json!("yes"), "read_only"),
             ("/mount", json!("somewhere"), "mount"),

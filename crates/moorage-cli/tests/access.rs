@@ -106,7 +106,7 @@ fn a_made_user_is_taken_with_its_password_alone() {
         let access = access(&config);
         let surroundings = Surroundings::default();
         let caller = access.caller_with_password(&pair, &surroundings);
-        caller.now_or_never().expect("nothing to wait for").map(|c| c.identity.to_string()).ok()
+        caller.now_or_never().expect("nothing to wait for").map(|c| c.identity.subject.clone()).ok()
     };
     assert_eq!(caller("wonder land").as_deref(), Some("user:ada"));
     assert_eq!(caller("wonder land\n"), None);
@@ -156,7 +156,7 @@ fn a_made_token_is_taken_and_shown_on_standard_output_alone() {
     let access = access(&json!({ "key": key(), "tokens": [entry, other_entry] }));
     let caller = |token: &str| {
         let caller = access.caller_with_robot_token(token, &Surroundings::default());
-        caller.map(|caller| caller.identity.to_string()).ok()
+        caller.map(|caller| caller.identity.subject.clone()).ok()
     };
     assert_eq!(caller(token).as_deref(), Some("user:ci"));
     assert_eq!(caller(&another).as_deref(), Some("user:build"));

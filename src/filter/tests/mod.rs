@@ -1,5 +1,6 @@
 //! The filter as a whole, against a scripted host.
 
+mod access;
 mod bodies;
 mod downloads;
 mod driver;

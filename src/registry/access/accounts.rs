@@ -124,15 +124,19 @@ impl Accounts {
         found.filter(|robot| robot.is_valid(now))
     }
 
-    /// Whether the account still is there by which the identity was proven.
-    pub fn still_has(&self, identity: &Identity, now: SystemTime) -> bool {
+    /// Until when the account is there by which the identity was proven, since 1970; `None` if it is not there any more.
+    pub fn lasts_until(&self, identity: &Identity, now: SystemTime) -> Option<Duration> {
         let name = identity.subject.strip_prefix("user:").unwrap_or_default();
         match identity.proof {
-            Proof::Password => self.users.iter().any(|user| user.name == name),
-            Proof::RobotToken => {
-                self.robots.iter().any(|robot| robot.name == name && robot.is_valid(now))
+            Proof::Password => {
+                self.users.iter().find(|user| user.name == name).map(|_| Duration::MAX)
             }
-            _ => true,
+            Proof::RobotToken => {
+                let robots = self.robots.iter().filter(|robot| robot.name == name);
+                let valid = robots.filter(|robot| robot.is_valid(now));
+                valid.map(|robot| robot.until(Duration::MAX)).max()
+            }
+            _ => Some(Duration::MAX),
         }
     }
 

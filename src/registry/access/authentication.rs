@@ -148,7 +148,10 @@ impl Access {
     pub async fn caller(&self, request: &Request) -> Result<Rc<Caller>, Refusal> {
         let environment = &*request.environment;
         match Credentials::read(request.header_values(http::header::AUTHORIZATION)) {
-            Credentials::Basic(pair) => self.caller_with_password(&pair, environment).await,
+            // On the heap: most requests have a token, and need not make room for all of this.
+            Credentials::Basic(pair) => {
+                Box::pin(self.caller_with_password(&pair, environment)).await
+            }
             credentials => {
                 let caller = self.caller_without_password(&credentials, environment);
                 self.held_back(caller, environment).await
@@ -204,8 +207,7 @@ impl Access {
         }
         let complete = |caller: &mut Caller| {
             self.accounts.add_groups(&mut caller.identity);
-            let is_there = self.accounts.still_has(&caller.identity, now);
-            if is_there { Ok(()) } else { Err(InvalidToken::Gone) }
+            self.accounts.lasts_until(&caller.identity, now).ok_or(InvalidToken::Gone)
         };
         self.tokens.verify(token, now, complete).map_err(|invalid| {
             if invalid == InvalidToken::Signature {

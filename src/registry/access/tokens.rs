@@ -169,7 +169,7 @@ impl Tokens {
     }
 
     /// Verifies a token, which takes a millisecond, and remembers it until it ends. `complete` makes a caller of what
-    /// the token says, or refuses it.
+    /// the token says and tells until when there is one, since 1970, or refuses it.
     ///
     /// # Errors
     ///
@@ -178,7 +178,7 @@ impl Tokens {
         &self,
         token: &str,
         now: SystemTime,
-        complete: impl FnOnce(&mut Caller) -> Result<(), InvalidToken>,
+        complete: impl FnOnce(&mut Caller) -> Result<Duration, InvalidToken>,
     ) -> Result<Rc<Caller>, InvalidToken> {
         let jwt = Jwt::parse(token)?;
         let issuer = jwt.claims.text("iss")?;
@@ -195,7 +195,7 @@ impl Tokens {
             verify_signature(&jwt, keys)?;
             (issuer.caller(&jwt.claims)?, end)
         };
-        complete(&mut caller)?;
+        let end = complete(&mut caller)?.min(end);
         let caller = Rc::new(caller);
         self.verified.insert(key_of(token), Rc::clone(&caller), end);
         Ok(caller)

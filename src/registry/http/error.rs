@@ -193,10 +193,12 @@ impl Error {
         *response.status_mut() = self.code.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if matches!(self.code, ErrorCode::Unavailable | ErrorCode::TooManyRequests) {
-            headers.insert(RETRY_AFTER, RETRY_SOON);
-        }
+        let is_worth_another_try =
+            matches!(self.code, ErrorCode::Unavailable | ErrorCode::TooManyRequests);
         headers.extend(self.headers);
+        if is_worth_another_try {
+            headers.entry(RETRY_AFTER).or_insert(RETRY_SOON);
+        }
         response
     }
 }
@@ -322,6 +324,14 @@ mod tests {
             let response = Error::new(code, "m").into_response();
             assert!(!response.headers().contains_key(RETRY_AFTER), "{code:?}");
         }
+    }
+
+    #[test]
+    fn an_error_may_know_better_when_another_try_is_worth_it() {
+        let error = Error::new(ErrorCode::TooManyRequests, "m");
+        let response = error.with_header(RETRY_AFTER, HeaderValue::from(7)).into_response();
+        let times: Vec<_> = response.headers().get_all(RETRY_AFTER).iter().collect();
+        assert_eq!(times, ["7"]);
     }
 
     #[test]

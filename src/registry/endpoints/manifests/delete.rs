@@ -20,7 +20,8 @@ use bytes::Bytes;
 use futures::future::join;
 use http::{Response, StatusCode};
 
-use super::{immutable, manifest_unknown};
+use super::immutable::{self, denied};
+use super::manifest_unknown;
 use crate::oci::manifest::subject_of;
 use crate::oci::{Digest, Name, Reference, Tag};
 use crate::registry::Settings;
@@ -43,7 +44,7 @@ pub async fn delete(
 ) -> Result<Response<Bytes>, Error> {
     let was_there = match reference {
         Reference::Tag(tag) => match settings.immutable(name, tag) {
-            Some(rule) => return Err(immutable(tag, rule)),
+            Some(rule) => return Err(denied(tag, rule)),
             None => store.remove_tag(name, tag).await?,
         },
         Reference::Digest(digest) => delete_manifest(store, settings, name, digest).await?,
@@ -60,8 +61,8 @@ async fn delete_manifest(
     name: &Name,
     digest: &Digest,
 ) -> Result<bool, Error> {
-    if let Some(denied) = immutable_tag_on(store, settings, name, digest).await? {
-        return Err(denied);
+    if let Some(refusal) = immutable::refusal(store, settings, name, digest).await? {
+        return Err(refusal);
     }
     let (link, content) = join(store.manifest_link(name, digest), store.content(digest)).await;
     let (mut is_linked, content) = (link?.is_some(), content?);
@@ -74,9 +75,9 @@ async fn delete_manifest(
         if is_linked {
             store.unlink_manifest(name, digest).await?;
         }
-        if let Some(denied) = immutable_tag_on(store, settings, name, digest).await? {
+        if let Some(refusal) = immutable::refusal(store, settings, name, digest).await? {
             store.link_manifest(name, digest).await?;
-            return Err(denied);
+            return Err(refusal);
         }
         // Without a link too: an earlier request may have broken off here.
         had_anything |= delete_tags_on(store, settings, name, digest).await?;
@@ -91,37 +92,6 @@ async fn delete_manifest(
     }
     let message = format!("the manifest {digest} is put all the time and can't be deleted");
     Err(StoreError::new(StoreErrorKind::Unavailable, message).into())
-}
-
-/// The refusal if an immutable tag points at the manifest. Reads every tag of a repository that may have such.
-async fn immutable_tag_on(
-    store: &impl Store,
-    settings: &Settings,
-    name: &Name,
-    digest: &Digest,
-) -> Result<Option<Error>, StoreError> {
-    if !settings.has_immutable(name) {
-        return Ok(None);
-    }
-    let mut after = String::new();
-    loop {
-        let page = store.tags(name, &after, PAGE_LIMIT).await?;
-        let rule_of = |tag| Some((tag, settings.immutable(name, tag)?));
-        let rules: Vec<_> = page.names.iter().filter_map(rule_of).collect();
-        let refusal = RefCell::new(None);
-        for_each_bounded(PARALLEL_CALLS, rules, async |(tag, rule)| {
-            let current = store.tag_version(name, tag).await?;
-            if current.is_some_and(|current| current.digest == *digest) {
-                refusal.replace(Some(immutable(tag, rule)));
-            }
-            Ok(())
-        })
-        .await?;
-        match page.names.last() {
-            Some(last) if page.more && refusal.borrow().is_none() => after = last.to_string(),
-            _ => return Ok(refusal.into_inner()),
-        }
-    }
 }
 
 /// Deletes every tag that points at the manifest, and tells whether there was one. Every tag of the

@@ -12,6 +12,7 @@ mod crashes;
 mod delete;
 mod fetch;
 mod get;
+mod immutable;
 #[cfg(all(test, feature = "schema1"))]
 mod legacy_tests;
 mod negotiate;
@@ -24,16 +25,8 @@ pub use fetch::content_of;
 pub use get::get;
 pub use put::put;
 
-use crate::oci::{Digest, Name, Reference, Tag};
+use crate::oci::{Digest, Name, Reference};
 use crate::registry::http::error::{Error, ErrorCode};
-
-/// A tag stays as it is.
-fn immutable(tag: &Tag, rule: usize) -> Error {
-    let message = format!(
-        "the tag {tag} is immutable (policy.tags.immutable[{rule}]): once set it is neither moved nor deleted"
-    );
-    Error::new(ErrorCode::Denied, message).with_detail(tag.as_str())
-}
 
 fn manifest_unknown(name: &Name, reference: &Reference) -> Error {
     let message = format!("the repository {name} has no manifest {reference}");

@@ -24,13 +24,13 @@
 use std::pin::pin;
 
 use bytes::Bytes;
-use futures::future::{join, join_all, join3, try_join, try_join3};
+use futures::future::{join, join_all, join3, try_join};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use http::header::{CONTENT_TYPE, HeaderName, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
-use super::immutable;
+use super::immutable::{self, denied};
 use crate::oci::manifest::{Dependency, InvalidManifest, ParsedManifest, media_type_of};
 use crate::oci::{Algorithm, Digest, MediaType, Name, Reference, Tag};
 use crate::registry::access::Permit;
@@ -341,7 +341,7 @@ fn unknown_reference(what: &str, digest: &Digest) -> Error {
 }
 
 /// How a tag is pointed at the manifest.
-enum Move {
+pub(super) enum Move {
     /// Whatever it points at.
     Always,
     /// If the request's condition holds.
@@ -369,7 +369,7 @@ async fn plan_moves(
 ) -> Result<Vec<Move>, Error> {
     let condition = check_precondition(store, name, tags, precondition);
     let plan = async |tag: &Tag| match settings.immutable(name, tag) {
-        Some(rule) => plan_for_good(store, name, tag, digest, rule).await,
+        Some(rule) => immutable::plan(store, name, tag, digest, rule).await,
         None => Ok(Move::Always),
     };
     let (condition, plans) = join(condition, join_all(tags.iter().map(plan))).await;
@@ -379,28 +379,6 @@ async fn plan_moves(
         (planned, _) => planned,
     };
     plans.into_iter().map(|planned| planned.map(with_condition)).collect()
-}
-
-/// The same for a tag that, once set, is never moved.
-async fn plan_for_good(
-    store: &impl Store,
-    name: &Name,
-    tag: &Tag,
-    digest: &Digest,
-    rule: usize,
-) -> Result<Move, Error> {
-    let (honours, current, absent) = try_join3(
-        store.honours_conditions(),
-        store.tag_version(name, tag),
-        store.tag_condition(name, tag, None),
-    )
-    .await?;
-    match (current, absent) {
-        (Some(current), _) if current.digest == *digest => Ok(Move::Done),
-        (None, Some(_)) if !honours => Err(conditions_ignored()),
-        (None, Some(absent)) => Ok(Move::ForGood(absent, rule)),
-        _ => Err(immutable(tag, rule)),
-    }
 }
 
 /// Makes sure that a condition can be held to and holds now; what comes back holds to it later.
@@ -426,7 +404,7 @@ async fn check_precondition(
     condition.map(Some).ok_or_else(|| precondition_failed(tag))
 }
 
-fn conditions_ignored() -> Error {
+pub(super) fn conditions_ignored() -> Error {
     let message = "the blob store ignores the conditions of writes, so two writers could both win";
     Error::new(ErrorCode::ConditionUnsupported, message)
 }
@@ -457,7 +435,7 @@ async fn point_tag(
         // Whoever was faster may have set it to the same.
         (Ok(_), Move::ForGood(_, rule)) => match store.tag_version(name, tag).await? {
             Some(current) if current.digest == *digest => Ok(()),
-            _ => Err(immutable(tag, *rule)),
+            _ => Err(denied(tag, *rule)),
         },
         (Ok(_), _) => Err(precondition_failed(tag)),
         // The answer was lost, but the write may have been done: then the tag says so.

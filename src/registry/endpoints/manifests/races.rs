@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::oci::{Digest, Tag};
 use crate::registry::test_registry::{OCI_INDEX, TestRegistry, digest_of, name, whole};
-use crate::registry::{Body, handle};
+use crate::registry::{Body, ImmutableTags, handle};
 use crate::store::memory::{Deed, run};
 use crate::store::{Store, layout, turns};
 
@@ -272,5 +272,55 @@ fn where_they_have_none_only_what_is_documented_is_left_open() {
     for acts in [[Put("b"), Put("c"), Delete("a")], [Put("b"), Delete("a"), DeleteTag]] {
         let Findings { courses, wrong } = race(heeds, &["a"], &acts);
         println!("{acts:?}: {courses} courses, {wrong} as no sequence has it");
+    }
+}
+
+/// The same where the tag is immutable: of those who set it one wins, and who deletes the manifest comes before it or not at
+/// all.
+#[test]
+fn an_immutable_tag_has_one_winner_and_keeps_its_manifest() {
+    let heeds = Heeds { writes: true, removals: true };
+    for acts in [
+        &[Put("a"), Put("b")][..],
+        &[Put("a"), Put("a")],
+        &[Put("a"), Delete("a")],
+        &[Put("a"), Put("b"), Delete("a")],
+        &[Put("a"), Put("b"), DeleteTag],
+    ] {
+        let mut begin = registry(heeds, &[]);
+        // The manifests are there, without a tag.
+        for note in ["a", "b"] {
+            let put = begin.put(digest(note).as_str(), &manifest(note));
+            assert_eq!(put.status(), 201);
+        }
+        begin.store.content_takes_no_turn = true;
+        let all = || vec!["**".parse().expect("a pattern")];
+        begin.settings.immutable_tags = vec![ImmutableTags { repositories: all(), tags: all() }];
+        let world = || TestRegistry {
+            store: begin.store.copy(),
+            settings: begin.settings.clone(),
+            ..TestRegistry::default()
+        };
+        turns::in_every_order(
+            world,
+            |world| &world.store,
+            |registry| {
+                acts.iter().map(|act| Box::pin(act.send(registry)) as turns::Request<'_>).collect()
+            },
+            |registry, statuses| {
+                let won = |number: usize| matches!(acts[number], Put(_)) && statuses[number] == 201;
+                let winners: Vec<_> = (0..acts.len()).filter(|number| won(*number)).collect();
+                let notes: Vec<_> = winners.iter().map(|number| acts[*number]).collect();
+                assert!(!notes.is_empty(), "{acts:?} {statuses:?}: somebody sets it");
+                let Put(note) = notes[0] else { unreachable!("winners have put") };
+                assert!(
+                    notes.iter().all(|other| *other == notes[0]),
+                    "{acts:?} {statuses:?}: two winners"
+                );
+                let tagged = registry.get("t");
+                assert_eq!(tagged.status(), 200, "{acts:?} {statuses:?}: it is there for good");
+                assert_eq!(tagged.body(), manifest(note).to_string().as_bytes());
+            },
+        );
     }
 }

@@ -83,7 +83,7 @@ impl Named {
 fn proof(access: &Access, name: &str, now: SystemTime) -> Proof {
     let proven = |proof: &Proof| {
         let identity = Identity::named(user_subject(name), Vec::new(), *proof);
-        access.accounts().still_has(&identity, now)
+        access.accounts().lasts_until(&identity, now).is_some()
     };
     [Proof::Password, Proof::RobotToken].into_iter().find(proven).unwrap_or(Proof::Jwt)
 }

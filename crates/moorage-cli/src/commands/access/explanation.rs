@@ -67,7 +67,7 @@ pub fn explain(rules: &Rules, caller: &Caller, asked: &Asked) -> Explanation {
     let question = Question { rules, caller, asked, need };
     let mut explanation = Explanation {
         allowed: false,
-        caller: caller.identity.to_string(),
+        caller: caller.identity.name().to_owned(),
         configured_groups: Vec::new(),
         groups: caller.identity.groups.clone(),
         why: String::new(),
@@ -118,7 +118,7 @@ impl Question<'_> {
         };
         let tag = self.asked.tag.as_ref();
         let tag = tag.map_or(String::new(), |tag| format!(" with the tag {tag}"));
-        let (caller, repository) = (&self.caller.identity, &self.asked.repository);
+        let (caller, repository) = (self.caller.identity.name(), &self.asked.repository);
         format!("{caller} may {may}{verb} {preposition} {repository}{tag}")
     }
 
