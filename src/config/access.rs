@@ -8,7 +8,7 @@ use super::ConfigError;
 use super::fields::{Fields, wrong};
 use crate::registry::access::{
     Access, Accounts, Actions, ExtAuthzSource, Group, Issuer, JwtSource, Names, Robot, Rule, Rules,
-    Signing, Sources, TokenHashError, Tokens, User, user_subject,
+    Signing, Sources, TokenHashError, Tokens, User, is_account_name, user_subject,
 };
 use crate::registry::glob::Glob;
 use crate::registry::{PrivateKey, PublicJwk, strict_json};
@@ -204,6 +204,10 @@ fn read_lifetime(fields: &mut Fields) -> Result<Duration, ConfigError> {
 
 fn read_robot(mut fields: Fields) -> Result<Robot, ConfigError> {
     let name = fields.need_text("name")?;
+    if !is_account_name(&name) {
+        let problem = "must have a character at least, and neither colons nor control characters";
+        return Err(fields.wrong("name", problem));
+    }
     let hash = fields.need_text("sha256")?;
     let hash = hash.parse().map_err(|error: TokenHashError| fields.wrong("sha256", error))?;
     let expires = match fields.take_text("expires")? {
@@ -420,6 +424,8 @@ mod tests {
             ("users", json!([USER, USER]), "access.users[1]: is the name \"ada\" again"),
             ("tokens", json!([secret]), "access.tokens[0]: must be an object"),
             ("tokens", json!([{ "name": "ci" }]), "access.tokens[0].sha256: is missing"),
+            ("tokens", json!([{ "name": "" }]), "access.tokens[0].name"),
+            ("tokens", json!([{ "name": "a:b" }]), "access.tokens[0].name"),
             ("tokens", json!([{ "name": "ci", "sha256": secret }]), "access.tokens[0].sha256"),
             ("tokens", json!([{ "name": "ci", "token": secret }]), "access.tokens[0]"),
             (

@@ -1,10 +1,12 @@
-//! The program `moorage`, for those who run a registry: what is done to its bucket from outside.
+//! The program `moorage`, for those who run a registry: what is done to its bucket from outside, and what its access
+//! control is made of.
 //!
 //! It stands on the same code as the filter: [`moorage::store`] knows which object holds what and how a store is asked
-//! for it. What is here is the command line, a signed way to the store, and a file for each command.
+//! for it, [`moorage::registry::access`] who may do what. What is here is the command line, a signed way to the store,
+//! and a file for each command.
 //!
 //! What was done goes to standard output, what failed to standard error, a line each. The status is 0 when all is done,
-//! 1 when something failed, and 2 for a command line that makes no sense.
+//! 1 when something failed or the answer is no, and 2 for a command line that makes no sense.
 
 mod commands;
 mod connection;
@@ -16,18 +18,21 @@ mod store_fault;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
+use commands::access::{self, AccessCommand};
 use commands::purge_uploads::{self, PurgeUploads};
+use commands::token::{self, TokenCommand};
+use commands::user::{self, UserCommand};
 
-/// Looks after the bucket of a Moorage registry.
+/// Looks after a Moorage registry: its bucket, its accounts, its rules.
 #[derive(Debug, Parser)]
 #[command(
     name = "moorage",
     version,
-    after_help = "Exit status: 0 all is done; 1 something failed, a line on standard error says what; \
-                  2 the command line makes no sense."
+    after_help = "Exit status: 0 all is done; 1 something failed, a line on standard error says what, or the answer \
+                  is no; 2 the command line makes no sense."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -37,6 +42,12 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     PurgeUploads(PurgeUploads),
+    #[command(subcommand)]
+    User(UserCommand),
+    #[command(subcommand)]
+    Token(TokenCommand),
+    #[command(subcommand)]
+    Access(AccessCommand),
 }
 
 /// Why a command could not begin.
@@ -58,6 +69,9 @@ async fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::PurgeUploads(command) => purge_uploads::run(command).await,
+        Command::User(command) => user::run(command),
+        Command::Token(command) => token::run(command),
+        Command::Access(command) => access::run(command),
     };
     match result {
         Ok(status) => status,
@@ -83,10 +97,23 @@ fn refuse(error: &clap::Error) -> ExitCode {
         let _ = std::io::stderr().write_all(text.as_bytes());
         return ExitCode::from(2);
     }
-    let paragraph = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
-    let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = match is_about_a_value(error) {
+        // Who gives a password behind the name would see it in a log.
+        true => "there is an argument too many".to_owned(),
+        false => {
+            let paragraph = text.trim_start_matches("error: ").split("\n\n").next();
+            paragraph.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+        }
+    };
     output::complain(format!("{line}; `moorage --help` tells more"));
     ExitCode::from(2)
+}
+
+/// Whether a value stands where none belongs.
+fn is_about_a_value(error: &clap::Error) -> bool {
+    let is_option = |value: &ContextValue| value.to_string().starts_with('-');
+    let argument = error.get(ContextKind::InvalidArg);
+    error.kind() == ErrorKind::UnknownArgument && !argument.is_some_and(is_option)
 }
 
 #[cfg(test)]

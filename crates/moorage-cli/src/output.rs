@@ -8,6 +8,8 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::Failure;
+
 /// In which form a command says what it did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -21,6 +23,27 @@ pub enum Format {
 /// Prints a line. A reader that went away doesn't stop the command.
 pub fn say(line: impl Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Prints what can't be had again, such as a secret that is kept nowhere.
+///
+/// # Errors
+///
+/// If it can't be written.
+pub fn hand_over(line: impl Display) -> Result<(), Failure> {
+    let mut output = std::io::stdout();
+    let written = writeln!(output, "{line}").and_then(|()| output.flush());
+    written.map_err(|error| Failure::Failed(format!("standard output can't be written: {error}")))
+}
+
+/// Prints a line on standard error that is no complaint.
+pub fn note(line: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Prints a line on standard error about what is done, and may not be meant.
+pub fn warn(line: impl Display) {
+    complain(format_args!("warning: {line}"));
 }
 
 /// Prints a line on standard error.

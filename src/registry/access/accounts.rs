@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
@@ -12,9 +13,15 @@ use super::htpasswd::{PasswordHash, User};
 use super::identity::{Identity, Proof};
 use super::jwt::since_1970;
 use crate::registry::glob::Glob;
+use crate::registry::jose::BASE64;
 
 /// How the token of every robot begins, so that it is known for a secret wherever it is found.
 pub const ROBOT_PREFIX: &str = "mrg_";
+
+/// The token of a robot that has these random bits.
+pub fn robot_token(random: &[u8; 32]) -> String {
+    format!("{ROBOT_PREFIX}{}", BASE64.encode(random))
+}
 
 /// A program with a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +47,11 @@ impl TokenHash {
     /// The hash of a token.
     pub fn of(token: &str) -> Self {
         Self(Sha256::digest(token).into())
+    }
+
+    /// The hash as the configuration has it, in hex digits.
+    pub fn to_hex(&self) -> String {
+        base16ct::lower::encode_string(&self.0)
     }
 }
 

@@ -79,6 +79,13 @@ pub struct Sources {
     pub ext_authz: Option<ExtAuthzSource>,
 }
 
+impl Sources {
+    /// Whether whoever has a client certificate with this name is a caller of that name: a URI, or a host after `dns:`.
+    pub fn has_certificate(&self, name: &str) -> bool {
+        self.certificates.iter().any(|pattern| pattern.matches(name))
+    }
+}
+
 /// What a worker knows of passwords.
 #[derive(Debug)]
 pub struct Passwords {
@@ -349,7 +356,9 @@ impl Access {
         };
         let has_grants = source.issuer.is_some();
         let grants = has_grants.then(|| environment.metadata_access(FILTER, &source.payload));
-        Some(self.complete(Caller::new(identity, grants)))
+        let mut caller = self.caller_known_as(identity);
+        caller.grants = grants;
+        Some(Rc::new(caller))
     }
 
     fn caller_of_ext_authz(&self, environment: &dyn Environment) -> Option<Rc<Caller>> {
@@ -365,29 +374,23 @@ impl Access {
         let groups = groups.unwrap_or_default().iter().map(prefixed).collect();
         let subject = user_subject(&prefixed(&subject));
         let identity = Identity::named(subject, groups, Proof::ExtAuthz);
-        Some(self.complete(Caller::new(identity, None)))
+        Some(Rc::new(self.caller_known_as(identity)))
     }
 
     fn caller_with_certificate(&self, environment: &dyn Environment) -> Option<Rc<Caller>> {
         if self.sources.certificates.is_empty() {
             return None;
         }
-        let is_caller =
-            |name: &String| self.sources.certificates.iter().any(|pattern| pattern.matches(name));
+        let is_caller = |name: &String| self.sources.has_certificate(name);
         let name = environment.certificate_names().into_iter().find(is_caller)?;
         let identity = Identity::named(name, Vec::new(), Proof::Certificate);
-        Some(self.complete(Caller::new(identity, None)))
+        Some(Rc::new(self.caller_known_as(identity)))
     }
 
     /// The caller with this account.
     fn account(&self, name: &str, proof: Proof) -> Rc<Caller> {
         let identity = Identity::named(user_subject(name), Vec::new(), proof);
-        self.complete(Caller::new(identity, None))
-    }
-
-    fn complete(&self, mut caller: Caller) -> Rc<Caller> {
-        self.accounts.add_groups(&mut caller.identity);
-        Rc::new(caller)
+        Rc::new(self.caller_known_as(identity))
     }
 }
 

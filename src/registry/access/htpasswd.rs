@@ -18,14 +18,14 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(&BCRYPT, BCRYPT_FORM);
 const BCRYPT_FORM: GeneralPurposeConfig = NO_PAD.with_decode_allow_trailing_bits(true);
 
 /// The lowest cost that bcrypt knows.
-const COST_MIN: u32 = 4;
+pub const COST_MIN: u32 = 4;
 
 /// The highest cost that is taken: each is twice as much work as the one before, and a worker of Envoy does nothing else
 /// meanwhile. This one takes half a second.
 pub const COST_MAX: u32 = 12;
 
 /// How much of a password bcrypt looks at, in bytes, with the NUL that ends it.
-const PASSWORD_BYTES: usize = 72;
+pub const PASSWORD_BYTES: usize = 72;
 
 /// How much of its output is kept, in bytes.
 const HASH_BYTES: usize = 23;
@@ -35,7 +35,7 @@ const HASH_BYTES: usize = 23;
 pub struct User {
     /// The name.
     pub name: String,
-    hash: PasswordHash,
+    pub(super) hash: PasswordHash,
 }
 
 /// What bcrypt makes of a password.
@@ -64,12 +64,17 @@ pub enum HtpasswdError {
     Cost(String),
 }
 
+/// Whether a user or robot can have this name. A colon would end it in Basic credentials (RFC 7617).
+pub fn is_account_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(|c: char| c == ':' || c.is_control())
+}
+
 impl FromStr for User {
     type Err = HtpasswdError;
 
     fn from_str(line: &str) -> Result<Self, HtpasswdError> {
         let (name, hash) = line.trim_end().split_once(':').ok_or(HtpasswdError::Form)?;
-        if name.is_empty() || name.contains(char::is_control) {
+        if !is_account_name(name) {
             return Err(HtpasswdError::Form);
         }
         let hash = PasswordHash::parse(hash).ok_or_else(|| HtpasswdError::Hash(name.to_owned()))?;
@@ -81,6 +86,12 @@ impl FromStr for User {
 }
 
 impl User {
+    /// The user's line of htpasswd. It shows the hash.
+    pub fn line(&self) -> String {
+        let PasswordHash { cost, salt, hash } = &self.hash;
+        format!("{}:$2y${cost:02}${}{}", self.name, BASE64.encode(salt), BASE64.encode(hash))
+    }
+
     /// How much work it is to check the password: 2 to the power of this.
     pub fn cost(&self) -> u32 {
         self.hash.cost
@@ -104,6 +115,11 @@ impl PasswordHash {
         Self { cost, salt: *b"nobody is called", hash: [0; HASH_BYTES] }
     }
 
+    /// The hash of a password.
+    pub fn of(password: &str, cost: u32, salt: [u8; 16]) -> Self {
+        Self { cost, salt, hash: digest(cost, salt, password) }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         let (version, rest) = text.strip_prefix('$')?.split_once('$')?;
         // One and the same for passwords that this takes; the versions tell of faults of old programs.
@@ -121,14 +137,19 @@ impl PasswordHash {
 
     /// Whether it is the hash of this password, in constant time.
     pub fn is_of(&self, password: &str) -> bool {
-        let mut bytes = password.as_bytes().to_vec();
-        bytes.push(0);
-        bytes.truncate(PASSWORD_BYTES);
-        let hash = bcrypt::bcrypt(self.cost, self.salt, &bytes);
-        let is_equal = hash.get(..HASH_BYTES).map(|hash| hash.ct_eq(&self.hash));
+        let is_equal = digest(self.cost, self.salt, password).ct_eq(&self.hash);
         // A NUL would end the password for the programs that made the hash.
-        is_equal.is_some_and(bool::from) && !password.contains('\0')
+        bool::from(is_equal) && !password.contains('\0')
     }
+}
+
+/// What bcrypt makes of a password.
+fn digest(cost: u32, salt: [u8; 16], password: &str) -> [u8; HASH_BYTES] {
+    let mut bytes = password.as_bytes().to_vec();
+    bytes.push(0);
+    bytes.truncate(PASSWORD_BYTES);
+    let [hash @ .., _] = bcrypt::bcrypt(cost, salt, &bytes);
+    hash
 }
 
 impl fmt::Debug for User {
@@ -174,8 +195,7 @@ mod tests {
 
     #[test]
     fn what_bcrypt_does_not_look_at_does_not_count() {
-        let hash = bcrypt::bcrypt(4, [7; 16], "x".repeat(72).as_bytes());
-        let hash = hash.get(..HASH_BYTES).expect("long enough").try_into().expect("23 bytes");
+        let [hash @ .., _] = bcrypt::bcrypt(4, [7; 16], "x".repeat(72).as_bytes());
         let hash = PasswordHash { cost: 4, salt: [7; 16], hash };
         for length in [72, 73, 1000] {
             assert!(hash.is_of(&"x".repeat(length)), "{length}");

@@ -75,6 +75,11 @@ impl Identity {
         Self { subject, groups, issuer: None, proof }
     }
 
+    /// The name in rules, also that of anonymous callers.
+    pub fn name(&self) -> &str {
+        if self.is_anonymous() { "anonymous" } else { &self.subject }
+    }
+
     /// Whether the caller has no name.
     pub fn is_anonymous(&self) -> bool {
         self.subject.is_empty()
@@ -84,7 +89,7 @@ impl Identity {
 /// As in the access log: the name, and how it was proven.
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = if self.is_anonymous() { "anonymous" } else { &self.subject };
+        let name = self.name();
         match self.proof {
             Proof::None => f.write_str(name),
             proof => write!(f, "{name} ({})", proof.as_str()),

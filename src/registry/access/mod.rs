@@ -21,6 +21,7 @@ mod htpasswd;
 mod identity;
 mod jwt;
 mod need;
+mod new_user;
 mod pace;
 mod permit;
 mod remembered;
@@ -33,15 +34,20 @@ mod tokens;
 use std::rc::Rc;
 use std::time::SystemTime;
 
-pub use accounts::{Accounts, Group, ROBOT_PREFIX, Robot, TokenHash, TokenHashError, user_subject};
+pub use accounts::{
+    Accounts, Group, ROBOT_PREFIX, Robot, TokenHash, TokenHashError, robot_token, user_subject,
+};
 pub use actions::{ActionError, Actions, ResourceActions, ScopeError, parse_scopes};
 use attempts::Attempts;
 use authentication::Passwords;
 pub use authentication::{ExtAuthzSource, JwtSource, Refusal, Sources};
 pub use challenge::too_many;
 pub use credentials::NameAndPassword;
-pub use htpasswd::{COST_MAX, HtpasswdError, User};
+pub use decision::{Decision, Reason, decide};
+pub use htpasswd::{COST_MAX, COST_MIN, HtpasswdError, User, is_account_name};
 pub use identity::{Identity, Proof};
+pub use need::{Need, Operation, RepositoryNeed, Tags};
+pub use new_user::NewUserError;
 use pace::Pace;
 pub use permit::{Permit, is_refused_at_once, log_decision, permit};
 pub use rules::{Granted, Rule, Rules, TagUse, Who};
@@ -82,6 +88,23 @@ impl Access {
     /// The rules.
     pub fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    /// The accounts.
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// The ways, beside credentials, in which callers are known.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// The caller that somebody is who is known without a token that grants anything, with the groups that the
+    /// configuration puts it into.
+    pub fn caller_known_as(&self, mut identity: Identity) -> Caller {
+        self.accounts.add_groups(&mut identity);
+        Caller::new(identity, None)
     }
 
     /// What seals places in lists.

@@ -66,6 +66,11 @@ impl Rules {
         Self(rules)
     }
 
+    /// The rules, each at its number.
+    pub fn all(&self) -> &[Rule] {
+        &self.0
+    }
+
     /// What they grant to a caller in a repository, if the request does this with tags.
     pub fn granted(&self, caller: &Identity, repository: &str, tags: TagUse<'_>) -> Granted {
         let mut granted = Granted::default();
@@ -87,12 +92,21 @@ impl Rules {
 
 impl Rule {
     fn is_for(&self, caller: &Identity, repository: &str) -> bool {
+        self.is_for_repository(repository) && self.is_for_caller(caller)
+    }
+
+    /// Whether a repository is among those that the rule is for.
+    pub fn is_for_repository(&self, repository: &str) -> bool {
         self.repositories.iter().any(|pattern| pattern.matches(repository))
-            && self.who.iter().any(|who| who.is(caller))
+    }
+
+    /// Whether a caller is among those that the rule is for.
+    pub fn is_for_caller(&self, caller: &Identity) -> bool {
+        self.who.iter().any(|who| who.is(caller))
     }
 
     /// What the rule grants to a request that does this with tags.
-    fn actions_with(&self, tags: TagUse<'_>) -> Actions {
+    pub fn actions_with(&self, tags: TagUse<'_>) -> Actions {
         let Some(patterns) = &self.tags else {
             return self.actions;
         };

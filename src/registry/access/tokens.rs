@@ -139,6 +139,11 @@ impl Tokens {
         &self.service
     }
 
+    /// The other token servers whose tokens are verified here.
+    pub fn issuers(&self) -> &[Issuer] {
+        &self.issuers
+    }
+
     /// What seals places in lists, by the same key.
     pub fn places(&self) -> Places {
         Places::new(&self.signing.key)
