@@ -5,11 +5,13 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
+use moorage_test_support::accounts::{self, DEPLOY};
 use moorage_test_support::blob_store::BlobStore;
 use moorage_test_support::conformance::{self, Check};
 use moorage_test_support::envoy::{Bootstrap, Envoy};
 use moorage_test_support::garage::Garage;
 use moorage_test_support::process::{note, optional_tool};
+use moorage_test_support::tls::Authority;
 
 /// The checks that the suite does not make unless asked. `OCI_VERSION=dev` turns on cancelling an upload,
 /// tags as parameters, and digests in headers.
@@ -75,4 +77,26 @@ async fn moorage_conforms_on_a_distributed_store() {
     let Some(garage) = optional_tool("MOORAGE_GARAGE") else { return };
     let store = Garage::start(&garage).await;
     conforms(&suite, "garage", &[], &Bootstrap::new(store.address).signed()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
+async fn moorage_conforms_for_a_user_who_logs_in_over_tls() {
+    let Some(suite) = optional_tool("MOORAGE_CONFORMANCE") else { return };
+    let (authority, access) = (Authority::new().await, accounts::access().await);
+    let certificate = authority.certificate();
+    // The suite asks for a token at first alone, or for each request.
+    for (name, cache_auth) in [("access", "true"), ("access-anew", "false")] {
+        let root = TempDir::new().expect("a temporary folder");
+        let store = BlobStore::open(root.path()).await;
+        let bootstrap = Bootstrap::new(store.address).with_tls(&authority).with_access(&access);
+        let settings = [
+            ("OCI_TLS", "enabled"),
+            ("SSL_CERT_FILE", certificate.to_str().expect("the path is text")),
+            ("OCI_USERNAME", DEPLOY.name),
+            ("OCI_PASSWORD", DEPLOY.password),
+            ("OCI_CACHE_AUTH", cache_auth),
+        ];
+        conforms(&suite, name, &settings, &bootstrap).await;
+    }
 }

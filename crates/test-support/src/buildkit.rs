@@ -44,12 +44,16 @@ impl Buildkit {
     pub async fn start() -> Option<Self> {
         let buildkitd = optional_tool("MOORAGE_BUILDKITD")?;
         let buildctl = optional_tool("MOORAGE_BUILDCTL")?;
-        let daemon =
-            Daemon::start(buildkitd.to_str().expect("the path is text"), arguments, |folder| {
+        let daemon = Daemon::start(
+            buildkitd.to_str().expect("the path is text"),
+            &[],
+            arguments,
+            |folder| {
                 let mut command = Command::new(&buildctl);
                 command.arg("--addr").arg(address(folder)).args(["debug", "workers"]);
                 command
-            });
+            },
+        );
         let daemon = daemon.await;
         Some(Self { buildctl, daemon })
     }

@@ -22,6 +22,7 @@ impl Containerd {
         let program = ctr.clone();
         let daemon = Daemon::start(
             "containerd",
+            &[],
             |folder| {
                 let file = folder.join("config.toml");
                 fs::write(&file, configuration(folder)).expect("a file");
@@ -81,10 +82,15 @@ impl Containerd {
         words[2].to_owned()
     }
 
-    async fn run(&self, arguments: &[&str]) -> String {
+    /// The client, with these arguments.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.ctr);
         command.arg("--address").arg(self.socket()).args(arguments);
-        String::from_utf8(run(&mut command).await).expect("text")
+        command
+    }
+
+    async fn run(&self, arguments: &[&str]) -> String {
+        String::from_utf8(run(&mut self.command(arguments)).await).expect("text")
     }
 }
 

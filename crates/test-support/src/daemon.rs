@@ -19,10 +19,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `program` and waits until the command that `probe` gives succeeds. Both are told the
-    /// daemon's folder.
+    /// Starts `program`, with these variables besides the test's own, and waits until the command that `probe` gives
+    /// succeeds. Arguments and probe are told the daemon's folder.
     pub async fn start(
         program: &str,
+        environment: &[(&str, String)],
         arguments: impl Fn(&Path) -> Vec<String>,
         probe: impl Fn(&Path) -> Command,
     ) -> Self {
@@ -31,6 +32,7 @@ impl Daemon {
         let process = Command::new("unshare")
             .args(["--mount", "--mount-proc", "--pid", "--fork", "--kill-child", program])
             .args(arguments(folder.path()))
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(&log).expect("a log file"))

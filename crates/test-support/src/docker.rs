@@ -20,10 +20,16 @@ pub struct Docker {
 impl Docker {
     /// Starts `dockerd`, on a containerd of its own. `docker` is the client.
     pub async fn start(docker: PathBuf) -> Self {
+        Self::start_with(docker, &[]).await
+    }
+
+    /// The same, with these variables for the daemon.
+    pub async fn start_with(docker: PathBuf, environment: &[(&str, String)]) -> Self {
         let containerd = Containerd::start("ctr".into()).await;
         let program = docker.clone();
         let daemon = Daemon::start(
             "dockerd",
+            environment,
             |folder| arguments(folder, &containerd.socket()),
             |folder| client(&program, folder, &["version"]),
         );
@@ -60,9 +66,13 @@ impl Docker {
         self.run(&["image", "inspect", "--format", format, image]).await
     }
 
+    /// The client, with these arguments.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        client(&self.program, self.daemon.folder(), arguments)
+    }
+
     async fn run(&self, arguments: &[&str]) -> String {
-        let mut command = client(&self.program, self.daemon.folder(), arguments);
-        let output = String::from_utf8(run(&mut command).await).expect("text");
+        let output = String::from_utf8(run(&mut self.command(arguments)).await).expect("text");
         output.trim().to_owned()
     }
 }

@@ -190,7 +190,8 @@ impl Bootstrap {
         command
             .arg("--config-path")
             .arg(config)
-            .args(["--disable-hot-restart", "--log-level", "warning", "--concurrency"])
+            .args(["--disable-hot-restart", "--log-level", "warning"])
+            .args(["--file-flush-interval-msec", "50", "--concurrency"])
             .arg(self.workers.to_string())
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
             .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)

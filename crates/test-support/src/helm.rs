@@ -57,11 +57,17 @@ impl Helm {
         files(pulled.path()).pop_first().expect("a chart was pulled")
     }
 
-    async fn run(&self, arguments: &[&str]) {
+    /// helm, with these arguments.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         for folder in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME", "DOCKER_CONFIG"] {
             command.env(folder, self.folder.path().join(folder));
         }
-        run(command.args(arguments)).await;
+        command.args(arguments);
+        command
+    }
+
+    async fn run(&self, arguments: &[&str]) {
+        run(&mut self.command(arguments)).await;
     }
 }

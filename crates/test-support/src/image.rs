@@ -31,8 +31,13 @@ impl Layout {
 
     /// An image of two layers for one platform.
     pub async fn image() -> Self {
+        Self::image_of(["base", "amd64"]).await
+    }
+
+    /// The same, with a file of this name in each layer.
+    pub async fn image_of(layers: [&str; 2]) -> Self {
         let layout = Self::empty();
-        let manifest = layout.image_manifest("amd64").await;
+        let manifest = layout.image_manifest("amd64", layers).await;
         layout.name(MANIFEST, &manifest);
         layout
     }
@@ -42,7 +47,7 @@ impl Layout {
         let layout = Self::empty();
         let mut manifests = Vec::new();
         for architecture in ["amd64", "arm64", "riscv64"] {
-            let manifest = layout.image_manifest(architecture).await;
+            let manifest = layout.image_manifest(architecture, ["base", architecture]).await;
             let mut descriptor = layout.add(MANIFEST, &manifest);
             descriptor["platform"] = json!({ "os": "linux", "architecture": architecture });
             manifests.push(descriptor);
@@ -86,9 +91,10 @@ impl Layout {
     /// A chart as helm pushes it.
     pub async fn chart() -> Self {
         let layout = Self::empty();
-        let config = json!({ "name": "web", "version": "1.2.3", "apiVersion": "v2" }).to_string();
-        let config = layout.add("application/vnd.cncf.helm.config.v1+json", config.as_bytes());
-        let chart = gzip(&tar("Chart.yaml").await).await;
+        // JSON is YAML as well.
+        let about = json!({ "name": "web", "version": "1.2.3", "apiVersion": "v2" }).to_string();
+        let config = layout.add("application/vnd.cncf.helm.config.v1+json", about.as_bytes());
+        let chart = gzip(&tar("web/Chart.yaml", &about).await).await;
         let chart = layout.add("application/vnd.cncf.helm.chart.content.v1.tar+gzip", &chart);
         let manifest = json!({
             "schemaVersion": 2,
@@ -164,11 +170,11 @@ impl Layout {
         Self { folder }
     }
 
-    async fn image_manifest(&self, architecture: &str) -> Vec<u8> {
+    async fn image_manifest(&self, architecture: &str, files: [&str; 2]) -> Vec<u8> {
         let mut layers = Vec::new();
         let mut diff_ids = Vec::new();
-        for name in ["base", architecture] {
-            let tar = tar(name).await;
+        for name in files {
+            let tar = tar(name, &format!("the file {name}\n")).await;
             diff_ids.push(Digest::of(Algorithm::Sha256, &tar).to_string());
             let gzipped = gzip(&tar).await;
             layers.push(self.add("application/vnd.oci.image.layer.v1.tar+gzip", &gzipped));
@@ -215,9 +221,11 @@ pub fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// A tar archive of one file.
-async fn tar(name: &str) -> Vec<u8> {
+async fn tar(name: &str, content: &str) -> Vec<u8> {
     let folder = TempDir::new().expect("a temporary folder");
-    fs::write(folder.path().join(name), format!("the file {name}\n")).expect("a file");
+    let file = folder.path().join(name);
+    fs::create_dir_all(file.parent().expect("a file is in a folder")).expect("a folder");
+    fs::write(file, content).expect("a file");
     let mut command = Command::new("tar");
     command
         .args(["--create", "--mtime=@0", "--owner=0", "--group=0", "--file=-", "--directory"])

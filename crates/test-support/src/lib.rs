@@ -2,6 +2,7 @@
 
 #![allow(missing_docs, reason = "names say what helpers of tests do; docs are where they do not")]
 
+pub mod accounts;
 pub mod blob_store;
 pub mod buildkit;
 pub mod client;
@@ -18,14 +19,17 @@ pub mod helm;
 pub mod image;
 pub mod jwt;
 pub mod listing;
+pub mod logins;
 pub mod oras;
 pub mod podman;
 pub mod process;
+pub mod proxy;
 pub mod raw;
 pub mod regctl;
 pub mod relay;
 pub mod skopeo;
 pub mod stand_in;
+pub mod tls;
 pub mod tree;
 
 use moorage::oci::{Algorithm, Digest};

@@ -40,7 +40,7 @@ impl Podman {
              pull_options = {{ enable_partial_images = \"true\" }}\n"
         );
         fs::write(podman.configuration(), configuration).expect("a file");
-        let trial = output(podman.command().arg("images")).await;
+        let trial = output(&mut podman.command(&["images"])).await;
         if !trial.status.success() {
             let complaint = String::from_utf8_lossy(&trial.stderr);
             note(&format!("left out: podman has no overlay storage here: {complaint}"));
@@ -88,22 +88,24 @@ impl Podman {
 
     /// Runs podman with these arguments on its storage, and gives what it printed.
     pub async fn run(&self, arguments: &[&str]) -> String {
-        let output = run(self.command().args(arguments)).await;
+        let output = run(&mut self.command(arguments)).await;
         String::from_utf8(output).expect("text").trim().to_owned()
     }
 
-    fn command(&self) -> Command {
+    /// podman, on its storage, with these arguments.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         if self.takes_parts {
             command.env("CONTAINERS_STORAGE_CONF", self.configuration());
-            return command;
+        } else {
+            command
+                .arg("--root")
+                .arg(self.folder.path().join("root"))
+                .arg("--runroot")
+                .arg(self.folder.path().join("run"))
+                .args(["--storage-driver", "vfs"]);
         }
-        command
-            .arg("--root")
-            .arg(self.folder.path().join("root"))
-            .arg("--runroot")
-            .arg(self.folder.path().join("run"))
-            .args(["--storage-driver", "vfs"]);
+        command.args(arguments);
         command
     }
 
