@@ -141,7 +141,10 @@ impl Access {
     pub async fn caller(&self, request: &Request) -> Result<Rc<Caller>, Refusal> {
         let environment = &*request.environment;
         match Credentials::read(request.header_values(http::header::AUTHORIZATION)) {
-            Credentials::Basic(pair) => self.caller_with_password(&pair, environment).await,
+            // On the heap: most requests have a token, and need not make room for all of this.
+            Credentials::Basic(pair) => {
+                Box::pin(self.caller_with_password(&pair, environment)).await
+            }
             credentials => {
                 let caller = self.caller_without_password(&credentials, environment);
                 self.held_back(caller, environment).await

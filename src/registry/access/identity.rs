@@ -81,9 +81,13 @@ impl Identity {
     }
 }
 
-/// The name for logs.
+/// As in the access log: the name, and how it was proven.
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_anonymous() { "anonymous" } else { &self.subject })
+        let name = if self.is_anonymous() { "anonymous" } else { &self.subject };
+        match self.proof {
+            Proof::None => f.write_str(name),
+            proof => write!(f, "{name} ({})", proof.as_str()),
+        }
     }
 }

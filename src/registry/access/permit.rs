@@ -39,7 +39,7 @@ pub async fn permit<'r>(request: &'r Request, settings: &'r Settings) -> Result<
     let caller = match access.caller(request).await {
         Ok(caller) => caller,
         Err(refusal) => {
-            Audit { caller: None, need: &need, rules: None }.log(request);
+            log(request, None, None);
             return Err(access.refused(request, &need, refusal));
         }
     };
@@ -48,7 +48,7 @@ pub async fn permit<'r>(request: &'r Request, settings: &'r Settings) -> Result<
         Decision::Allowed { rules, .. } => Some(rules.as_slice()),
         Decision::Denied(_) => None,
     };
-    Audit { caller: Some(&caller), need: &need, rules }.log(request);
+    log(request, Some(&caller), rules);
     match decision {
         Decision::Allowed { may_mount, .. } => {
             Ok(Permit { endpoint, access: Some((access, caller)), may_mount })
@@ -127,26 +127,19 @@ impl<'r> Permit<'r> {
     }
 }
 
-/// What the access log has of a decision: who, and how that was proven; what; whether it was allowed, and by which rules.
-struct Audit<'a> {
-    /// None if nobody knows.
-    caller: Option<&'a Caller>,
-    need: &'a Need<'a>,
-    /// The numbers of the rules that allow it; `None` if it is denied.
-    rules: Option<&'a [usize]>,
-}
-
-impl Audit<'_> {
-    fn log(&self, request: &Request) {
-        let environment = &request.environment;
-        let identity = self.caller.map_or("unknown".to_owned(), |c| c.identity.to_string());
-        let proof = self.caller.map_or("none", |caller| caller.identity.proof.as_str());
-        environment.log_field("moorage.identity", &identity);
-        environment.log_field("moorage.proof", proof);
-        environment.log_field("moorage.scope", &self.need.scopes());
-        let decision = if self.rules.is_some() { "allowed" } else { "denied" };
-        environment.log_field("moorage.decision", decision);
-        let rules = self.rules.unwrap_or_default().iter().map(|rule| format!("rules[{rule}]"));
-        environment.log_field("moorage.rules", &rules.collect::<Vec<_>>().join(","));
-    }
+/// Tells the access log of a decision: who calls, how that was proven, and whether it is allowed, by which rules. What is
+/// asked for and where from are in the log without that. Each field is a call to the proxy, so there are no more.
+fn log(request: &Request, caller: Option<&Caller>, rules: Option<&[usize]>) {
+    let environment = &request.environment;
+    let who = caller.map_or("unknown".to_owned(), |caller| caller.identity.to_string());
+    environment.log_field("moorage.identity", &who);
+    let decision = match rules {
+        None => "denied".to_owned(),
+        Some([]) => "allowed".to_owned(),
+        Some(rules) => {
+            let rules: Vec<_> = rules.iter().map(|rule| format!("rules[{rule}]")).collect();
+            format!("allowed by {}", rules.join(", "))
+        }
+    };
+    environment.log_field("moorage.decision", &decision);
 }

@@ -114,7 +114,6 @@ fn sign(
     let grants = access.grants(caller, scopes);
     let environment = &request.environment;
     environment.log_field("moorage.identity", &caller.identity.to_string());
-    environment.log_field("moorage.proof", caller.identity.proof.as_str());
     environment.log_field("moorage.decision", "allowed");
     let now = environment.now();
     let token = access.sign(caller, &grants, now, environment.nonce());
