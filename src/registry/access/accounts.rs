@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -10,7 +10,6 @@ use thiserror::Error;
 
 use super::htpasswd::{PasswordHash, User};
 use super::identity::{Identity, Proof};
-use super::jwt::since_1970;
 use crate::registry::glob::Glob;
 
 /// How the token of every robot begins, so that it is known for a secret wherever it is found.
@@ -142,11 +141,6 @@ impl Robot {
     /// Whether its time is not over.
     pub fn is_valid(&self, now: SystemTime) -> bool {
         self.expires.is_none_or(|expires| now < expires)
-    }
-
-    /// Until when what was found out about its token may be relied on, if otherwise until `time`, since 1970.
-    pub fn until(&self, time: Duration) -> Duration {
-        self.expires.map_or(time, |expires| since_1970(expires).min(time))
     }
 }
 
