@@ -125,15 +125,27 @@ impl Accounts {
 
     /// Adds the groups that the identity is a member of by the configuration.
     pub fn add_groups(&self, identity: &mut Identity) {
-        if identity.is_anonymous() {
-            return;
-        }
         for group in &self.groups {
-            let is_member = group.members.iter().any(|member| member.matches(&identity.subject));
-            if is_member && !identity.groups.contains(&group.name) {
+            if group.has(identity) && !identity.groups.contains(&group.name) {
                 identity.groups.push(group.name.clone());
             }
         }
+    }
+
+    /// Takes away the groups that the identity is a member of by the configuration.
+    pub fn remove_groups(&self, identity: &mut Identity) {
+        for group in &self.groups {
+            if group.has(identity) {
+                identity.groups.retain(|name| *name != group.name);
+            }
+        }
+    }
+}
+
+impl Group {
+    fn has(&self, identity: &Identity) -> bool {
+        let is_it = |member: &Glob| member.matches(&identity.subject);
+        !identity.is_anonymous() && self.members.iter().any(is_it)
     }
 }
 

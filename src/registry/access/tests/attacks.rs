@@ -17,6 +17,32 @@ fn robots_tokens_that_are_wrong_make_nobody_forget_a_password() {
 }
 
 #[test]
+fn a_token_does_not_keep_a_group_that_the_configuration_has_taken_away() {
+    let mut fixture = Fixture::new();
+    let token = fixture.token("repository:apps/web:pull", &basic("bob", "builder"));
+    let pull = |fixture: &Fixture| fixture.status(Method::GET, "/v2/apps/web/manifests/t", &token);
+    assert_eq!(pull(&fixture), 404);
+    let mut changed = access();
+    changed.accounts.groups.clear();
+    fixture.registry.settings.access = Some(Rc::new(changed));
+    assert_eq!(pull(&fixture), 401);
+}
+
+#[test]
+fn a_token_keeps_the_groups_that_another_filter_has_verified() {
+    let fixture = Fixture::new();
+    let entries = [("oidc", ""), ("oidc/sub", "eve"), ("oidc/groups", "dev")];
+    let entry = |(key, value): (&str, &str)| {
+        (format!("envoy.filters.http.jwt_authn/{key}"), value.to_owned())
+    };
+    let environment = &fixture.registry.environment;
+    environment.metadata.replace(entries.into_iter().map(entry).collect());
+    let token = fixture.token("repository:apps/web:pull", "");
+    environment.metadata.take();
+    assert_eq!(fixture.status(Method::GET, "/v2/apps/web/manifests/t", &token), 404);
+}
+
+#[test]
 fn whoever_names_its_host_gets_no_challenge_of_its_own_making() {
     let access = access();
     for authority in ["a\", x=\"", "a,b", "a b", "a\r\nx: y", "a/b", "a?b", "u@a", "\u{e9}", "a\\b"]
