@@ -81,13 +81,23 @@ impl Identity {
     }
 }
 
-/// As in the access log: the name, and how it was proven.
+/// As in the access log: the name, and how it was proven. A name may come from another's token, with anything in it; what
+/// would begin a line of the log is written as in Rust.
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = if self.is_anonymous() { "anonymous" } else { &self.subject };
+        for part in name.split_inclusive(char::is_control) {
+            match part.strip_suffix(char::is_control) {
+                None => f.write_str(part)?,
+                Some(text) => {
+                    let control = part.strip_prefix(text).unwrap_or_default();
+                    write!(f, "{text}{}", control.escape_default())?;
+                }
+            }
+        }
         match self.proof {
-            Proof::None => f.write_str(name),
-            proof => write!(f, "{name} ({})", proof.as_str()),
+            Proof::None => Ok(()),
+            proof => write!(f, " ({})", proof.as_str()),
         }
     }
 }

@@ -43,6 +43,20 @@ fn a_token_keeps_the_groups_that_another_filter_has_verified() {
 }
 
 #[test]
+fn no_name_begins_a_line_of_its_own_in_the_access_log() {
+    let fixture = Fixture::new();
+    let entries = [("oidc", ""), ("oidc/sub", "eve\r\nuser:ada (password)\u{85}\0é")];
+    let entry = |(key, value): (&str, &str)| {
+        (format!("envoy.filters.http.jwt_authn/{key}"), value.to_owned())
+    };
+    let environment = &fixture.registry.environment;
+    environment.metadata.replace(entries.into_iter().map(entry).collect());
+    fixture.status(Method::GET, "/v2/apps/web/manifests/t", "");
+    let identity = environment.log.borrow()["moorage.identity"].clone();
+    assert_eq!(identity, r"user:eve\r\nuser:ada (password)\u{85}\u{0}é (jwt)");
+}
+
+#[test]
 fn whoever_names_its_host_gets_no_challenge_of_its_own_making() {
     let access = access();
     for authority in ["a\", x=\"", "a,b", "a b", "a\r\nx: y", "a/b", "a?b", "u@a", "\u{e9}", "a\\b"]
