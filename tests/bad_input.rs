@@ -2,56 +2,30 @@
 
 #![cfg(not(target_family = "wasm"))]
 
-use std::cell::RefCell;
+mod recorder;
+
 use std::collections::HashMap;
-use std::future::Future;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
-use futures::FutureExt;
 use futures::future::LocalBoxFuture;
-use http::{Method, StatusCode};
+use http::Method;
 use moorage::config::Config;
 use moorage::oci::manifest::media_type_of;
-use moorage::oci::{Digest, Hasher, MediaType, Name, Reference, Tag, UploadId};
+use moorage::oci::{Digest, MediaType, Name, Reference, Tag, UploadId};
 use moorage::registry::http::accept::Accept;
 use moorage::registry::http::conditional;
 use moorage::registry::route::Endpoint;
-use moorage::registry::{
-    Answer, Body, Environment, Hashing, HeaderFields, Nonce, Ranges, Request, RequestBody,
-    Settings, handle, handle_streamed,
-};
-use moorage::store::{
-    Bucket, Http, HttpError, HttpRequest, HttpResponse, Repeat, StreamedWrite, WriteAnswer,
-    WriteTarget,
-};
+use moorage::registry::{Answer, Body, Environment, HeaderFields, Nonce, Ranges, Request};
 use proptest::prelude::*;
 use proptest::string::string_regex;
+use recorder::{DIGEST, Parameters, Registry};
 use serde_json::json;
 
-/// A store that has whatever it is asked for and remembers what that was. In every folder it lists
-/// some others, mostly of names that no registry gives.
-#[derive(Default)]
-struct Recorder {
-    paths: RefCell<Vec<String>>,
-}
-
-const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-
-impl Http for Recorder {
-    async fn send(&self, request: &HttpRequest, _: Repeat) -> Result<HttpResponse, HttpError> {
-        self.paths.borrow_mut().push(request.path.clone());
-        let query = request.path.strip_prefix("/bucket/?");
-        let body = query.map_or_else(|| Bytes::from_static(DIGEST.as_bytes()), listing);
-        Ok(HttpResponse { status: StatusCode::OK, version: None, body })
-    }
-}
-
-fn listing(query: &str) -> Bytes {
-    let parameters: HashMap<_, _> = form_urlencoded::parse(query.as_bytes()).collect();
+/// In every folder it lists some others, mostly of names that no registry gives.
+fn listing(parameters: &Parameters<'_>) -> String {
     let prefix = parameters.get("prefix").map_or("", |prefix| prefix);
     let names =
         ["..", ".", "", "%2e%2e", "A", "\u{e9}", "a b", "a?x", "_manifests", "a", "startedat"];
@@ -59,57 +33,11 @@ fn listing(query: &str) -> Bytes {
         true => format!("<CommonPrefixes><Prefix>{prefix}{name}/</Prefix></CommonPrefixes>"),
         false => format!("<Contents><Key>{prefix}{name}</Key></Contents>"),
     };
-    let entries: String = names.into_iter().map(entry).collect();
-    format!("<ListBucketResult>{entries}</ListBucketResult>").into()
+    names.into_iter().map(entry).collect()
 }
 
-/// Runs a future that never waits.
-fn run<T>(future: impl Future<Output = T>) -> T {
-    future.now_or_never().expect("the recorder answers at once")
-}
-
-/// A body that goes wherever it is sent, and remembers where that was.
-#[derive(Default)]
-struct RecordedBody {
-    writes: RefCell<Vec<StreamedWrite>>,
-}
-
-impl RequestBody for RecordedBody {
-    fn is_empty(&self) -> bool {
-        false
-    }
-
-    fn announced(&self) -> Option<u64> {
-        None
-    }
-
-    fn forward(&self, target: WriteTarget, sha256: Option<Digest>, _: Hashing) {
-        self.writes.borrow_mut().push(StreamedWrite { target, length: None, sha256 });
-    }
-
-    fn hash_with(&self, _: Option<Hasher>) {}
-
-    async fn arrived(&self) -> Result<u64, WriteAnswer> {
-        Ok(1)
-    }
-
-    fn take_hasher(&self) -> Option<Hasher> {
-        None
-    }
-
-    async fn complete(&self) -> WriteAnswer {
-        WriteAnswer { status: StatusCode::OK, document: Bytes::new() }
-    }
-}
-
-fn bucket() -> (Bucket<Recorder>, Settings) {
-    let json =
-        br#"{"store":{"cluster":"c","authority":"s3","bucket":"bucket","prefix":"pre/fix"}}"#;
-    let config = Config::parse(json).expect("a valid configuration");
-    let budget = Rc::new(config.limits.budget());
-    let options = config.store.bucket_options(config.manifest_max_bytes);
-    let bucket = Bucket::new(Recorder::default(), &options, budget);
-    (bucket, config.settings())
+fn registry() -> Registry {
+    Registry::new("", Box::new(listing))
 }
 
 /// A clock that stands still, and nonces that are all the same: each request here has a store of its own.
@@ -136,23 +64,12 @@ fn request(method: Method, target: String, headers: HeaderFields) -> Request {
 
 /// Sends a body and gives the paths that anything was asked of or written to.
 fn paths_written_to(method: Method, target: String, headers: HeaderFields) -> Vec<String> {
-    let (bucket, settings) = bucket();
-    let body = RecordedBody::default();
-    run(handle_streamed(&request(method, target, headers), &body, &bucket, &settings));
-    let mut paths = bucket.http().paths.take();
-    paths.extend(body.writes.take().iter().map(|write| bucket.write_request(write).path));
-    paths
+    registry().ask_with_stream(&request(method, target, headers)).1
 }
 
 /// Answers a request and gives the paths that the store was asked for.
-fn paths_asked_for(target: String, headers: HeaderFields) -> (Answer, Vec<String>) {
-    let (bucket, settings) = bucket();
-    let answer = run(handle(&request(Method::GET, target, headers), &bucket, &settings));
-    let mut paths = bucket.http().paths.take();
-    if let Answer::Stream(stream) = &answer {
-        paths.push(bucket.stream_request(&stream.read).path);
-    }
-    (answer, paths)
+fn paths_asked_for(target: String, headers: HeaderFields) -> Vec<String> {
+    registry().ask(&request(Method::GET, target, headers)).1
 }
 
 /// Whether a path is one of those that the layout has, written down independently of it.
@@ -380,7 +297,7 @@ proptest! {
     fn no_path_reaches_a_key_outside_the_layout(
         path in prop_oneof![hostile_path(), plausible_path(), any::<String>()],
     ) {
-        let (_, paths) = paths_asked_for(path, HeaderFields::default());
+        let paths = paths_asked_for(path, HeaderFields::default());
         for path in paths {
             prop_assert!(is_in_layout(&path), "{path}");
         }
@@ -388,7 +305,7 @@ proptest! {
 
     #[test]
     fn what_is_asked_of_the_store_names_the_repository_asked_for(path in plausible_path()) {
-        let (_, paths) = paths_asked_for(path.clone(), HeaderFields::default());
+        let paths = paths_asked_for(path.clone(), HeaderFields::default());
         if let Ok(
             Endpoint::Manifest { name, .. }
             | Endpoint::Blob { name, .. }
@@ -421,15 +338,15 @@ proptest! {
 
     #[test]
     fn no_forged_signature_is_taken(manifest in forged_manifest()) {
-        let (bucket, mut settings) = bucket();
-        settings.legacy.accept_schema1 = true;
+        let mut registry = registry();
+        registry.settings.legacy.accept_schema1 = true;
         let mut put = request(Method::PUT, "/v2/a/manifests/t".to_owned(), HeaderFields::default());
         put.body = Body::Whole(manifest.into());
-        let Answer::Reply(response) = run(handle(&put, &bucket, &settings)) else {
+        let (Answer::Reply(response), paths) = registry.ask(&put) else {
             panic!("manifests are not streamed");
         };
         prop_assert_eq!(response.status(), 400);
-        prop_assert_eq!(bucket.http().paths.take(), Vec::<String>::new());
+        prop_assert_eq!(paths, Vec::<String>::new());
     }
 
     #[test]

@@ -8,7 +8,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, Response, StatusCode};
 
 use super::error_document::ErrorDocument;
 use super::headers;
@@ -91,25 +92,36 @@ impl<H: Host> StreamedUpload<H> {
             self.reply = Some(reply(answer));
         }
         if let Some(write) = self.body.take_write() {
+            if self.drained > 0 {
+                // Its password had to wait for its turn, and what came meanwhile is gone.
+                self.reply = Some(Rc::new(come_again()));
+                return self.answer_or_wait();
+            }
             headers::rewrite_request(
                 &self.worker.host,
                 &self.worker.bucket.bucket().write_request(&write),
             );
             self.is_routed = true;
         }
-        let may_reply =
-            self.body.is_whole() || self.is_cut_off || self.drained > DRAINED_BEFORE_REFUSING;
-        match self.reply.take() {
-            Some(reply) if may_reply => Step::Reply(reply),
-            Some(reply) => {
-                self.reply = Some(reply);
-                self.deadline.get_or_insert_with(|| self.worker.body_deadline());
-                Step::Wait
-            }
+        match &self.reply {
+            Some(_) => self.answer_or_wait(),
             None if self.is_routed && (self.body.is_released() || !self.body.is_whole()) => {
                 Step::GoOn
             }
             None => Step::Wait,
+        }
+    }
+
+    /// Gives the answer that there is, unless the client may still be sending and not read it.
+    fn answer_or_wait(&mut self) -> Step {
+        let may_reply =
+            self.body.is_whole() || self.is_cut_off || self.drained > DRAINED_BEFORE_REFUSING;
+        match self.reply.take_if(|_| may_reply) {
+            Some(reply) => Step::Reply(reply),
+            None => {
+                self.deadline.get_or_insert_with(|| self.worker.body_deadline());
+                Step::Wait
+            }
         }
     }
 
@@ -199,6 +211,14 @@ impl<H: Host> StreamedUpload<H> {
             step => step,
         }
     }
+}
+
+/// The answer to an upload of which something came before it was known where it goes. The same request again is known at once.
+fn come_again() -> Response<Bytes> {
+    let message = "others' passwords were checked before the one of this upload; send it again";
+    Error::new(ErrorCode::TooManyRequests, message)
+        .with_header(RETRY_AFTER, HeaderValue::from_static("1"))
+        .into_response()
 }
 
 fn reply(answer: Answer) -> Rc<Response<Bytes>> {

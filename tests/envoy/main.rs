@@ -5,6 +5,7 @@
 
 #![cfg(not(target_family = "wasm"))]
 
+mod access;
 mod access_clients;
 mod attacks;
 mod broken_uploads;

@@ -19,12 +19,40 @@ pub async fn key_set() -> String {
 
 /// A token of the issuer `tests` with these `access` entries.
 pub async fn token(access: Value) -> String {
+    token_of(json!({ "iss": "tests", "sub": "someone", "access": access })).await
+}
+
+/// A token with these claims.
+pub async fn token_of(claims: Value) -> String {
     let header = json!({ "alg": "HS256", "kid": "test" }).to_string();
-    let claims = json!({ "iss": "tests", "sub": "someone", "access": access }).to_string();
+    let claims = claims.to_string();
     let (header, claims) = (base64url(header.as_bytes()).await, base64url(claims.as_bytes()).await);
     let signed = format!("{header}.{claims}");
     let hmac = openssl(&["dgst", "-sha256", "-binary", "-hmac", KEY], signed.as_bytes()).await;
     format!("{signed}.{}", base64url(&hmac).await)
+}
+
+/// Envoy's `jwt_authn`, in YAML, which leaves what it has verified under `token` and refuses nobody.
+pub async fn optional_filter() -> String {
+    let keys = key_set().await;
+    format!(
+        r#"                  - name: envoy.filters.http.jwt_authn
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication
+                      providers:
+                        tests:
+                          issuer: tests
+                          payload_in_metadata: token
+                          local_jwks: {{ inline_string: '{keys}' }}
+                      rules:
+                        - match: {{ prefix: / }}
+                          requires:
+                            requires_any:
+                              requirements:
+                                - provider_name: tests
+                                - allow_missing_or_failed: {{}}
+"#
+    )
 }
 
 async fn base64url(bytes: &[u8]) -> String {

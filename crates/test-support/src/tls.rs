@@ -3,13 +3,14 @@
 //! `openssl` makes the certificates: the tests need it for tokens as well, and a crate would be one more.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::envoy::Bootstrap;
-use crate::process::run;
+use crate::process::{output, run};
 
 /// A name by which nobody finds the registry, except through a [`proxy`](crate::proxy).
 pub const NAME: &str = "registry.test";
@@ -18,6 +19,11 @@ pub const NAME: &str = "registry.test";
 const DAYS: &str = "2";
 
 const NEW_KEY: &[&str] = &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+
+/// A client's certificate and its key. Its files go when this is dropped.
+pub struct ClientCertificate {
+    folder: TempDir,
+}
 
 /// An authority with one certificate, for a registry on this machine. Its files go when this is dropped.
 pub struct Authority {
@@ -56,6 +62,45 @@ impl Authority {
         authority
     }
 
+    /// Makes a certificate for a client of this name, a URI.
+    pub async fn certify_client(&self, uri: &str) -> ClientCertificate {
+        let folder = TempDir::new().expect("a temporary folder");
+        let file = |name: &str| folder.path().join(name).display().to_string();
+        let (key, request, certificate) = (file("key"), file("request"), file("certificate"));
+        fs::write(file("conf"), format!("subjectAltName = URI:{uri}\n")).expect("a file");
+        let files = ["-keyout", &key, "-out", &request];
+        self.openssl("req -new -config authority.conf -subj /CN=client", &[NEW_KEY, &files]).await;
+        let files = ["-in", &request, "-extfile", &file("conf"), "-out", &certificate];
+        let signing = "x509 -req -CA trusted/ca.crt -CAkey authority.key -CAcreateserial -days 2";
+        self.openssl(signing, &[&files]).await;
+        ClientCertificate { folder }
+    }
+
+    /// Sends `GET` over TLS with a certificate, or without, and gives the status; 0 if there is no answer.
+    pub async fn get(
+        &self,
+        server: SocketAddr,
+        path: &str,
+        certificate: Option<&ClientCertificate>,
+    ) -> u16 {
+        let input = TempDir::new().expect("a temporary folder");
+        let file = input.path().join("request");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {NAME}\r\nconnection: close\r\n\r\n");
+        fs::write(&file, request).expect("a file");
+        let mut command = Command::new("openssl");
+        command
+            .args(["s_client", "-quiet", "-verify_return_error", "-connect", &server.to_string()])
+            .arg("-CAfile")
+            .arg(self.certificate())
+            .stdin(fs::File::open(&file).expect("the file is there"));
+        if let Some(certificate) = certificate {
+            command.arg("-cert").arg(certificate.folder.path().join("certificate"));
+            command.arg("-key").arg(certificate.folder.path().join("key"));
+        }
+        let answer = String::from_utf8_lossy(&output(&mut command).await.stdout).into_owned();
+        answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default()
+    }
+
     /// The authority's own certificate, in PEM, which clients have to trust.
     pub fn certificate(&self) -> PathBuf {
         self.certs_dir().join("ca.crt")
@@ -88,6 +133,17 @@ impl Bootstrap {
             filters,
             &format!("{}{rest}", transport_socket(&file("server.crt"), &file("server.key"))),
         )
+    }
+
+    /// Has Envoy verify the certificates that clients have by an authority; they need none.
+    pub fn verifying_clients(self, authority: &Authority) -> Self {
+        let certificates = "                tls_certificates:\n";
+        let trusted = authority.certificate();
+        let validation = format!(
+            "                validation_context: {{ trusted_ca: {{ filename: \"{}\" }} }}\n",
+            trusted.display()
+        );
+        self.with(certificates, &format!("{validation}{certificates}"))
     }
 
     /// Has Envoy write a line to its log for each request: `request: `, the method, the path and the status.

@@ -67,6 +67,31 @@ fn a_blob_that_is_refused_goes_nowhere() {
 }
 
 #[test]
+fn an_upload_of_which_something_came_before_its_password_was_checked_is_to_be_repeated() {
+    let mut proxy = Proxy::new(&config());
+    let guess = proxy.begin("GET", "/v2/", &[("authorization", &basic("a guess"))], true);
+    assert_eq!(proxy.outcome(guess).0, 401);
+    proxy.close(guess);
+    let path = "/v2/a/blobs/uploads/0b0f4ed6-9c1c-4b9c-9d0e-5c1f1a1b2c3d?offset=0";
+    let authorization = basic("wonderland");
+    let headers = [("authorization", authorization.as_str())];
+    let id = proxy.begin("PATCH", path, &headers, false);
+    assert_eq!(proxy.send(id, b"the first piece", false), Action::Pause);
+    proxy.pass(1);
+    while proxy.run_queue() {}
+    let sent = proxy.send(id, b"the last", true);
+    proxy.with(id, |stream| assert!(stream.sent_on.is_empty(), "{:?}", stream.sent_on));
+    assert_eq!(sent, Action::Pause);
+    assert_eq!(proxy.outcome(id), (429, "TOOMANYREQUESTS".to_owned()));
+    proxy.close(id);
+    // By then the password is known.
+    let id = proxy.begin("PATCH", path, &headers, false);
+    assert_eq!(proxy.send(id, b"the first piece", false), Action::Continue);
+    proxy.close(id);
+    proxy.assert_idle();
+}
+
+#[test]
 fn who_guesses_waits_for_the_refusal_and_may_go_away_meanwhile() {
     let mut proxy = Proxy::new(&config());
     let guess = |proxy: &mut Proxy, number: u32| {

@@ -134,7 +134,7 @@ impl Accounts {
             Proof::RobotToken => {
                 let robots = self.robots.iter().filter(|robot| robot.name == name);
                 let valid = robots.filter(|robot| robot.is_valid(now));
-                valid.map(|robot| robot.until(Duration::MAX)).max()
+                valid.map(|robot| robot.expires.map_or(Duration::MAX, since_1970)).max()
             }
             _ => Some(Duration::MAX),
         }
@@ -142,15 +142,27 @@ impl Accounts {
 
     /// Adds the groups that the identity is a member of by the configuration.
     pub fn add_groups(&self, identity: &mut Identity) {
-        if identity.is_anonymous() {
-            return;
-        }
         for group in &self.groups {
-            let is_member = group.members.iter().any(|member| member.matches(&identity.subject));
-            if is_member && !identity.groups.contains(&group.name) {
+            if group.has(identity) && !identity.groups.contains(&group.name) {
                 identity.groups.push(group.name.clone());
             }
         }
+    }
+
+    /// Takes away the groups that the identity is a member of by the configuration.
+    pub fn remove_groups(&self, identity: &mut Identity) {
+        for group in &self.groups {
+            if group.has(identity) {
+                identity.groups.retain(|name| *name != group.name);
+            }
+        }
+    }
+}
+
+impl Group {
+    fn has(&self, identity: &Identity) -> bool {
+        let is_it = |member: &Glob| member.matches(&identity.subject);
+        !identity.is_anonymous() && self.members.iter().any(is_it)
     }
 }
 
@@ -158,11 +170,6 @@ impl Robot {
     /// Whether its time is not over.
     pub fn is_valid(&self, now: SystemTime) -> bool {
         self.expires.is_none_or(|expires| now < expires)
-    }
-
-    /// Until when what was found out about its token may be relied on, if otherwise until `time`, since 1970.
-    pub fn until(&self, time: Duration) -> Duration {
-        self.expires.map_or(time, |expires| since_1970(expires).min(time))
     }
 }
 

@@ -164,8 +164,11 @@ impl Access {
         let environment = &*request.environment;
         match Credentials::read(request.header_values(http::header::AUTHORIZATION)) {
             Credentials::Basic(pair) => {
-                let key = self.passwords.key(&pair, environment);
-                self.known_pair(&key, environment)
+                let robot = self.caller_with_robots_name(&pair, environment);
+                robot.or_else(|| {
+                    let key = self.passwords.key(&pair, environment);
+                    self.known_pair(&key, environment)
+                })
             }
             credentials => Some(self.caller_without_password(&credentials, environment)),
         }
@@ -232,6 +235,21 @@ impl Access {
         Ok(self.account(&robot.name, Proof::RobotToken))
     }
 
+    /// Whose name and token of a robot these are; `None` if they are a name and a password. It is found out anew each
+    /// time, which takes no longer than to remember it: so nobody can make a worker forget passwords by making up tokens.
+    fn caller_with_robots_name(
+        &self,
+        pair: &NameAndPassword,
+        environment: &dyn Environment,
+    ) -> Option<Result<Rc<Caller>, Refusal>> {
+        if !pair.password.starts_with(ROBOT_PREFIX) {
+            return None;
+        }
+        let robot = self.accounts.robot(&pair.password, environment.recent());
+        let robot = robot.filter(|robot| robot.name == pair.name).ok_or(Refusal::Password);
+        Some(robot.map(|robot| self.account(&robot.name, Proof::RobotToken)))
+    }
+
     /// Whose name and password these are. A robot's token stands in the place of a password.
     ///
     /// # Errors
@@ -242,6 +260,9 @@ impl Access {
         pair: &NameAndPassword,
         environment: &dyn Environment,
     ) -> Result<Rc<Caller>, Refusal> {
+        if let Some(robot) = self.caller_with_robots_name(pair, environment) {
+            return robot;
+        }
         let key = self.passwords.key(pair, environment);
         for _ in 0..LOOKS_MAX {
             if let Some(known) = self.known_pair(&key, environment) {
@@ -272,18 +293,9 @@ impl Access {
         key: Key,
         environment: &dyn Environment,
     ) -> Result<Rc<Caller>, Refusal> {
-        let (address, now) = (environment.client_address(), environment.now());
-        let (caller, until) = if pair.password.starts_with(ROBOT_PREFIX) {
-            let robot = self.accounts.robot(&pair.password, now);
-            let robot = robot.filter(|robot| robot.name == pair.name);
-            let until = since_1970(now) + PAIR_REMEMBERED;
-            let until = robot.map_or(until, |robot| robot.until(until));
-            (robot.map(|robot| self.account(&robot.name, Proof::RobotToken)), until)
-        } else {
-            let is_right = self.check_password(pair, address, environment).await?;
-            let until = since_1970(environment.now()) + PAIR_REMEMBERED;
-            (is_right.then(|| self.account(&pair.name, Proof::Password)), until)
-        };
+        let is_right = self.check_password(pair, environment.client_address(), environment).await?;
+        let caller = is_right.then(|| self.account(&pair.name, Proof::Password));
+        let until = since_1970(environment.now()) + PAIR_REMEMBERED;
         self.passwords.pairs.insert(key, caller.clone(), until);
         caller.ok_or(Refusal::Password)
     }

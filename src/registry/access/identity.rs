@@ -1,6 +1,6 @@
 //! Who calls, and how that was proven.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// The caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,13 +86,19 @@ impl Identity {
     }
 }
 
-/// As in the access log: the name, and how it was proven.
+/// As in the access log: the name, and how it was proven. A name may come from another's token, with anything in it; what
+/// would begin a line of the log is written as in Rust.
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name();
+        for character in self.name().chars() {
+            match character.is_control() {
+                true => write!(f, "{}", character.escape_default())?,
+                false => f.write_char(character)?,
+            }
+        }
         match self.proof {
-            Proof::None => f.write_str(name),
-            proof => write!(f, "{name} ({})", proof.as_str()),
+            Proof::None => Ok(()),
+            proof => write!(f, " ({})", proof.as_str()),
         }
     }
 }

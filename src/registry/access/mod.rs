@@ -147,7 +147,9 @@ impl Access {
         nonce: Nonce,
     ) -> Option<String> {
         // Groups that follow from the configuration are looked up anew whenever the token is verified.
-        self.tokens.sign(&caller.identity, grants, now, nonce)
+        let mut identity = caller.identity.clone();
+        self.accounts.remove_groups(&mut identity);
+        self.tokens.sign(&identity, grants, now, nonce)
     }
 
     /// The address at which the client gets tokens, as it sees this registry.

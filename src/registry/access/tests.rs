@@ -1,5 +1,7 @@
 //! Access control as clients meet it: challenges, tokens, what is refused and what is let through.
 
+mod attacks;
+
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 

@@ -33,8 +33,7 @@ pub struct Caller {
 impl Caller {
     /// A caller with this identity and what its token grants, if it has such a token.
     pub fn new(identity: Identity, grants: Option<Vec<ResourceActions>>) -> Self {
-        // A name in another's token may have line ends, and the log may be lines of text.
-        let log_name = identity.to_string().replace(char::is_control, "\u{fffd}");
+        let log_name = identity.to_string();
         Self { identity, grants, log_name }
     }
 

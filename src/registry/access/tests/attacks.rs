@@ -1,0 +1,70 @@
+//! What somebody would try who may do little.
+
+use super::*;
+use crate::registry::HeaderFields;
+
+#[test]
+fn robots_tokens_that_are_wrong_make_nobody_forget_a_password() {
+    let fixture = Fixture::new();
+    let log_in = |authorization: &str| fixture.status(Method::GET, "/v2/", authorization);
+    assert_eq!(log_in(&ada()), 200);
+    let guesses = (0..20).map(|number| log_in(&basic("ada", &format!("guess {number}"))));
+    assert!(guesses.into_iter().any(|status| status == 429), "who is not known has to wait");
+    for number in 0..5000 {
+        assert_eq!(log_in(&basic("ada", &format!("mrg_{number}"))), 401);
+    }
+    assert_eq!(log_in(&ada()), 200);
+}
+
+#[test]
+fn a_token_does_not_keep_a_group_that_the_configuration_has_taken_away() {
+    let mut fixture = Fixture::new();
+    let token = fixture.token("repository:apps/web:pull", &basic("bob", "builder"));
+    let pull = |fixture: &Fixture| fixture.status(Method::GET, "/v2/apps/web/manifests/t", &token);
+    assert_eq!(pull(&fixture), 404);
+    let mut changed = access();
+    changed.accounts.groups.clear();
+    fixture.registry.settings.access = Some(Rc::new(changed));
+    assert_eq!(pull(&fixture), 401);
+}
+
+#[test]
+fn a_token_keeps_the_groups_that_another_filter_has_verified() {
+    let fixture = Fixture::new();
+    let entries = [("oidc", ""), ("oidc/sub", "eve"), ("oidc/groups", "dev")];
+    let entry = |(key, value): (&str, &str)| {
+        (format!("envoy.filters.http.jwt_authn/{key}"), value.to_owned())
+    };
+    let environment = &fixture.registry.environment;
+    environment.metadata.replace(entries.into_iter().map(entry).collect());
+    let token = fixture.token("repository:apps/web:pull", "");
+    environment.metadata.take();
+    assert_eq!(fixture.status(Method::GET, "/v2/apps/web/manifests/t", &token), 404);
+}
+
+#[test]
+fn no_name_begins_a_line_of_its_own_in_the_access_log() {
+    let fixture = Fixture::new();
+    let entries = [("oidc", ""), ("oidc/sub", "eve\r\nuser:ada (password)\u{85}\0é")];
+    let entry = |(key, value): (&str, &str)| {
+        (format!("envoy.filters.http.jwt_authn/{key}"), value.to_owned())
+    };
+    let environment = &fixture.registry.environment;
+    environment.metadata.replace(entries.into_iter().map(entry).collect());
+    fixture.status(Method::GET, "/v2/apps/web/manifests/t", "");
+    let identity = environment.log.borrow()["moorage.identity"].clone();
+    assert_eq!(identity, r"user:eve\r\nuser:ada (password)\u{85}\u{0}é (jwt)");
+}
+
+#[test]
+fn whoever_names_its_host_gets_no_challenge_of_its_own_making() {
+    let access = access();
+    for authority in ["a\", x=\"", "a,b", "a b", "a\r\nx: y", "a/b", "a?b", "u@a", "\u{e9}", "a\\b"]
+    {
+        let fields = [(":authority", authority), ("x-forwarded-proto", "http\", x=\"")];
+        let headers = HeaderFields::from(&fields[..]);
+        let environment = Rc::<crate::registry::test_registry::TestEnvironment>::default();
+        let request = Request::new(Method::GET, "/v2/", headers, environment);
+        assert_eq!(access.realm(&request), "https:///auth/token", "{authority}");
+    }
+}
