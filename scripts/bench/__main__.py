@@ -14,6 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import access
 import blobs
 import bootstraps
 import chart
@@ -122,8 +123,11 @@ def on_the_local_store(settings, servers, bucket, tree):
         registries={contests.DOCKER_REGISTRY: peer},
         fixed=servers.envoy("fixed-reply", fixed)[0],
     )
+    guarded = bootstraps.moorage(store, settings.wasm, access=access.configuration())
+    guarded, _ = servers.envoy("moorage-access", guarded)
     found = [
         *contests.manifest_contests(ports, NAME, TAG, digest, settings.seconds),
+        *access.contests(guarded, moorage, NAME, digest, bucket.parent.parent, settings.seconds),
         *blobs.pull_contests(ports, store, NAME, pulled, settings.seconds),
         *blobs.push_contests(ports, store, NAME, bucket.parent.parent),
     ]

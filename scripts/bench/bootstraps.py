@@ -5,9 +5,9 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 
 
-def moorage(store_port, wasm, cache="", signed=False):
-    """The filter as `./build.sh run` has it; `cache` is the plugin's field of that name, as JSON."""
-    text = _local(store_port, signed).replace("${MOORAGE_WASM}", wasm)
+def moorage(store_port, wasm, cache="", signed=False, access=""):
+    """The filter as `./build.sh run` has it; `cache` and `access` are the plugin's fields of these names, as JSON."""
+    text = _local(store_port, signed, access).replace("${MOORAGE_WASM}", wasm)
     if cache:
         text = _replace(text, '"store": {', f'"cache": {cache}, "store": {{')
     return text
@@ -32,12 +32,13 @@ def plain(store_port, signed=False):
     return _replace(text, "route: { cluster: nowhere }", "route: { cluster: blob_store, timeout: 0s }")
 
 
-def _local(store_port, signed):
+def _local(store_port, signed, access=""):
     text = (TOP / "envoy/local.yaml").read_text()
     # Envoy chooses free ports and tells which.
     text = text.replace("${MOORAGE_PORT}", "0").replace("${MOORAGE_ADMIN_PORT}", "0")
     text = text.replace("${MOORAGE_STORE_PORT}", str(store_port))
-    text = text.replace("${MOORAGE_SCHEMA1_KEY}", "").replace("${MOORAGE_ACCESS}", "")
+    text = text.replace("${MOORAGE_SCHEMA1_KEY}", "")
+    text = text.replace("${MOORAGE_ACCESS}", f', "access": {access}' if access else "")
     if signed:
         cluster = "    - name: blob_store\n"
         signing = (TOP / "tests/envoy/support/signing.yaml").read_text()

@@ -16,7 +16,9 @@ DISTRIBUTION = "distribution 3.1.1"
 PLAIN = "store through plain Envoy"
 STORE = "store itself"
 FIXED = "fixed reply"
-SUBJECTS = (MOORAGE, DOCKER_REGISTRY, DISTRIBUTION, FIXED, PLAIN, STORE)
+OPEN = "Moorage without access control"
+UNTROUBLED = "Moorage while nobody guesses"
+SUBJECTS = (MOORAGE, DOCKER_REGISTRY, DISTRIBUTION, FIXED, PLAIN, STORE, OPEN, UNTROUBLED)
 
 CONNECTIONS = (1, 16, 256)
 ACCEPT = f"Accept: {MANIFEST_TYPE}"

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::ConfigError;
@@ -287,18 +286,16 @@ fn read_issuer(mut fields: Fields) -> Result<IssuerConfig, ConfigError> {
 
 /// Reads a set of keys. Servers publish keys for other algorithms and uses with them, which are left alone.
 fn read_jwks(fields: &Fields, value: Value) -> Result<Vec<PublicJwk>, ConfigError> {
-    #[derive(Deserialize)]
-    struct Jwks {
-        keys: Vec<PublicJwk>,
-    }
-    let jwks = Jwks::deserialize(value);
-    let jwks = jwks.map_err(|_| fields.wrong("keys", "must be a JWKS: {\"keys\": [...]}"))?;
-    if !jwks.keys.iter().any(|jwk| jwk.read().is_some()) {
+    let Some(keys) = value.get("keys").and_then(Value::as_array) else {
+        return Err(fields.wrong("keys", "must be a JWKS: {\"keys\": [...]}"));
+    };
+    let keys: Vec<_> = keys.iter().map(PublicJwk::from_json).collect();
+    if !keys.iter().any(|jwk| jwk.read().is_some()) {
         let problem =
             "has no key for ES256, RS256 or EdDSA (P-256, RSA of up to 8192 bits, Ed25519)";
         return Err(fields.wrong("keys", problem));
     }
-    Ok(jwks.keys)
+    Ok(keys)
 }
 
 fn read_rule(mut fields: Fields) -> Result<Rule, ConfigError> {

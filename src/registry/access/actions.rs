@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::BitOr;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use thiserror::Error;
 
 /// A set of what can be done with a repository.
@@ -104,18 +104,17 @@ impl fmt::Display for Actions {
 /// Something with what may be done with it: an entry of a token's `access` claim.
 ///
 /// Source: `distribution`'s "Token Authentication Implementation", "resource actions".
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ResourceActions {
     /// The type; `repository` for a repository.
     #[serde(rename = "type")]
     pub kind: String,
     /// The class, `image` or `plugin`; empty if nothing is said of it, which means `image`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub class: String,
     /// The name.
     pub name: String,
     /// The names of the actions.
-    #[serde(default)]
     pub actions: Vec<String>,
 }
 

@@ -356,7 +356,9 @@ impl Access {
         };
         let has_grants = source.issuer.is_some();
         let grants = has_grants.then(|| environment.metadata_access(FILTER, &source.payload));
-        Some(Rc::new(Caller { grants, ..self.caller_known_as(identity) }))
+        let mut caller = self.caller_known_as(identity);
+        caller.grants = grants;
+        Some(Rc::new(caller))
     }
 
     fn caller_of_ext_authz(&self, environment: &dyn Environment) -> Option<Rc<Caller>> {

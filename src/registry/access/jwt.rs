@@ -66,7 +66,8 @@ impl Claims {
         match self.0.get(name) {
             None => Ok(Vec::new()),
             Some(Value::String(text)) => Ok(vec![text.clone()]),
-            Some(list) => Vec::deserialize(list).map_err(|_| InvalidToken::Form),
+            Some(Value::Array(list)) => texts(list).ok_or(InvalidToken::Form),
+            Some(_) => Err(InvalidToken::Form),
         }
     }
 
@@ -74,7 +75,10 @@ impl Claims {
     pub fn access(&self) -> Result<Vec<ResourceActions>, InvalidToken> {
         match self.0.get("access") {
             None | Some(Value::Null) => Ok(Vec::new()),
-            Some(list) => Vec::deserialize(list).map_err(|_| InvalidToken::Form),
+            Some(Value::Array(list)) => {
+                list.iter().map(resource).collect::<Option<_>>().ok_or(InvalidToken::Form)
+            }
+            Some(_) => Err(InvalidToken::Form),
         }
     }
 
@@ -108,6 +112,22 @@ impl Claims {
         }
         Ok(end)
     }
+}
+
+/// The texts of a list; `None` if it has anything else.
+fn texts(list: &[Value]) -> Option<Vec<String>> {
+    list.iter().map(|text| text.as_str().map(str::to_owned)).collect()
+}
+
+/// An entry of the `access` claim; `None` if it is none.
+fn resource(entry: &Value) -> Option<ResourceActions> {
+    let text = |name| Some(entry.get(name)?.as_str()?.to_owned());
+    let actions = match entry.get("actions") {
+        None => Vec::new(),
+        Some(actions) => texts(actions.as_array()?)?,
+    };
+    let class = if entry.get("class").is_some() { text("class")? } else { String::new() };
+    Some(ResourceActions { kind: text("type")?, name: text("name")?, class, actions })
 }
 
 /// The time since 1970; none for one before.

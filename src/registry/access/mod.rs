@@ -49,7 +49,7 @@ pub use identity::{Identity, Proof};
 pub use need::{Need, Operation, RepositoryNeed, Tags};
 pub use new_user::NewUserError;
 use pace::Pace;
-pub use permit::{Permit, is_refused_at_once, permit};
+pub use permit::{Permit, is_refused_at_once, log_decision, permit};
 pub use rules::{Granted, Rule, Rules, TagUse, Who};
 use sealed_place::Places;
 pub use tokens::{Caller, Issuer, Names, Signing, Tokens};
@@ -79,7 +79,7 @@ impl Access {
         tokens: Tokens,
         realm: Option<String>,
     ) -> Self {
-        let anonymous = Rc::new(Caller { identity: Identity::anonymous(), grants: None });
+        let anonymous = Rc::new(Caller::new(Identity::anonymous(), None));
         let places = tokens.places();
         let passwords = Passwords::default();
         Self { rules, accounts, sources, tokens, realm, passwords, places, anonymous }
@@ -102,10 +102,9 @@ impl Access {
 
     /// The caller that somebody is who is known without a token that grants anything, with the groups that the
     /// configuration puts it into.
-    pub fn caller_known_as(&self, identity: Identity) -> Caller {
-        let mut caller = Caller { identity, grants: None };
-        self.accounts.add_groups(&mut caller.identity);
-        caller
+    pub fn caller_known_as(&self, mut identity: Identity) -> Caller {
+        self.accounts.add_groups(&mut identity);
+        Caller::new(identity, None)
     }
 
     /// What seals places in lists.

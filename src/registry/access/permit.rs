@@ -1,5 +1,6 @@
 //! What lets a request pass to its handler.
 
+use std::fmt::Write as _;
 use std::rc::Rc;
 
 use super::decision::{Decision, decide};
@@ -39,7 +40,7 @@ pub async fn permit<'r>(request: &'r Request, settings: &'r Settings) -> Result<
     let caller = match access.caller(request).await {
         Ok(caller) => caller,
         Err(refusal) => {
-            log(request, None, None);
+            log_decision(request, None, None);
             return Err(access.refused(request, &need, refusal));
         }
     };
@@ -48,7 +49,7 @@ pub async fn permit<'r>(request: &'r Request, settings: &'r Settings) -> Result<
         Decision::Allowed { rules, .. } => Some(rules.as_slice()),
         Decision::Denied(_) => None,
     };
-    log(request, Some(&caller), rules);
+    log_decision(request, Some(&caller), rules);
     match decision {
         Decision::Allowed { may_mount, .. } => {
             Ok(Permit { endpoint, access: Some((access, caller)), may_mount })
@@ -129,18 +130,17 @@ impl<'r> Permit<'r> {
 
 /// Tells the access log of a decision: who calls, how that was proven, and whether it is allowed, by which rules. What is
 /// asked for and where from are in the log without that. Each field is a call to the proxy, so there are no more.
-fn log(request: &Request, caller: Option<&Caller>, rules: Option<&[usize]>) {
+pub fn log_decision(request: &Request, caller: Option<&Caller>, rules: Option<&[usize]>) {
     let environment = &request.environment;
-    let who = caller.map_or("unknown".to_owned(), |caller| caller.identity.to_string());
-    // A name in another's token may have line ends, and the log may be lines of text.
-    environment.log_field("moorage.identity", &who.replace(char::is_control, "\u{fffd}"));
-    let decision = match rules {
-        None => "denied".to_owned(),
-        Some([]) => "allowed".to_owned(),
-        Some(rules) => {
-            let rules: Vec<_> = rules.iter().map(|rule| format!("rules[{rule}]")).collect();
-            format!("allowed by {}", rules.join(", "))
-        }
+    environment.log_field("moorage.identity", caller.map_or("unknown", Caller::log_name));
+    let Some(rules) = rules else {
+        return environment.log_field("moorage.decision", "denied");
     };
+    let mut decision = "allowed".to_owned();
+    for (number, rule) in rules.iter().enumerate() {
+        decision.push_str(if number == 0 { " by rules[" } else { ", rules[" });
+        // Writing to a text does not fail.
+        let _ = write!(decision, "{rule}]");
+    }
     environment.log_field("moorage.decision", &decision);
 }

@@ -672,6 +672,21 @@ fn what_is_decided_is_in_the_access_log_and_no_secret_is() {
 }
 
 #[test]
+fn logins_that_fail_are_in_the_access_log_too() {
+    let fixture = Fixture::new();
+    let log = |authorization: &str| {
+        fixture.registry.environment.log.borrow_mut().clear();
+        fixture.status(Method::GET, "/auth/token", authorization);
+        let log = fixture.registry.environment.log.borrow();
+        ["moorage.identity", "moorage.decision"].map(|name| log[name].clone())
+    };
+    assert_eq!(log(&ada()), ["user:ada (password)", "allowed"]);
+    assert_eq!(log(&basic("ada", "wrong")), ["unknown", "denied"]);
+    let token = fixture.token("repository:apps/web:pull", &ada());
+    assert_eq!(log(&token), ["user:ada (password)", "denied"], "by a token one gets no other");
+}
+
+#[test]
 fn a_realm_is_derived_from_the_request_or_configured() {
     let realm = |access: &Access, authority: &str, proto: &str| {
         let fields = [(":authority", authority), ("x-forwarded-proto", proto)];

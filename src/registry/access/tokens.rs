@@ -26,6 +26,22 @@ pub struct Caller {
     pub identity: Identity,
     /// What its token grants, beyond which it may do nothing; `None` for a caller without such a token.
     pub grants: Option<Vec<ResourceActions>>,
+    /// The identity as the access log has it.
+    log_name: String,
+}
+
+impl Caller {
+    /// A caller with this identity and what its token grants, if it has such a token.
+    pub fn new(identity: Identity, grants: Option<Vec<ResourceActions>>) -> Self {
+        // A name in another's token may have line ends, and the log may be lines of text.
+        let log_name = identity.to_string().replace(char::is_control, "\u{fffd}");
+        Self { identity, grants, log_name }
+    }
+
+    /// The identity, and how it was proven, for the access log.
+    pub fn log_name(&self) -> &str {
+        &self.log_name
+    }
 }
 
 /// What tokens are signed with, and what for.
@@ -221,7 +237,7 @@ fn own_caller(claims: &Claims) -> Result<Caller, InvalidToken> {
         issuer: None,
         proof: Proof::named(claims.text("proof")?).ok_or(InvalidToken::Form)?,
     };
-    Ok(Caller { identity, grants: Some(claims.access()?) })
+    Ok(Caller::new(identity, Some(claims.access()?)))
 }
 
 impl Issuer {
@@ -236,6 +252,6 @@ impl Issuer {
             issuer: Some(self.issuer.clone()),
             proof: Proof::IssuerToken,
         };
-        Ok(Caller { identity, grants: Some(claims.access()?) })
+        Ok(Caller::new(identity, Some(claims.access()?)))
     }
 }

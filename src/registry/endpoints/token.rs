@@ -11,7 +11,8 @@ use http::{HeaderValue, Method, Response};
 use serde::Serialize;
 
 use crate::registry::access::{
-    Access, Caller, NameAndPassword, ROBOT_PREFIX, Refusal, ResourceActions, parse_scopes,
+    Access, Caller, NameAndPassword, ROBOT_PREFIX, Refusal, ResourceActions, log_decision,
+    parse_scopes,
 };
 use crate::registry::http::error::{Error, ErrorCode};
 use crate::registry::http::reply::json;
@@ -45,7 +46,8 @@ pub async fn issue(request: &Request, access: &Access) -> Result<Response<Bytes>
         Method::POST => issue_for_form(request, access).await,
         _ => {
             let scopes = scopes(request.query_values("scope"))?;
-            let caller = access.caller(request).await.map_err(refused)?;
+            let caller = access.caller(request).await;
+            let caller = caller.map_err(|refusal| refused(request, None, refusal))?;
             sign(request, access, &caller, &scopes, false)
         }
     }
@@ -82,7 +84,8 @@ async fn issue_for_form(request: &Request, access: &Access) -> Result<Response<B
             return Err(Error::new(ErrorCode::TokenRequestInvalid, message));
         }
     };
-    sign(request, access, &*caller.map_err(refused)?, &scopes, true)
+    let caller = caller.map_err(|refusal| refused(request, None, refusal))?;
+    sign(request, access, &caller, &scopes, true)
 }
 
 /// Reads the values of `scope`, each of which may have several.
@@ -109,12 +112,11 @@ fn sign(
 ) -> Result<Response<Bytes>, Error> {
     // By a token one gets no other: else a stolen one would last for ever.
     if caller.grants.is_some() {
-        return Err(refused(Refusal::Unreadable));
+        return Err(refused(request, Some(caller), Refusal::Unreadable));
     }
     let grants = access.grants(caller, scopes);
     let environment = &request.environment;
-    environment.log_field("moorage.identity", &caller.identity.to_string());
-    environment.log_field("moorage.decision", "allowed");
+    log_decision(request, Some(caller), Some(&[]));
     let now = environment.now();
     let token = access.sign(caller, &grants, now, environment.nonce());
     let token = token.ok_or_else(|| Error::new(ErrorCode::Unknown, "the token can't be signed"))?;
@@ -140,8 +142,9 @@ fn written(grants: &[ResourceActions]) -> String {
     grants.iter().map(scope).collect::<Vec<_>>().join(" ")
 }
 
-/// The answer to whoever is not known. The challenge is Basic here: no token leads to another.
-fn refused(refusal: Refusal) -> Error {
+/// The answer to whoever is not known, or comes with a token. The challenge is Basic here: no token leads to another.
+fn refused(request: &Request, caller: Option<&Caller>, refusal: Refusal) -> Error {
+    log_decision(request, caller, None);
     let message = match refusal {
         Refusal::TooMany(seconds) => return crate::registry::access::too_many(seconds),
         Refusal::Password => "there is no such user with such a password",

@@ -8,6 +8,7 @@
 
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
@@ -119,14 +120,15 @@ struct ReadSignature {
 
 #[derive(Deserialize)]
 struct ReadHeader {
-    jwk: Option<PublicJwk>,
+    jwk: Option<Value>,
     alg: String,
 }
 
 impl ReadSignature {
     fn verify(&self, payload: &[u8]) -> Result<(), Unverified> {
         let unknown = "a signature has no key of type P-256 or RSA, or one of another id";
-        let jwk = self.header.jwk.as_ref().and_then(libtrust::read);
+        let jwk = self.header.jwk.as_ref().map(PublicJwk::from_json);
+        let jwk = jwk.as_ref().and_then(libtrust::read);
         let key = jwk.ok_or(Unverified(unknown))?;
         let signed = signed_bytes(&self.protected, payload);
         let signature = decode(&self.signature).unwrap_or_default();

@@ -82,10 +82,7 @@ mod tests {
     #[test]
     fn an_id_is_twelve_groups_of_base32_and_a_key_has_no_other() {
         let mut json = json!({ "kty": "EC", "crv": "P-256", "x": X, "y": Y });
-        let key = |json: &serde_json::Value| {
-            let jwk = serde_json::from_value(json.clone()).expect("a key's JSON");
-            read(&jwk)
-        };
+        let key = |json: &serde_json::Value| read(&PublicJwk::from_json(json));
         let Some(PublicKey::P256(public)) = key(&json) else {
             panic!("a P-256 key");
         };
