@@ -1,171 +1,23 @@
-//! Accounts and access control, by the real program. What it makes is taken by the filter's own code, and what it
-//! explains is what that decides about requests.
+//! What the program says of a configuration, and what the filter does by it.
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 use std::rc::Rc;
-use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::FutureExt as _;
-use futures::future::LocalBoxFuture;
 use http::Method;
-use moorage::config::AccessConfig;
-use moorage::registry::access::{Access, NameAndPassword, permit};
-use moorage::registry::{Environment, HeaderFields, Nonce, Request, Settings};
+use moorage::registry::access::permit;
+use moorage::registry::{HeaderFields, Request, Settings};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-/// Runs the program with this on standard input.
-fn moorage(arguments: &[&str], input: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_moorage"));
-    command.args(arguments).env_clear();
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut program = command.spawn().expect("the program starts");
-    let mut stdin = program.stdin.take().expect("it is piped");
-    // A program that refuses its arguments reads nothing.
-    let _ = stdin.write_all(input.as_bytes());
-    drop(stdin);
-    program.wait_with_output().expect("the program ends")
-}
-
-fn text(bytes: &[u8]) -> &str {
-    str::from_utf8(bytes).expect("text")
-}
+use crate::{Surroundings, access, key, made_token, made_user, moorage, text};
 
 fn file(content: &Value) -> NamedTempFile {
     let file = NamedTempFile::new().expect("a file");
     std::fs::write(&file, content.to_string()).expect("a file");
     file
-}
-
-/// The key of RFC 7515, appendix A.3.
-fn key() -> Value {
-    json!({
-        "kty": "EC", "crv": "P-256",
-        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
-        "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
-        "d": "jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI",
-    })
-}
-
-fn access(config: &Value) -> Access {
-    AccessConfig::parse(config.to_string().as_bytes()).expect("a valid configuration").access()
-}
-
-/// What a request comes with, beside its headers.
-#[derive(Debug, Default)]
-struct Surroundings {
-    certificate: Option<String>,
-}
-
-impl Environment for Surroundings {
-    fn now(&self) -> SystemTime {
-        SystemTime::now()
-    }
-
-    fn nonce(&self) -> Nonce {
-        Nonce([7; 32])
-    }
-
-    fn delay(&self, _: Duration) -> LocalBoxFuture<'static, ()> {
-        std::future::ready(()).boxed_local()
-    }
-
-    fn certificate_names(&self) -> Vec<String> {
-        self.certificate.iter().cloned().collect()
-    }
-}
-
-/// Makes a user with this password.
-fn made_user(name: &str, password: &str) -> String {
-    let made = moorage(&["user", "add", name, "--cost", "4"], &format!("{password}\n"));
-    assert!(made.status.success(), "{made:?}");
-    let hint = text(&made.stderr);
-    assert!(hint.contains("access.users") && hint.lines().count() == 1, "{hint}");
-    text(&made.stdout).strip_suffix('\n').expect("a line").to_owned()
-}
-
-/// Makes a token: that, and its entry.
-fn made_token(name: &str, expires: &str) -> (String, Value) {
-    let made = moorage(&["token", "new", name, "--expires", expires, "--format", "json"], "");
-    assert!(made.status.success() && made.stderr.is_empty(), "{made:?}");
-    let made: Value = serde_json::from_slice(&made.stdout).expect("JSON");
-    (made["token"].as_str().expect("a text").to_owned(), made["entry"].clone())
-}
-
-#[test]
-fn a_made_user_is_taken_with_its_password_alone() {
-    let line = made_user("ada", "wonder land");
-    assert!(line.starts_with("ada:$2y$04$"), "{line}");
-    assert_ne!(line, made_user("ada", "wonder land"), "each has a salt of its own");
-    let config = json!({ "key": key(), "users": [line] });
-    let caller = |password: &str| {
-        let pair = NameAndPassword { name: "ada".to_owned(), password: password.to_owned() };
-        let access = access(&config);
-        let surroundings = Surroundings::default();
-        let caller = access.caller_with_password(&pair, &surroundings);
-        caller.now_or_never().expect("nothing to wait for").map(|c| c.identity.subject.clone()).ok()
-    };
-    assert_eq!(caller("wonder land").as_deref(), Some("user:ada"));
-    assert_eq!(caller("wonder land\n"), None);
-    let unset = moorage(&["user", "add", "ada"], "wonderland\r\n");
-    assert!(text(&unset.stdout).starts_with("ada:$2y$10$"), "{unset:?}");
-}
-
-#[test]
-fn a_user_that_can_not_be_is_refused_without_a_word_of_the_password() {
-    let long = "secret".repeat(13);
-    for (name, password, cost, status) in [
-        ("ada", "", "4", 1),
-        ("ada", &long, "4", 1),
-        ("ada", "mrg_secret", "4", 1),
-        ("", "secret", "4", 2),
-        ("ada:secret", "secret", "4", 2),
-        ("a\tsecret", "secret", "4", 2),
-        ("ada", "secret", "3", 2),
-        ("ada", "secret", "13", 2),
-    ] {
-        let refused = moorage(&["user", "add", "--cost", cost, "--", name], password);
-        assert_eq!(refused.status.code(), Some(status), "{name:?} {password:?}");
-        let complaint = text(&refused.stderr);
-        assert!(complaint.lines().count() == 1 && !complaint.contains("secret"), "{complaint}");
-        assert!(refused.stdout.is_empty());
-    }
-    for arguments in [&["ada", "secret"][..], &["ada", "--password=secret"], &["ada", "-psecret"]] {
-        let refused = moorage(&[&["user", "add"], arguments].concat(), "wonderland");
-        assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
-        let complaint = text(&refused.stderr);
-        assert!(complaint.contains("argument") && !complaint.contains("secret"), "{complaint}");
-    }
-}
-
-#[test]
-fn a_made_token_is_taken_and_shown_on_standard_output_alone() {
-    let made = moorage(&["token", "new", "ci"], "");
-    assert!(made.status.success(), "{made:?}");
-    let (token, told) = (text(&made.stdout).trim_end(), text(&made.stderr));
-    assert!(token.starts_with("mrg_") && token.len() == 47, "{token}");
-    assert!(!told.contains("mrg_") && told.contains("never expires"), "{told}");
-    let entry = told.lines().find(|line| line.starts_with('{')).expect("an entry");
-    let entry: Value = serde_json::from_str(entry).expect("JSON");
-    assert!(entry.get("expires").is_none(), "{entry}");
-    let (another, other_entry) = made_token("build", "90d");
-    assert_ne!(another, token);
-    let access = access(&json!({ "key": key(), "tokens": [entry, other_entry] }));
-    let caller = |token: &str| {
-        let caller = access.caller_with_robot_token(token, &Surroundings::default());
-        caller.map(|caller| caller.identity.subject.clone()).ok()
-    };
-    assert_eq!(caller(token).as_deref(), Some("user:ci"));
-    assert_eq!(caller(&another).as_deref(), Some("user:build"));
-    assert_eq!(caller(&token[..46]), None);
-    for (name, expires) in [("", "90d"), ("a:b", "90d"), ("ci", "0s"), ("ci", "soon")] {
-        let refused = moorage(&["token", "new", name, "--expires", expires], "");
-        assert_eq!(refused.status.code(), Some(2), "{name:?} {expires:?}");
-        assert!(refused.stdout.is_empty());
-    }
 }
 
 /// Access control with accounts that the program has made.
