@@ -300,12 +300,17 @@ fn read_jwks(fields: &Fields, value: Value) -> Result<Vec<PublicJwk>, ConfigErro
 
 fn read_rule(mut fields: Fields) -> Result<Rule, ConfigError> {
     let actions: Vec<Actions> = fields.need_parsed_list("actions")?;
+    // An empty list is not the same as none: whoever writes one hardly means every tag.
+    let has_tags = fields.has("tags");
     let tags: Vec<Glob> = fields.take_parsed_list("tags")?;
+    if has_tags && tags.is_empty() {
+        return Err(fields.wrong("tags", "must have an entry at least: leave it out for any tag"));
+    }
     let rule = Rule {
         who: fields.need_parsed_list("who")?,
         repositories: fields.need_parsed_list("repositories")?,
         actions: actions.into_iter().fold(Actions::NONE, |all, action| all | action),
-        tags: (!tags.is_empty()).then_some(tags),
+        tags: has_tags.then_some(tags),
     };
     fields.end()?;
     Ok(rule)
@@ -464,6 +469,7 @@ mod tests {
             ("rules", rule("repositories", json!(["a/***"])), "access.rules[0].repositories[0]"),
             ("rules", rule("actions", json!(["read"])), "access.rules[0].actions[0]"),
             ("rules", rule("tag", json!(["v*"])), "access.rules[0].tag"),
+            ("rules", rule("tags", json!([])), "access.rules[0].tags: must have an entry"),
             ("passwords", json!([secret]), "access.passwords"),
         ] {
             let mut json = all();

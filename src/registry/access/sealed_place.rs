@@ -6,6 +6,7 @@ use base64::Engine as _;
 use chacha20poly1305::aead::AeadInOut as _;
 use chacha20poly1305::{ChaCha20Poly1305, KeyInit as _};
 
+use crate::oci::NAME_MAX_LENGTH;
 use crate::registry::Nonce;
 use crate::registry::jose::{BASE64, PrivateKey, decode};
 
@@ -14,6 +15,9 @@ const MARK: char = '~';
 
 /// The length of a nonce, in bytes.
 const NONCE_BYTES: usize = 12;
+
+/// What stands after a place that is shorter than others: no name has it.
+const PADDING: u8 = 0;
 
 /// What seals and opens places.
 pub struct Places(ChaCha20Poly1305);
@@ -41,6 +45,8 @@ impl Places {
             return String::new();
         };
         let mut bytes = place.as_bytes().to_vec();
+        // Or its length would be seen.
+        bytes.resize(bytes.len().max(NAME_MAX_LENGTH), PADDING);
         if self.0.encrypt_in_place(&(*nonce).into(), b"", &mut bytes).is_err() {
             return String::new();
         }
@@ -53,7 +59,8 @@ impl Places {
         let (nonce, bytes) = bytes.split_first_chunk::<NONCE_BYTES>()?;
         let mut bytes = bytes.to_vec();
         self.0.decrypt_in_place(&(*nonce).into(), b"", &mut bytes).ok()?;
-        String::from_utf8(bytes).ok()
+        let text = String::from_utf8(bytes).ok()?;
+        Some(text.trim_end_matches(char::from(PADDING)).to_owned())
     }
 }
 

@@ -10,12 +10,17 @@ use crate::oci::Name;
 use crate::registry::Request;
 use crate::registry::access::Permit;
 use crate::registry::http::error::Error;
-use crate::registry::http::pagination::{self, PageRequest};
+use crate::registry::http::pagination::{self, PageRequest, size_of_names};
 use crate::registry::http::reply::json;
 use crate::store::Store;
 
 /// How many listings a page is made of at most where repositories are left out.
 const LISTINGS_MAX: usize = 4;
+
+/// How many repositories each of these has at least, however few are asked for. A page that ends because there were enough
+/// listings has a `Link`, which tells that something was left out; with small ones it would tell, for any `last` that
+/// somebody tries, how many names there are after it, and so in the end the names.
+const LISTED_MIN: usize = 250;
 
 #[derive(Serialize)]
 struct Catalog<'a> {
@@ -36,21 +41,20 @@ pub async fn list(
     if page.entries == 0 {
         return Ok(reply(&[]));
     }
-    let _room = store.reserve_read(page.size_of_names())?;
-    let mut names = Vec::new();
-    let mut place = Some(permit.read_place(page.last.into_owned())?);
-    let mut listings = if permit.sees_all() { 1 } else { LISTINGS_MAX };
-    while let Some(after) = &place
-        && names.len() < page.entries
-        && listings > 0
-    {
-        let found = store.repositories(after, page.entries - names.len()).await?;
-        names.extend(found.names.into_iter().filter(|name| permit.may_see(name)));
-        place = found.next;
-        listings -= 1;
-    }
+    let listed = match permit.sees_all() {
+        true => page.entries,
+        false => page.entries.max(LISTED_MIN),
+    };
+    let _room = store.reserve_read(size_of_names(page.entries + listed))?;
+    let (names, next) = match permit.sees_all() {
+        true => {
+            let found = store.repositories(&page.last, listed).await?;
+            (found.names, found.next)
+        }
+        false => visible(&page, listed, permit, store).await?,
+    };
     let mut response = reply(&names);
-    if let Some(last) = place {
+    if let Some(last) = next {
         let is_shown = names.last().is_some_and(|shown| shown.as_str() == last);
         let place = if is_shown { last } else { permit.write_place(last, request) };
         let entries = page.entries.to_string();
@@ -58,6 +62,31 @@ pub async fn list(
         response.headers_mut().extend(link);
     }
     Ok(response)
+}
+
+/// The repositories of a page that the caller may see, and where the next begins. Each listing has so many.
+async fn visible(
+    page: &PageRequest<'_>,
+    listed: usize,
+    permit: &Permit<'_>,
+    store: &impl Store,
+) -> Result<(Vec<Name>, Option<String>), Error> {
+    let mut names = Vec::new();
+    let mut place = Some(permit.read_place(page.last.to_string())?);
+    for _ in 0..LISTINGS_MAX {
+        let Some(after) = place.as_ref().filter(|_| names.len() <= page.entries) else {
+            break;
+        };
+        let found = store.repositories(after, listed).await?;
+        names.extend(found.names.into_iter().filter(|name| permit.may_see(name)));
+        place = found.next;
+    }
+    // The one more that shows that there are more.
+    if names.len() > page.entries {
+        names.truncate(page.entries);
+        place = names.last().map(Name::to_string);
+    }
+    Ok((names, place))
 }
 
 fn reply(names: &[Name]) -> Response<Bytes> {

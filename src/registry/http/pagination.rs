@@ -49,8 +49,13 @@ impl<'a> PageRequest<'a> {
 
     /// The memory that a page of so many names takes, in bytes, about.
     pub fn size_of_names(&self) -> usize {
-        self.entries.saturating_mul(ENTRY)
+        size_of_names(self.entries)
     }
+}
+
+/// The memory that so many names take, in bytes, about.
+pub fn size_of_names(names: usize) -> usize {
+    names.saturating_mul(ENTRY)
 }
 
 fn number(text: &str) -> Option<usize> {

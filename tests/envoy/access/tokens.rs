@@ -184,7 +184,7 @@ async fn of_two_authorization_headers_none_counts() {
 
 #[tokio::test]
 #[ignore = "needs Envoy: run ./build.sh test"]
-async fn envoys_with_one_key_accept_each_others_tokens_and_places_in_lists() {
+async fn envoys_with_one_key_accept_each_others_tokens() {
     let access = accounts::access().await;
     let mut next = accounts::access().await;
     next["accepted_keys"] = json!([access["key"]]);

@@ -1,7 +1,7 @@
 //! What somebody would try who may do little.
 
 use super::*;
-use crate::registry::HeaderFields;
+use crate::registry::{Environment as _, HeaderFields};
 
 #[test]
 fn robots_tokens_that_are_wrong_make_nobody_forget_a_password() {
@@ -54,6 +54,47 @@ fn no_name_begins_a_line_of_its_own_in_the_access_log() {
     fixture.status(Method::GET, "/v2/apps/web/manifests/t", "");
     let identity = environment.log.borrow()["moorage.identity"].clone();
     assert_eq!(identity, r"user:eve\r\nuser:ada (password)\u{85}\u{0}é (jwt)");
+}
+
+#[test]
+fn lists_of_repositories_are_the_same_whatever_there_is_that_the_caller_may_not_see() {
+    let (fixture, other) = (Fixture::new(), Fixture::new());
+    for number in 0..40 {
+        for name in
+            [format!("secret/{number:02}"), format!("public-{number}"), format!("z/{number}")]
+        {
+            fixture.registry.store.put_blob(&name.parse().expect("a valid name"), b"layer");
+        }
+    }
+    for name in ["public/b", "public/c/d"] {
+        for fixture in [&fixture, &other] {
+            fixture.registry.store.put_blob(&name.parse().expect("a valid name"), b"layer");
+        }
+    }
+    let anonymous = fixture.token("registry:catalog:*", "");
+    for entries in 1..6 {
+        for last in
+            ["", "a", "public/a", "public/b", "public-1", "secret/3", "secret/38", "z/00", "z/39"]
+        {
+            let target = format!("/v2/_catalog?n={entries}&last={last}");
+            let page = |fixture: &Fixture| {
+                let (response, _) = fixture.send(Method::GET, &target, &anonymous);
+                (response.headers().get("link").cloned(), response.into_body())
+            };
+            assert_eq!(page(&fixture), page(&other), "{target}");
+        }
+    }
+}
+
+#[test]
+fn a_sealed_place_does_not_tell_how_long_the_name_is() {
+    let fixture = Fixture::new();
+    let access = access();
+    let seal = |name: &str| access.places().seal(name, fixture.registry.environment.nonce());
+    let (short, long) = (seal("a"), seal(&"a".repeat(255)));
+    assert_eq!(short.len(), long.len());
+    assert_eq!(access.places().open(&short).as_deref(), Some("a"));
+    assert_eq!(access.places().open(&long), Some("a".repeat(255)));
 }
 
 #[test]
