@@ -14,13 +14,14 @@ use crate::registry::http::pagination::{self, PageRequest, size_of_names};
 use crate::registry::http::reply::json;
 use crate::store::Store;
 
-/// How many listings a page is made of at most where repositories are left out.
-const LISTINGS_MAX: usize = 4;
+/// How many listings a page is made of at most where repositories are left out. Each may cost as many calls to the store as
+/// a page elsewhere.
+const LISTINGS_MAX: usize = 2;
 
 /// How many repositories each of these has at least, however few are asked for. A page that ends because there were enough
 /// listings has a `Link`, which tells that something was left out; with small ones it would tell, for any `last` that
 /// somebody tries, how many names there are after it, and so in the end the names.
-const LISTED_MIN: usize = 250;
+const LISTED_MIN: usize = 100;
 
 #[derive(Serialize)]
 struct Catalog<'a> {
