@@ -23,10 +23,12 @@ mod jwt;
 mod need;
 mod new_user;
 mod pace;
+mod passwords;
 mod permit;
 mod remembered;
 mod rules;
 mod sealed_place;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -39,8 +41,7 @@ pub use accounts::{
 };
 pub use actions::{ActionError, Actions, ResourceActions, ScopeError, parse_scopes};
 use attempts::Attempts;
-use authentication::Passwords;
-pub use authentication::{ExtAuthzSource, JwtSource, Refusal, Sources};
+pub use authentication::Refusal;
 pub use challenge::too_many;
 pub use credentials::NameAndPassword;
 pub use decision::{Decision, Reason, decide};
@@ -49,9 +50,11 @@ pub use identity::{Identity, Proof};
 pub use need::{Need, Operation, RepositoryNeed, Tags};
 pub use new_user::NewUserError;
 use pace::Pace;
+use passwords::Passwords;
 pub use permit::{Permit, is_refused_at_once, log_decision, permit};
 pub use rules::{Granted, Rule, Rules, TagUse, Who};
 use sealed_place::Places;
+pub use sources::{ExtAuthzSource, JwtSource, Sources};
 pub use tokens::{Caller, Issuer, Names, Signing, Tokens};
 
 use crate::registry::{Nonce, Request};
@@ -65,6 +68,7 @@ pub struct Access {
     tokens: Tokens,
     /// The address of the token endpoint; as clients see this registry unless set.
     realm: Option<String>,
+    attempts: Attempts,
     passwords: Passwords,
     places: Places,
     anonymous: Rc<Caller>,
@@ -81,8 +85,8 @@ impl Access {
     ) -> Self {
         let anonymous = Rc::new(Caller::new(Identity::anonymous(), None));
         let places = tokens.places();
-        let passwords = Passwords::default();
-        Self { rules, accounts, sources, tokens, realm, passwords, places, anonymous }
+        let (attempts, passwords) = (Attempts::default(), Passwords::default());
+        Self { rules, accounts, sources, tokens, realm, attempts, passwords, places, anonymous }
     }
 
     /// The rules.
