@@ -1,6 +1,9 @@
 //! Access control as clients meet it: challenges, tokens, what is refused and what is let through.
 
 mod attacks;
+mod callers;
+mod forgeries;
+mod rights;
 
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -18,7 +21,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 use super::rules::tests::rules;
 use super::*;
 use crate::registry::jose::private_key_tests::{jwk, key};
-use crate::registry::jose::{BASE64, PrivateKey, PublicJwk};
+use crate::registry::jose::{BASE64, PrivateKey};
 use crate::registry::test_registry::{TestRegistry, errors, image, whole};
 use crate::registry::{Body, Mount, handle};
 use crate::store::memory::run;
@@ -250,217 +253,6 @@ fn a_token_is_void_when_its_time_is_over_or_its_user_is_gone_or_the_rules_have_c
 }
 
 #[test]
-fn callers_are_known_in_many_ways() {
-    let fixture = Fixture::new();
-    let environment = &fixture.registry.environment;
-    let pull = |authorization: &str| {
-        fixture.status(Method::GET, "/v2/apps/web/manifests/t", authorization)
-    };
-    let identity = || environment.log.borrow().get("moorage.identity").cloned();
-    let is_known = |status: u16, who: &str, how: &str| {
-        assert_eq!((status, identity()), (404, Some(format!("{who} ({how})"))));
-    };
-    is_known(pull(&basic("bob", "builder")), "user:bob", "password");
-    is_known(pull(&basic("ci", ROBOT)), "user:ci", "robot-token");
-    is_known(pull(&format!("Bearer {ROBOT}")), "user:ci", "robot-token");
-    is_known(
-        pull(&fixture.token("repository:apps/web:pull", &basic("bob", "builder"))),
-        "user:bob",
-        "password",
-    );
-    assert_eq!(pull(&basic("bob", "wonderland")), 401);
-    assert_eq!(pull(&basic("ada", ROBOT)), 401, "another's token");
-    assert_eq!(pull(&format!("{} {ROBOT}x", "Bearer")), 401);
-    environment.certificate_names.replace(vec!["spiffe://example.org/ci".to_owned()]);
-    is_known(pull(""), "spiffe://example.org/ci", "certificate");
-    environment.certificate_names.replace(vec!["spiffe://elsewhere.org/ci".to_owned()]);
-    assert_eq!(pull(""), 401, "no caller by this name is configured");
-    let metadata = |filter: &str, entries: &[(&str, &str)]| {
-        let entry = |(key, value): &(&str, &str)| {
-            (format!("envoy.filters.http.{filter}/{key}"), (*value).to_owned())
-        };
-        environment.metadata.replace(entries.iter().map(entry).collect());
-    };
-    metadata("jwt_authn", &[("oidc", ""), ("oidc/sub", "eve"), ("oidc/groups", "x dev")]);
-    is_known(pull(""), "user:eve", "jwt");
-    is_known(pull("Bearer a.token.of-another"), "user:eve", "jwt");
-    metadata("jwt_authn", &[("oidc", ""), ("oidc/sub", "eve")]);
-    assert_eq!(pull(""), 401);
-    metadata("ext_authz", &[("user", "eve"), ("groups", "dev")]);
-    assert_eq!(pull(""), 401, "its groups have a prefix");
-    assert_eq!(identity().as_deref(), Some("user:ext:eve (ext-authz)"));
-}
-
-#[test]
-fn a_robots_token_ends_with_its_time() {
-    let fixture = Fixture::new();
-    fixture.registry.environment.time.set(NOW + Duration::from_secs(3400));
-    let pull = |authorization: &str| {
-        fixture.status(Method::GET, "/v2/apps/web/manifests/t", authorization)
-    };
-    let robot = basic("ci", ROBOT);
-    let token = fixture.token("repository:apps/web:pull", &robot);
-    assert_eq!(pull(&token), 404, "it is good for 300 seconds, and remembered");
-    fixture.registry.environment.time.set(NOW + Duration::from_secs(3599));
-    assert_eq!((pull(&robot), pull(&format!("Bearer {ROBOT}"))), (404, 404));
-    fixture.registry.environment.time.set(NOW + Duration::from_secs(3600));
-    assert_eq!((pull(&robot), pull(&format!("Bearer {ROBOT}")), pull(&token)), (401, 401, 401));
-}
-
-/// A token of `key`, with these claims in the place of those that it would have.
-fn forge(header: Value, changes: Value, key: &PrivateKey) -> String {
-    let mut claims = json!({
-        "iss": "moorage", "sub": "user:ada", "aud": "moorage", "proof": "password",
-        "exp": NOW.as_secs() + 60, "nbf": NOW.as_secs(), "iat": NOW.as_secs(), "jti": "x",
-        "access": [{"type": "repository", "name": "apps/web", "actions": ["pull"]}],
-    });
-    for (name, value) in changes.as_object().expect("an object") {
-        claims[name] = value.clone();
-    }
-    sign(&header.to_string(), &claims.to_string(), key)
-}
-
-fn sign(header: &str, claims: &str, key: &PrivateKey) -> String {
-    let signed = format!("{}.{}", BASE64.encode(header), BASE64.encode(claims));
-    let signature = key.sign(signed.as_bytes()).expect("a signature");
-    format!("{signed}.{}", BASE64.encode(signature))
-}
-
-fn es256() -> Value {
-    json!({ "alg": "ES256", "typ": "JWT", "kid": key().id() })
-}
-
-#[test]
-fn no_forged_token_is_taken() {
-    let fixture = Fixture::new();
-    let pull = |token: &str| {
-        let authorization = format!("Bearer {token}");
-        fixture.send(Method::GET, "/v2/apps/web/manifests/t", &authorization)
-    };
-    let valid = forge(es256(), json!({}), &key());
-    assert_eq!(pull(&valid).0.status(), 404, "what is forged below is forged in one respect");
-    let whole = |changes: Value| forge(es256(), changes, &key());
-    let of_header = |header: Value| forge(header, json!({}), &key());
-    let (signed, _) = valid.rsplit_once('.').expect("a signature");
-    let (_, claims) = signed.split_once('.').expect("claims");
-    let none = BASE64.encode(json!({ "alg": "none" }).to_string());
-    let hs256 = {
-        let header = BASE64.encode(json!({ "alg": "HS256", "kid": key().id() }).to_string());
-        let signed = format!("{header}.{claims}");
-        let secret = jwk()["x"].as_str().expect("a text").to_owned();
-        let mac = sha2::Sha256::digest([secret.as_bytes(), signed.as_bytes()].concat());
-        format!("{signed}.{}", BASE64.encode(mac))
-    };
-    let twice = {
-        let text = String::from_utf8(BASE64.decode(claims).expect("base64")).expect("text");
-        text.replacen('{', r#"{"sub":"user:bob","#, 1)
-    };
-    let seconds = NOW.as_secs();
-    for (what, token) in [
-        ("no token", "x".to_owned()),
-        ("dots", "..".to_owned()),
-        ("alg none", format!("{none}.{claims}.")),
-        ("alg none with a signature", of_header(json!({ "alg": "none" }))),
-        ("HS256", hs256),
-        ("another alg", of_header(json!({ "alg": "RS256", "kid": key().id() }))),
-        ("alg in lower case", of_header(json!({ "alg": "es256" }))),
-        ("no alg", of_header(json!({ "kid": key().id() }))),
-        ("an alg that is no text", of_header(json!({ "alg": 5 }))),
-        ("the kid of another key", of_header(json!({ "alg": "ES256", "kid": "theirs" }))),
-        ("a kid that is no text", of_header(json!({ "alg": "ES256", "kid": ["x"] }))),
-        ("an extension to be understood", of_header(json!({ "alg": "ES256", "crit": ["x"] }))),
-        ("another's key", forge(es256(), json!({}), &their_key())),
-        (
-            "another's key by its name",
-            forge(json!({ "alg": "ES256", "kid": "theirs" }), json!({}), &their_key()),
-        ),
-        (
-            "the key in the header",
-            forge(json!({ "alg": "ES256", "jwk": jwk() }), json!({}), &their_key()),
-        ),
-        ("expired", whole(json!({ "exp": seconds }))),
-        ("expired long ago", whole(json!({ "exp": 0 }))),
-        ("no end", whole(json!({ "exp": null }))),
-        ("an end that is a text", whole(json!({ "exp": "never" }))),
-        ("an end before 1970", whole(json!({ "exp": -1 }))),
-        ("not yet valid", whole(json!({ "nbf": seconds + 3600 }))),
-        ("issued later", whole(json!({ "iat": seconds + 3600 }))),
-        ("another audience", whole(json!({ "aud": "harbor" }))),
-        ("other audiences", whole(json!({ "aud": ["harbor", "gitlab"] }))),
-        ("no audience", whole(json!({ "aud": null }))),
-        ("an audience of another type", whole(json!({ "aud": 5 }))),
-        ("another issuer", whole(json!({ "iss": "https://evil.example.org" }))),
-        ("another issuer that is trusted", whole(json!({ "iss": "https://gitlab.example.org" }))),
-        ("no issuer", whole(json!({ "iss": null }))),
-        ("a subject that is a list", whole(json!({ "sub": ["user:ada"] }))),
-        ("a subject who is not there", whole(json!({ "sub": "user:mallory" }))),
-        ("groups that are numbers", whole(json!({ "groups": [1] }))),
-        ("a proof that is none", whole(json!({ "proof": "trust-me" }))),
-        ("access that is no list", whole(json!({ "access": "everything" }))),
-        ("access to no name", whole(json!({ "access": [{ "type": "repository" }] }))),
-        (
-            "another's scope",
-            whole(json!({ "access": [{
-            "type": "repository", "name": "public/a", "actions": ["pull"]
-        }] })),
-        ),
-        ("no scope", whole(json!({ "access": [] }))),
-        (
-            "a scope of another type",
-            whole(json!({ "access": [{
-            "type": "registry", "name": "apps/web", "actions": ["pull"]
-        }] })),
-        ),
-        ("a claim twice", sign(&es256().to_string(), &twice, &key())),
-        ("claims that are a list", sign(&es256().to_string(), "[]", &key())),
-        ("claims that are no JSON", sign(&es256().to_string(), "{", &key())),
-        (
-            "deep claims",
-            sign(&es256().to_string(), &format!("{{\"x\":{}", "[".repeat(5000)), &key()),
-        ),
-        ("no signature", format!("{signed}.")),
-        ("a part too many", format!("{valid}.x")),
-        ("a megabyte", format!("{valid}{}", "A".repeat(1 << 20))),
-        ("a megabyte of claims", whole(json!({ "x": "A".repeat(1 << 20) }))),
-        ("bytes that are no base64", valid.replace('.', ".*")),
-    ] {
-        let (response, round_trips) = pull(&token);
-        assert_eq!((response.status().as_u16(), round_trips), (401, 0), "{what}");
-        assert!(challenge(&response).contains("error="), "{what}");
-        assert!(!String::from_utf8_lossy(response.body()).contains("eyJ"), "{what}");
-    }
-    for end in 0..valid.len() {
-        assert_eq!(pull(&valid[..end]).0.status(), 401, "cut after {end}");
-    }
-}
-
-#[test]
-fn tokens_of_trusted_servers_are_taken_for_what_they_grant() {
-    let fixture = Fixture::new();
-    let theirs = |changes: Value| {
-        let mut claims =
-            json!({ "iss": "https://gitlab.example.org", "aud": "container_registry", "sub": "" });
-        for (name, value) in changes.as_object().expect("an object") {
-            claims[name] = value.clone();
-        }
-        let token = forge(json!({ "alg": "ES256", "kid": "theirs" }), claims, &their_key());
-        let pull = |name: &str| {
-            let target = format!("/v2/{name}/manifests/t");
-            fixture.status(Method::GET, &target, &format!("Bearer {token}"))
-        };
-        (pull("apps/web"), pull("secret/x"))
-    };
-    assert_eq!(theirs(json!({})), (404, 401));
-    assert_eq!(theirs(json!({ "aud": "moorage" })), (401, 401));
-    // The rules do not grant it to whoever the token names, and the token does not grant what the rules would.
-    let everything = json!([
-        { "type": "repository", "name": "secret/x", "actions": ["*"] },
-    ]);
-    assert_eq!(theirs(json!({ "access": everything })), (401, 401));
-    assert_eq!(theirs(json!({ "sub": "ada", "access": everything })), (401, 404));
-}
-
-#[test]
 fn the_token_endpoint_speaks_oauth2_too() {
     let fixture = Fixture::new();
     let post = |form: &str| {
@@ -522,133 +314,6 @@ fn without_access_control_there_are_no_tokens_and_no_challenges() {
 }
 
 #[test]
-fn tags_in_rules_limit_what_is_set_and_deleted() {
-    let fixture = Fixture::new();
-    let put = |reference: &str, authorization: &str| {
-        let target = format!("/v2/apps/web/manifests/{reference}");
-        fixture.send_body(Method::PUT, &target, authorization, whole(&image("x"))).0
-    };
-    let digest = crate::registry::test_registry::digest_of(&image("x").to_string());
-    let ci = fixture.token("repository:apps/web:pull,push,delete", &basic("ci", ROBOT));
-    for authorization in [&ci, &basic("ci", ROBOT)] {
-        assert_eq!(put("v1", authorization).status(), 201);
-        assert_eq!(put(digest.as_str(), authorization).status(), 201);
-        assert_eq!(put(&format!("{digest}?tag=v2&tag=v3"), authorization).status(), 201);
-        for reference in ["latest".to_owned(), format!("{digest}?tag=v2&tag=latest")] {
-            let refused = put(&reference, authorization);
-            assert_eq!(errors(&refused), (403, vec!["DENIED".to_owned()]), "{reference}");
-        }
-    }
-    let delete = |reference: &str| {
-        fixture.status(Method::DELETE, &format!("/v2/apps/web/manifests/{reference}"), &ci)
-    };
-    assert_eq!(put("latest", &ada()).status(), 201);
-    assert_eq!(delete("latest"), 403);
-    assert_eq!(delete(digest.as_str()), 403, "every tag goes with it");
-    assert_eq!(delete("v2"), 202);
-}
-
-#[test]
-fn a_mount_needs_the_right_to_its_source() {
-    let fixture = Fixture::new();
-    let digest = crate::registry::test_registry::digest_of("layer");
-    let mount = |from: &str, authorization: &str| {
-        let target = format!("/v2/apps/api/blobs/uploads/?mount={digest}&from={from}");
-        fixture.status(Method::POST, &target, authorization)
-    };
-    let ci = basic("ci", ROBOT);
-    assert_eq!(mount("apps/web", &ci), 201);
-    assert_eq!(mount("secret/x", &ci), 202);
-    assert_eq!(mount("secret/nothing", &ci), 202);
-    assert_eq!(mount("secret%2fx", &ci), 202);
-    assert_eq!(mount("secret/x", &ada()), 201);
-    // A token that was given for the target alone.
-    let token = fixture.token("repository:apps/api:pull,push", &ada());
-    assert_eq!(mount("secret/x", &token), 202);
-    let scopes = "repository:apps/api:pull,push repository:secret/x:pull";
-    assert_eq!(mount("secret/x", &fixture.token(scopes, &ada())), 201);
-}
-
-#[test]
-fn the_catalog_has_what_the_caller_may_pull_and_gives_nothing_else_away() {
-    let fixture = Fixture::new();
-    let all = |authorization: &str, entries: usize| {
-        let mut target = format!("/v2/_catalog?n={entries}");
-        let mut names = Vec::new();
-        loop {
-            let (response, _) = fixture.send(Method::GET, &target, authorization);
-            assert_eq!(response.status(), 200, "{target}");
-            let shown = format!("{:?}{:?}", response.headers(), response.body());
-            let body: Value = serde_json::from_slice(response.body()).expect("JSON");
-            let page = body["repositories"].as_array().expect("a list").clone();
-            names.extend(page.iter().map(|name| name.as_str().expect("a text").to_owned()));
-            if authorization != ada() {
-                assert!(!shown.contains("secret"), "{shown}");
-            }
-            let Some(link) = response.headers().get("link") else {
-                return names;
-            };
-            let link = link.to_str().expect("text").strip_prefix('<').expect("a link");
-            target = link.strip_suffix(">; rel=\"next\"").expect("a link").to_owned();
-        }
-    };
-    for number in 0..40 {
-        let name = format!("secret/{number:02}").parse().expect("a valid name");
-        fixture.registry.store.put_blob(&name, b"layer");
-    }
-    let name = "public/z".parse().expect("a valid name");
-    fixture.registry.store.put_blob(&name, b"layer");
-    let zoo = "public/zoo".parse().expect("a valid name");
-    fixture.registry.store.put_blob(&zoo, b"layer");
-    let anonymous = fixture.token("registry:catalog:*", "");
-    for entries in [1, 2, 3, 100] {
-        assert_eq!(all(&anonymous, entries), ["public/a", "public/z", "public/zoo"], "{entries}");
-        assert_eq!(all(&ada(), entries).len(), 45, "{entries}");
-    }
-    assert_eq!(
-        all(&basic("bob", "builder"), 2),
-        ["apps/web", "public/a", "public/z", "public/zoo"]
-    );
-    // A token for something else does not list.
-    let other = fixture.token("repository:public/a:pull", "");
-    assert_eq!(fixture.status(Method::GET, "/v2/_catalog", &other), 401);
-    assert_eq!(fixture.status(Method::GET, "/v2/_catalog?last=~x", &anonymous), 400);
-}
-
-#[test]
-fn guesses_are_slowed_down_and_a_password_that_is_known_is_not() {
-    let fixture = Fixture::new();
-    assert_eq!(fixture.status(Method::GET, "/v2/", &ada()), 200);
-    let mut refused = None;
-    for number in 0..30 {
-        let guess = basic("ada", &format!("guess {number}"));
-        let (response, _) = fixture.send(Method::GET, "/v2/", &guess);
-        match response.status().as_u16() {
-            401 => assert!(refused.is_none(), "once refused, always refused"),
-            429 => refused = refused.or(Some(number)),
-            status => panic!("{status}"),
-        }
-        if let Some(seconds) = response.headers().get(RETRY_AFTER) {
-            assert!(seconds.to_str().expect("text").parse::<u32>().expect("seconds") >= 1);
-            assert_eq!(errors(&response).1, ["TOOMANYREQUESTS"]);
-        }
-        if refused.is_some_and(|first| number > first + 2) {
-            break;
-        }
-    }
-    assert_eq!(refused, Some(10));
-    assert_eq!(fixture.status(Method::GET, "/v2/", &ada()), 200, "it is remembered");
-    let token = fixture.token("repository:apps/web:pull", &ada());
-    assert_eq!(fixture.status(Method::GET, "/v2/", &token), 200);
-    // A wrong one that has been tried before is as cheap as a right one, and no further guess.
-    assert_eq!(fixture.status(Method::GET, "/v2/", &basic("ada", "guess 1")), 401);
-    // Refusals are held back, so that no client gets many.
-    let before = fixture.registry.environment.time.get();
-    assert_eq!(fixture.status(Method::GET, "/v2/", &basic("ada", "one more")), 429);
-    assert!(fixture.registry.environment.time.get() >= before + Duration::from_secs(1));
-}
-
-#[test]
 fn what_is_decided_is_in_the_access_log_and_no_secret_is() {
     let fixture = Fixture::new();
     let log = || fixture.registry.environment.log.borrow().clone();
@@ -707,18 +372,24 @@ fn a_realm_is_derived_from_the_request_or_configured() {
 }
 
 #[test]
-fn many_who_log_in_at_once_wait_for_their_turns_and_one_password_is_checked_once() {
-    let fixture = Fixture::new();
-    let request = |authorization: &str| {
-        fixture.registry.request(Method::GET, "/v2/", &[(AUTHORIZATION, authorization)])
+fn a_key_can_be_changed_without_refusing_anybody() {
+    let mut fixture = Fixture::new();
+    let rotate = |fixture: &mut Fixture, key: PrivateKey, accepted_keys: Vec<PrivateKey>| {
+        let mut changed = access();
+        let (issuer, lifetime) = ("moorage".to_owned(), Duration::from_secs(300));
+        let signing = Signing { key, accepted_keys, issuer, lifetime };
+        changed.tokens = Tokens::new("moorage".to_owned(), signing, Vec::new());
+        fixture.registry.settings.access = Some(Rc::new(changed));
     };
-    let access = access();
-    let (ada, bob) = (request(&ada()), request(&basic("bob", "builder")));
-    let checks = [&ada, &ada, &bob].map(|request| access.caller(request).now_or_never());
-    let names =
-        checks.map(|caller| caller.expect("no store").expect("known").identity.subject.clone());
-    assert_eq!(names, ["user:ada", "user:ada", "user:bob"]);
-    let first = access.caller_at_once(&ada).expect("remembered").expect("known");
-    assert!(Rc::ptr_eq(&first, &access.caller_at_once(&ada).expect("remembered").expect("known")));
-    let _ = PublicJwk::read;
+    let pull = |fixture: &Fixture, token: &str| {
+        fixture.status(Method::GET, "/v2/apps/web/manifests/t", token)
+    };
+    let old = fixture.token("repository:apps/web:pull", &ada());
+    rotate(&mut fixture, their_key(), vec![key()]);
+    let new = fixture.token("repository:apps/web:pull", &ada());
+    assert_eq!((pull(&fixture, &old), pull(&fixture, &new)), (404, 404));
+    rotate(&mut fixture, key(), vec![their_key()]);
+    assert_eq!((pull(&fixture, &old), pull(&fixture, &new)), (404, 404));
+    rotate(&mut fixture, their_key(), Vec::new());
+    assert_eq!((pull(&fixture, &old), pull(&fixture, &new)), (401, 404));
 }
