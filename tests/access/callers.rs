@@ -228,7 +228,12 @@ pub fn grants() -> impl Strategy<Value = Grants> {
         let actions = actions.into_iter().map(str::to_owned).collect();
         (kind.to_owned(), name.to_owned(), actions)
     });
-    prop::collection::vec(grant, 0..4)
+    let everything = ("repository".to_owned(), vec!["*".to_owned()]);
+    let everything = NAMES.iter().map(move |name| {
+        let (kind, actions) = everything.clone();
+        (kind, (*name).to_owned(), actions)
+    });
+    prop_oneof![2 => prop::collection::vec(grant, 0..4), 1 => Just(everything.collect())]
 }
 
 pub fn caller() -> impl Strategy<Value = Caller> {

@@ -159,10 +159,21 @@ fn path() -> impl Strategy<Value = String> {
     ]
 }
 
+/// A request for a blob of another repository, or of the same.
+fn mount() -> impl Strategy<Value = (&'static str, String)> {
+    (select(NAMES), select(NAMES), any::<bool>()).prop_map(|(name, from, has_source)| {
+        let from =
+            if has_source { format!("&from={}", from.replace('/', "%2F")) } else { String::new() };
+        ("POST", format!("/v2/{name}/blobs/uploads/?mount={}{from}", digest()))
+    })
+}
+
 /// A method and a target.
 pub fn request() -> impl Strategy<Value = (&'static str, String)> {
-    (select(METHODS), path(), query()).prop_map(|(method, path, query)| match query.as_str() {
+    let any = (select(METHODS), path(), query());
+    let any = any.prop_map(|(method, path, query)| match query.as_str() {
         "" => (method, path),
         query => (method, format!("{path}?{query}")),
-    })
+    });
+    prop_oneof![6 => any, 1 => mount()]
 }
