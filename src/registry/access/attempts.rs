@@ -1,4 +1,5 @@
-//! How often credentials may be wrong: for a name, from an address, and over all.
+//! How often credentials may be wrong: for a name, from an address, and over all; and how often what takes long may be
+//! asked for.
 //!
 //! What has failed is paid back with time, one failure after the other (the generic cell rate algorithm); who has more
 //! to pay than may be owed has to wait. Only failures count: who has the right credentials owes nothing for them, but
@@ -32,6 +33,10 @@ const OF_ALL: Limit = Limit { most: 100, each: Duration::from_millis(500) };
 /// Tokens from an address that nobody trusted has signed. They are no guesses, but each takes a millisecond to find out.
 const FORGERIES: Limit = Limit { most: 200, each: Duration::from_millis(50) };
 
+/// New tokens for an address, behind which there may be all nodes of a cluster. To sign one takes a millisecond: so no client
+/// takes more than a fifth of a worker's time by asking for them.
+const NEW_TOKENS: Limit = Limit { most: 500, each: Duration::from_millis(5) };
+
 /// Until when what is owed has been paid, since 1970.
 #[derive(Debug, Clone, Copy, Default)]
 struct Debt(Duration);
@@ -61,6 +66,8 @@ enum Debtor {
     Address(Option<IpAddr>),
     /// From where forged tokens came.
     Forger(Option<IpAddr>),
+    /// To where new tokens went.
+    Recipient(Option<IpAddr>),
 }
 
 impl Debtor {
@@ -69,6 +76,7 @@ impl Debtor {
             Self::Name(_) => OF_NAME,
             Self::Address(_) => OF_ADDRESS,
             Self::Forger(_) => FORGERIES,
+            Self::Recipient(_) => NEW_TOKENS,
         }
     }
 }
@@ -125,6 +133,21 @@ impl Attempts {
     /// Counts a token that nobody trusted has signed.
     pub fn forged(&self, address: Option<IpAddr>, now: Duration) {
         self.add(Debtor::Forger(address), now);
+    }
+
+    /// Counts a new token for this address.
+    ///
+    /// # Errors
+    ///
+    /// How long to wait before the next, which can't be given now.
+    pub fn give_token(&self, address: Option<IpAddr>, now: Duration) -> Result<(), Duration> {
+        let recipient = Debtor::Recipient(address);
+        let wait = self.wait(&recipient, now);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        self.add(recipient, now);
+        Ok(())
     }
 
     fn wait(&self, debtor: &Debtor, now: Duration) -> Duration {
@@ -208,6 +231,17 @@ mod tests {
         assert_eq!(attempts.wait_for_signature(address(1), now), Duration::from_millis(50));
         assert_eq!(attempts.wait_for_signature(address(2), now), Duration::ZERO);
         assert_eq!(guesses(&attempts, 1000, "bob", |_| 1), 10);
+    }
+
+    #[test]
+    fn new_tokens_are_limited_by_address() {
+        let attempts = Attempts::default();
+        let now = Duration::from_secs(1000);
+        let given = (0..1000).take_while(|_| attempts.give_token(address(1), now).is_ok());
+        assert_eq!(given.count(), 500);
+        assert_eq!(attempts.give_token(address(1), now), Err(Duration::from_millis(5)));
+        assert_eq!(attempts.give_token(address(2), now), Ok(()));
+        assert_eq!(attempts.give_token(address(1), now + Duration::from_millis(5)), Ok(()));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub enum Refusal {
     Password,
     /// The token is not valid.
     Token(InvalidToken),
-    /// There have been too many wrong ones; the next may come after so many seconds.
+    /// There have been too many wrong ones, or too many requests for tokens; the next may come after so many seconds.
     TooMany(u32),
 }
 
@@ -116,6 +116,20 @@ impl Access {
         let robot = self.accounts.robot(token, environment.recent());
         let robot = robot.ok_or(Refusal::Token(InvalidToken::Robot))?;
         Ok(self.account(&robot.name, Proof::RobotToken))
+    }
+
+    /// Counts a token that is to be signed.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::TooMany`].
+    pub async fn admit_new_token(&self, environment: &dyn Environment) -> Result<(), Refusal> {
+        let now = since_1970(environment.recent());
+        let Err(wait) = self.attempts.give_token(environment.client_address(), now) else {
+            return Ok(());
+        };
+        environment.delay(REFUSED_AFTER).await;
+        Err(Refusal::TooMany(whole_seconds(wait)))
     }
 
     /// Holds a refusal back that many may ask for.

@@ -61,9 +61,11 @@ impl Access {
     }
 }
 
-/// 429, because credentials were wrong too often.
+/// 429, because credentials were wrong too often, or tokens asked for.
 pub fn too_many(seconds: u32) -> Error {
-    let message = format!("too many wrong credentials; try again in {seconds} seconds");
+    let message = format!(
+        "too many wrong credentials, or requests for tokens, of late; try again in {seconds} seconds"
+    );
     Error::new(ErrorCode::TooManyRequests, message)
         .with_header(RETRY_AFTER, HeaderValue::from(seconds))
 }

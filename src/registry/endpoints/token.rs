@@ -48,7 +48,7 @@ pub async fn issue(request: &Request, access: &Access) -> Result<Response<Bytes>
             let scopes = scopes(request.query_values("scope"))?;
             let caller = access.caller(request).await;
             let caller = caller.map_err(|refusal| refused(request, None, refusal))?;
-            sign(request, access, &caller, &scopes, false)
+            sign(request, access, &caller, &scopes, false).await
         }
     }
 }
@@ -85,7 +85,7 @@ async fn issue_for_form(request: &Request, access: &Access) -> Result<Response<B
         }
     };
     let caller = caller.map_err(|refusal| refused(request, None, refusal))?;
-    sign(request, access, &caller, &scopes, true)
+    sign(request, access, &caller, &scopes, true).await
 }
 
 /// Reads the values of `scope`, each of which may have several.
@@ -103,7 +103,7 @@ fn scopes(values: impl Iterator<Item = impl AsRef<str>>) -> Result<Vec<ResourceA
     Ok(scopes)
 }
 
-fn sign(
+async fn sign(
     request: &Request,
     access: &Access,
     caller: &Caller,
@@ -114,8 +114,10 @@ fn sign(
     if caller.grants.is_some() {
         return Err(refused(request, Some(caller), Refusal::Unreadable));
     }
-    let grants = access.grants(caller, scopes);
     let environment = &request.environment;
+    let admitted = access.admit_new_token(&**environment).await;
+    admitted.map_err(|refusal| refused(request, Some(caller), refusal))?;
+    let grants = access.grants(caller, scopes);
     log_decision(request, Some(caller), Some(&[]));
     let now = environment.now();
     let token = access.sign(caller, &grants, now, environment.nonce());

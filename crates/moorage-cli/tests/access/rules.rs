@@ -29,7 +29,11 @@ struct Made {
 impl Made {
     fn new() -> Self {
         let (robot, entry) = made_token("ci", "1h");
-        let rule = |who: &[&str], repositories: &str, actions: &[&str], tags: &[&str]| json!({ "who": who, "repositories": [repositories], "actions": actions, "tags": tags });
+        let rule = |who: &[&str], repositories: &str, actions: &[&str], tags: &[&str]| {
+            // Without tags a rule is for all of them.
+            let tags = (!tags.is_empty()).then_some(tags);
+            json!({ "who": who, "repositories": [repositories], "actions": actions, "tags": tags })
+        };
         let config = json!({
             "key": key(),
             "users": [made_user("ada", "wonderland"), made_user("bob", "builder")],

@@ -109,3 +109,15 @@ fn whoever_names_its_host_gets_no_challenge_of_its_own_making() {
         assert_eq!(access.realm(&request), "https:///auth/token", "{authority}");
     }
 }
+
+#[test]
+fn who_asks_for_token_after_token_has_to_wait_and_others_do_not() {
+    let fixture = Fixture::new();
+    let environment = &fixture.registry.environment;
+    environment.address.set(Some([192, 0, 2, 1].into()));
+    let ask = || fixture.status(Method::GET, "/auth/token?scope=repository:public/a:pull", "");
+    let statuses: Vec<_> = (0..600).map(|_| ask()).take_while(|status| *status == 200).collect();
+    assert_eq!(statuses.len(), 500);
+    environment.address.set(Some([192, 0, 2, 2].into()));
+    assert_eq!(ask(), 200);
+}
