@@ -1,5 +1,8 @@
 //! What somebody would try who may do little.
 
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use super::*;
 use crate::registry::{Environment as _, HeaderFields};
 

@@ -1,5 +1,8 @@
 //! How callers are known, and how often they may be wrong.
 
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use super::*;
 
 #[test]

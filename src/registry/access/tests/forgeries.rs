@@ -1,5 +1,8 @@
 //! Tokens that nobody trusted has signed, or that are not for this, and those of servers that are trusted.
 
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use super::*;
 
 /// A token of `key`, with these claims in the place of those that it would have.

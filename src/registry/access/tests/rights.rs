@@ -1,5 +1,8 @@
 //! What the rules let a caller do with tags, other repositories and lists.
 
+#[cfg(target_family = "wasm")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
 use super::*;
 
 #[test]
