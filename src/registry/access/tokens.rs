@@ -183,6 +183,14 @@ impl Tokens {
         self.verified.get(&key_of(token), since_1970(now))
     }
 
+    /// Whether a token says to be by a server whose tokens are verified here.
+    pub fn verifies(&self, token: &str) -> bool {
+        Jwt::parse(token).is_ok_and(|jwt| {
+            let issuer = jwt.claims.text("iss").unwrap_or_default();
+            issuer == self.signing.issuer || self.issuers.iter().any(|known| known.issuer == issuer)
+        })
+    }
+
     /// Verifies a token, which takes a millisecond, and remembers it until it ends. `complete` makes a caller of what
     /// the token says and tells until when there is one, since 1970, or refuses it.
     ///

@@ -111,3 +111,24 @@ fn a_password_is_checked_once_and_then_known() {
     let first = access.caller_at_once(&ada).expect("remembered").expect("known");
     assert!(Rc::ptr_eq(&first, &access.caller_at_once(&ada).expect("remembered").expect("known")));
 }
+
+#[test]
+fn who_has_a_token_of_its_own_and_one_of_another_filter_is_whom_its_own_names() {
+    let fixture = Fixture::new();
+    let environment = &fixture.registry.environment;
+    let entries = [("oidc", ""), ("oidc/sub", "eve"), ("oidc/groups", "dev")];
+    let entry = |(key, value): (&str, &str)| {
+        (format!("envoy.filters.http.jwt_authn/{key}"), value.to_owned())
+    };
+    let token = fixture.token("repository:apps/web:pull", &ada());
+    environment.metadata.replace(entries.into_iter().map(entry).collect());
+    // Whether it is remembered or not.
+    for _ in 0..2 {
+        assert_eq!(fixture.status(Method::GET, "/v2/apps/web/manifests/t", &token), 404);
+        assert_eq!(environment.log.borrow()["moorage.identity"], "user:ada (password)");
+    }
+    let foreign = forgeries::forge(json!({ "alg": "ES256" }), json!({ "iss": "eve's" }), &key());
+    let foreign = format!("Bearer {foreign}");
+    assert_eq!(fixture.status(Method::GET, "/v2/apps/web/manifests/t", &foreign), 404);
+    assert_eq!(environment.log.borrow()["moorage.identity"], "user:eve (jwt)");
+}

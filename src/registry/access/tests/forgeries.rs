@@ -6,7 +6,7 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 use super::*;
 
 /// A token of `key`, with these claims in the place of those that it would have.
-fn forge(header: Value, changes: Value, key: &PrivateKey) -> String {
+pub fn forge(header: Value, changes: Value, key: &PrivateKey) -> String {
     let mut claims = json!({
         "iss": "moorage", "sub": "user:ada", "aud": "moorage", "proof": "password",
         "exp": NOW.as_secs() + 60, "nbf": NOW.as_secs(), "iat": NOW.as_secs(), "jti": "x",
