@@ -1,82 +1,90 @@
 //! How often credentials may be wrong: for a name, from an address, and over all; and how often what takes long may be
 //! asked for.
 //!
-//! What has failed is paid back with time, one failure after the other (the generic cell rate algorithm); who has more
-//! to pay than may be owed has to wait. Only failures count: who has the right credentials owes nothing for them, but
-//! has to wait like all others, because nobody can tell before they are checked.
+//! Each limit is a leaky bucket (the generic cell rate algorithm): a failure adds to it, with time it drains, and while it
+//! is full there is no further attempt. Only failures count: who has the right credentials adds nothing, but has to wait
+//! like all others, because nobody can tell before they are checked.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
+
 /// How many names and addresses are told apart at a time. Others count over all alone: who makes up names, or comes from
 /// everywhere, takes no more memory.
-const DEBTORS_MAX: usize = 20_000;
+const BUCKETS_MAX: usize = 20_000;
 
-/// How many failures may be owed, and how long it takes to pay for one.
+/// How much a bucket holds, and how long it takes to drain by one.
 #[derive(Debug, Clone, Copy)]
 struct Limit {
-    most: u32,
-    each: Duration,
+    capacity: u32,
+    interval: Duration,
 }
 
 /// Wrong passwords for a name.
-const OF_NAME: Limit = Limit { most: 10, each: Duration::from_secs(5) };
+const OF_NAME: Limit = Limit { capacity: 10, interval: Duration::from_secs(5) };
 
 /// Wrong passwords from an address, behind which there may be many people.
-const OF_ADDRESS: Limit = Limit { most: 20, each: Duration::from_secs(4) };
+const OF_ADDRESS: Limit = Limit { capacity: 20, interval: Duration::from_secs(4) };
 
 /// Wrong passwords over all.
-const OF_ALL: Limit = Limit { most: 100, each: Duration::from_millis(500) };
+const OF_ALL: Limit = Limit { capacity: 100, interval: Duration::from_millis(500) };
 
 /// Tokens from an address that nobody trusted has signed. They are no guesses, but each takes a millisecond to find out.
-const FORGERIES: Limit = Limit { most: 200, each: Duration::from_millis(50) };
+const FORGERIES: Limit = Limit { capacity: 200, interval: Duration::from_millis(50) };
 
 /// New tokens for an address, behind which there may be all nodes of a cluster. To sign one takes a millisecond: so no client
 /// takes more than a fifth of a worker's time by asking for them.
-const NEW_TOKENS: Limit = Limit { most: 500, each: Duration::from_millis(5) };
+const NEW_TOKENS: Limit = Limit { capacity: 500, interval: Duration::from_millis(5) };
 
-/// Until when what is owed has been paid, since 1970.
+/// A bucket: when it will have drained, since 1970.
 #[derive(Debug, Clone, Copy, Default)]
-struct Debt(Duration);
+struct Bucket {
+    empty_at: Duration,
+}
 
-impl Debt {
-    /// How long to wait until one more may be owed.
+impl Bucket {
+    /// How long to wait until one more fits in.
     fn wait(self, limit: Limit, now: Duration) -> Duration {
-        let with_one_more = self.0.max(now) + limit.each;
-        with_one_more.saturating_sub(now + limit.each * limit.most)
+        let with_one_more = self.empty_at.max(now) + limit.interval;
+        with_one_more.saturating_sub(now + limit.interval * limit.capacity)
     }
 
     fn add(&mut self, limit: Limit, now: Duration) {
-        self.0 = self.0.max(now) + limit.each;
+        self.empty_at = self.empty_at.max(now) + limit.interval;
     }
 
     fn take_back(&mut self, limit: Limit) {
-        self.0 = self.0.saturating_sub(limit.each);
+        self.empty_at = self.empty_at.saturating_sub(limit.interval);
     }
 }
 
-/// Who owes for failures.
+/// What a bucket is for.
 #[derive(Debug, PartialEq, Eq, Hash)]
-enum Debtor {
-    /// Whose password was wrong.
-    Name(String),
-    /// From where wrong passwords came.
+enum Subject {
+    /// Wrong passwords for a name, by its SHA-256: a name may be as long as a header.
+    Name([u8; 32]),
+    /// Wrong passwords from an address.
     Address(Option<IpAddr>),
-    /// From where forged tokens came.
-    Forger(Option<IpAddr>),
-    /// To where new tokens went.
-    Recipient(Option<IpAddr>),
+    /// Forged tokens from an address.
+    ForgedTokens(Option<IpAddr>),
+    /// New tokens for an address.
+    NewTokens(Option<IpAddr>),
 }
 
-impl Debtor {
+impl Subject {
+    fn name(name: &str) -> Self {
+        Self::Name(Sha256::digest(name).into())
+    }
+
     fn limit(&self) -> Limit {
         match self {
             Self::Name(_) => OF_NAME,
             Self::Address(_) => OF_ADDRESS,
-            Self::Forger(_) => FORGERIES,
-            Self::Recipient(_) => NEW_TOKENS,
+            Self::ForgedTokens(_) => FORGERIES,
+            Self::NewTokens(_) => NEW_TOKENS,
         }
     }
 }
@@ -84,8 +92,8 @@ impl Debtor {
 /// The failures of late.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    debts: RefCell<HashMap<Debtor, Debt>>,
-    all: RefCell<Debt>,
+    buckets: RefCell<HashMap<Subject, Bucket>>,
+    all: RefCell<Bucket>,
 }
 
 impl Attempts {
@@ -101,14 +109,14 @@ impl Attempts {
         address: Option<IpAddr>,
         now: Duration,
     ) -> Result<(), Duration> {
-        let debtors = [Debtor::Name(name.to_owned()), Debtor::Address(address)];
-        let wait = debtors.iter().map(|debtor| self.wait(debtor, now)).max().unwrap_or_default();
+        let subjects = [Subject::name(name), Subject::Address(address)];
+        let wait = subjects.iter().map(|subject| self.wait(subject, now)).max().unwrap_or_default();
         let wait = wait.max(self.all.borrow().wait(OF_ALL, now));
         if !wait.is_zero() {
             return Err(wait);
         }
-        for debtor in debtors {
-            self.add(debtor, now);
+        for subject in subjects {
+            self.add(subject, now);
         }
         self.all.borrow_mut().add(OF_ALL, now);
         Ok(())
@@ -116,10 +124,10 @@ impl Attempts {
 
     /// The attempt was none to be counted.
     pub fn succeeded(&self, name: &str, address: Option<IpAddr>) {
-        let mut debts = self.debts.borrow_mut();
-        for debtor in [Debtor::Name(name.to_owned()), Debtor::Address(address)] {
-            if let Some(debt) = debts.get_mut(&debtor) {
-                debt.take_back(debtor.limit());
+        let mut buckets = self.buckets.borrow_mut();
+        for subject in [Subject::name(name), Subject::Address(address)] {
+            if let Some(bucket) = buckets.get_mut(&subject) {
+                bucket.take_back(subject.limit());
             }
         }
         self.all.borrow_mut().take_back(OF_ALL);
@@ -127,12 +135,12 @@ impl Attempts {
 
     /// How long to wait before the signature of a token from this address may be looked at; nothing, usually.
     pub fn wait_for_signature(&self, address: Option<IpAddr>, now: Duration) -> Duration {
-        self.wait(&Debtor::Forger(address), now)
+        self.wait(&Subject::ForgedTokens(address), now)
     }
 
     /// Counts a token that nobody trusted has signed.
     pub fn forged(&self, address: Option<IpAddr>, now: Duration) {
-        self.add(Debtor::Forger(address), now);
+        self.add(Subject::ForgedTokens(address), now);
     }
 
     /// Counts a new token for this address.
@@ -141,29 +149,29 @@ impl Attempts {
     ///
     /// How long to wait before the next, which can't be given now.
     pub fn give_token(&self, address: Option<IpAddr>, now: Duration) -> Result<(), Duration> {
-        let recipient = Debtor::Recipient(address);
-        let wait = self.wait(&recipient, now);
+        let new_tokens = Subject::NewTokens(address);
+        let wait = self.wait(&new_tokens, now);
         if !wait.is_zero() {
             return Err(wait);
         }
-        self.add(recipient, now);
+        self.add(new_tokens, now);
         Ok(())
     }
 
-    fn wait(&self, debtor: &Debtor, now: Duration) -> Duration {
-        let debt = self.debts.borrow().get(debtor).copied().unwrap_or_default();
-        debt.wait(debtor.limit(), now)
+    fn wait(&self, subject: &Subject, now: Duration) -> Duration {
+        let bucket = self.buckets.borrow().get(subject).copied().unwrap_or_default();
+        bucket.wait(subject.limit(), now)
     }
 
-    fn add(&self, debtor: Debtor, now: Duration) {
-        let mut debts = self.debts.borrow_mut();
-        let is_full = debts.len() >= DEBTORS_MAX && !debts.contains_key(&debtor);
-        if is_full {
-            debts.retain(|_, debt| debt.0 > now);
+    fn add(&self, subject: Subject, now: Duration) {
+        let mut buckets = self.buckets.borrow_mut();
+        let is_new = !buckets.contains_key(&subject);
+        if is_new && buckets.len() >= BUCKETS_MAX {
+            buckets.retain(|_, bucket| bucket.empty_at > now);
         }
-        if !is_full || debts.len() < DEBTORS_MAX {
-            let limit = debtor.limit();
-            debts.entry(debtor).or_default().add(limit, now);
+        if !is_new || buckets.len() < BUCKETS_MAX {
+            let limit = subject.limit();
+            buckets.entry(subject).or_default().add(limit, now);
         }
     }
 }
@@ -205,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_succeeds_is_not_counted_and_what_failed_is_paid_back() {
+    fn what_succeeds_is_not_counted_and_what_failed_drains_with_time() {
         let attempts = Attempts::default();
         let at = Duration::from_secs;
         for _ in 0..1000 {
@@ -247,12 +255,12 @@ mod tests {
     #[test]
     fn who_comes_from_everywhere_uses_up_no_memory() {
         let attempts = Attempts::default();
-        for number in 0..2 * DEBTORS_MAX as u32 {
+        for number in 0..2 * BUCKETS_MAX as u32 {
             attempts.forged(address(number), Duration::from_secs(1000));
             // One at a time, so that there are never too many over all.
-            let later = Duration::from_secs(1000) + OF_ALL.each * number;
+            let later = Duration::from_secs(1000) + OF_ALL.interval * number;
             attempts.begin(&number.to_string(), address(number), later).expect("an attempt");
         }
-        assert!(attempts.debts.borrow().len() <= DEBTORS_MAX);
+        assert!(attempts.buckets.borrow().len() <= BUCKETS_MAX);
     }
 }
