@@ -20,6 +20,7 @@ use thiserror::Error;
 pub use access::AccessConfig;
 use fields::Fields;
 
+use crate::registry::http::is_authority;
 use crate::registry::{
     Class, DEFAULT_MANIFEST_MAX_BYTES, ImmutableTags, Legacy, Limits, Mount, Settings, SigningKey,
     strict_json,
@@ -322,7 +323,6 @@ impl LimitsConfig {
 
 impl StoreConfig {
     fn read(mut fields: Fields) -> Result<Self, ConfigError> {
-        let is_host = |b: u8| b.is_ascii_alphanumeric() || b".-:[]_".contains(&b);
         // Keys go into URLs as they are, and S3 signs the encoded path: only characters that need
         // no encoding are sure to be signed as they are sent.
         let is_unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
@@ -340,11 +340,7 @@ impl StoreConfig {
         let Self { cluster, authority, bucket, prefix, .. } = &store;
         let checks = [
             ("cluster", !cluster.is_empty(), "must name an Envoy cluster"),
-            (
-                "authority",
-                !authority.is_empty() && authority.bytes().all(is_host),
-                "must be a host, with a port where needed",
-            ),
+            ("authority", is_authority(authority), "must be a host, with a port where needed"),
             ("bucket", is_segment(bucket), "must be a bucket's name"),
             (
                 "prefix",

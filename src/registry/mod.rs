@@ -37,6 +37,8 @@ pub use http::HeaderFields;
 pub use http::error::proxy_error;
 pub use http::multipart::{Allowance, Cutter, Piece};
 pub use http::range::Ranges;
+#[cfg(test)]
+pub(crate) use jose::private_key_tests;
 pub use jose::{KeyError, PrivateKey, PublicJwk, PublicKey};
 pub use legacy::{AbsentAccept, Legacy, Platform, PlatformError};
 pub use policy::Class;

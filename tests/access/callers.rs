@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures::future::LocalBoxFuture;
 use moorage::registry::{Environment, Nonce, PrivateKey};
+use moorage_test_support::accounts::KEY;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
@@ -15,11 +16,7 @@ use serde_json::{Value, json};
 use crate::naive::Who;
 use crate::requests::{ACTIONS, NAMES};
 
-/// The key that signs the registry's own tokens: RFC 7515, appendix A.3.
-const OWN_KEY: &str = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
-    "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0","d":"jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI"}"#;
-
-/// That of another token server: RFC 6979, appendix A.2.5.
+/// The key of another token server: RFC 6979, appendix A.2.5.
 const THEIR_KEY: &str = r#"{"kty":"EC","crv":"P-256","x":"YP7UuiVanTHJYet0xjVtaMBJuJI7Yfps5mliLmDyn7Y",
     "y":"eQP-EAi4vJmkGunpVii8ZPLxsgwtfp9Rd6PClNRGIpk","d":"ya-p2EW6dRZrXCFXZ7HWk05Qw9s26JsSe4piKxIPZyE"}"#;
 
@@ -67,7 +64,7 @@ pub fn configuration() -> Value {
     let issuer =
         json!({ "issuer": ISSUER, "keys": { "keys": [key(THEIR_KEY)] }, "groups": "groups" });
     json!({
-        "key": key(OWN_KEY),
+        "key": key(KEY),
         "users": users,
         "tokens": [robot],
         "groups": { "dev": ["ada", "spiffe://mesh/a"], "ops/qa": ["user:c*", "x"] },
@@ -138,7 +135,7 @@ impl Caller {
                 let proof = if name.is_some() { "password" } else { "none" };
                 let subject = named(name.unwrap_or_default());
                 let claims = json!({ "iss": "moorage", "sub": subject, "proof": proof });
-                vec![format!("Bearer {}", token(claims, grants, OWN_KEY))]
+                vec![format!("Bearer {}", token(claims, grants, KEY))]
             }
             Self::TheirToken(sub, groups, grants) => {
                 let claims = json!({ "iss": ISSUER, "sub": sub, "groups": groups });

@@ -17,22 +17,8 @@ const PLUGIN: &str = "application/vnd.docker.plugin.v1+json";
 
 /// Envoy with `jwt_authn` before Moorage, which allows these classes.
 async fn envoy(store: &StandIn, classes: &str) -> Envoy {
-    let keys = jwt::key_set().await;
     let filters = "                http_filters:\n";
-    let authentication = format!(
-        r#"{filters}                  - name: envoy.filters.http.jwt_authn
-                    typed_config:
-                      "@type": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication
-                      providers:
-                        tests:
-                          issuer: tests
-                          payload_in_metadata: token
-                          local_jwks: {{ inline_string: '{keys}' }}
-                      rules:
-                        - match: {{ prefix: / }}
-                          requires: {{ provider_name: tests }}
-"#
-    );
+    let authentication = format!("{filters}{}", jwt::filter(jwt::REQUIRED).await);
     let store_object = r#""store": {"#;
     let policy = format!(
         r#""policy": {{"repository": {{"classes": {classes}}}}}, "jwt_payload": "token", {store_object}"#

@@ -15,6 +15,15 @@ pub struct User {
     hash: &'static str,
 }
 
+/// A P-256 key as a JWK, for what needs no key of its own: RFC 7515, appendix A.3.
+pub const KEY: &str = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+    "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0","d":"jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI"}"#;
+
+/// The same as a value.
+pub fn key() -> Value {
+    serde_json::from_str(KEY).expect("JSON")
+}
+
 /// May do anything anywhere.
 pub const DEPLOY: User = User {
     name: "deploy",

@@ -41,6 +41,20 @@ impl Bootstrap {
         Self { text, workers: 1 }
     }
 
+    /// Has Envoy write a line to its log for each request; `format` is its `log_format`, in YAML on one line.
+    pub fn with_access_log(self, format: &str) -> Self {
+        let prefix = "                stat_prefix: registry\n";
+        let access_log = format!(
+            r#"                access_log:
+                  - name: envoy.access_loggers.stderr
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+                      log_format: {format}
+"#
+        );
+        self.with(prefix, &format!("{prefix}{access_log}"))
+    }
+
     /// The bootstrap that users start from.
     pub fn production() -> Self {
         let text = PRODUCTION.to_owned();

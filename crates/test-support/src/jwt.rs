@@ -32,8 +32,15 @@ pub async fn token_of(claims: Value) -> String {
     format!("{signed}.{}", base64url(&hmac).await)
 }
 
-/// Envoy's `jwt_authn`, in YAML, which leaves what it has verified under `token` and refuses nobody.
-pub async fn optional_filter() -> String {
+/// Requires a token.
+pub const REQUIRED: &str = "{ provider_name: tests }";
+
+/// Takes what is no token, or none, as well.
+pub const OPTIONAL: &str = "{ requires_any: { requirements: [{ provider_name: tests }, { allow_missing_or_failed: {} }] } }";
+
+/// Envoy's `jwt_authn`, in YAML, which leaves what it has verified under `token`. `requires` is [`REQUIRED`] or
+/// [`OPTIONAL`].
+pub async fn filter(requires: &str) -> String {
     let keys = key_set().await;
     format!(
         r#"                  - name: envoy.filters.http.jwt_authn
@@ -46,11 +53,7 @@ pub async fn optional_filter() -> String {
                           local_jwks: {{ inline_string: '{keys}' }}
                       rules:
                         - match: {{ prefix: / }}
-                          requires:
-                            requires_any:
-                              requirements:
-                                - provider_name: tests
-                                - allow_missing_or_failed: {{}}
+                          requires: {requires}
 "#
     )
 }

@@ -148,16 +148,9 @@ impl Bootstrap {
 
     /// Has Envoy write a line to its log for each request: `request: `, the method, the path and the status.
     pub fn logging_requests(self) -> Self {
-        let prefix = "                stat_prefix: registry\n";
-        let access_log = r#"                access_log:
-                  - name: envoy.access_loggers.stderr
-                    typed_config:
-                      "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-                      log_format:
-                        text_format_source:
-                          inline_string: "request: %REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE%\n"
-"#;
-        self.with(prefix, &format!("{prefix}{access_log}"))
+        self.with_access_log(
+            r#"{ text_format_source: { inline_string: "request: %REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE%\n" } }"#,
+        )
     }
 }
 

@@ -7,18 +7,16 @@ use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::driver::{Proxy, config_with};
 use crate::filter::host::Action;
-
-/// RFC 7515, appendix A.3.
-const KEY: &str = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
-    "y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0","d":"jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI"}"#;
+use crate::registry::private_key_tests::jwk;
 
 /// `wonderland` at the lowest cost.
 const ADA: &str = "ada:$2y$04$NHFVFxLN6UTwJghZxZIXVubLaLeO0XGdvYfKmmHmjwazQ77YPGUu.";
 
 /// Ada may do everything, whoever has a certificate of the mesh may pull, and so may `oidc` in the group `dev`.
 fn config() -> String {
+    let key = jwk();
     config_with(&format!(
-        r#""access":{{"key":{KEY},"users":["{ADA}"],"certificates":["spiffe://mesh/**"],
+        r#""access":{{"key":{key},"users":["{ADA}"],"certificates":["spiffe://mesh/**"],
             "jwt":[{{"payload":"oidc","groups":"groups"}}],
             "rules":[{{"who":["user:ada"],"repositories":["**"],"actions":["*"]}},
                      {{"who":["spiffe://mesh/*","group:dev"],"repositories":["a"],"actions":["pull"]}}]}}"#

@@ -83,8 +83,8 @@ impl Access {
             return self.caller_with_robot_token(token, environment);
         }
         // Who has two tokens is whom the one in this header names, if it is one that is verified here.
-        if !self.tokens.verifies(token)
-            && let Some(caller) = self.caller_of_jwt_authn(environment)
+        if let Some(caller) = self.caller_of_jwt_authn(environment)
+            && !self.tokens.verifies(token)
         {
             return Ok(caller);
         }

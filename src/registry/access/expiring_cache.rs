@@ -1,4 +1,5 @@
-//! What has been found out about credentials, for a while: bounded, and keyed by hashes that give nothing away.
+//! A cache of what has been found out about credentials: bounded, each entry with an end of its own, and keyed by hashes
+//! that give nothing away.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,7 +12,7 @@ use lru::LruCache;
 pub type Key = [u8; 32];
 
 /// A value for each of some credentials, until a time of its own. The oldest go when there are too many.
-pub struct Remembered<T> {
+pub struct ExpiringCache<T> {
     entries: RefCell<LruCache<Key, Entry<T>>>,
 }
 
@@ -21,7 +22,7 @@ struct Entry<T> {
     until: Duration,
 }
 
-impl<T: Clone> Remembered<T> {
+impl<T: Clone> ExpiringCache<T> {
     /// Nothing yet, and never more than so many entries.
     pub fn new(entries_max: NonZeroUsize) -> Self {
         Self { entries: RefCell::new(LruCache::new(entries_max)) }
@@ -44,9 +45,9 @@ impl<T: Clone> Remembered<T> {
     }
 }
 
-impl<T> fmt::Debug for Remembered<T> {
+impl<T> fmt::Debug for ExpiringCache<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Remembered({})", self.entries.borrow().len())
+        write!(f, "ExpiringCache({})", self.entries.borrow().len())
     }
 }
 
@@ -60,16 +61,16 @@ mod tests {
     #[test]
     fn a_value_is_known_until_its_time_and_there_are_never_too_many() {
         let two = NonZeroUsize::new(2).expect("not zero");
-        let remembered = Remembered::new(two);
+        let cache = ExpiringCache::new(two);
         let at = Duration::from_secs;
-        remembered.insert([1; 32], "a", at(10));
-        assert_eq!(remembered.get(&[1; 32], at(9)), Some("a"));
-        assert_eq!(remembered.get(&[1; 32], at(10)), None);
-        assert_eq!(remembered.get(&[1; 32], at(9)), None, "it is gone for good");
+        cache.insert([1; 32], "a", at(10));
+        assert_eq!(cache.get(&[1; 32], at(9)), Some("a"));
+        assert_eq!(cache.get(&[1; 32], at(10)), None);
+        assert_eq!(cache.get(&[1; 32], at(9)), None, "it is gone for good");
         for key in 2..5 {
-            remembered.insert([key; 32], "b", at(10));
+            cache.insert([key; 32], "b", at(10));
         }
-        let known = (0..10).filter(|key| remembered.get(&[*key; 32], at(0)).is_some()).count();
+        let known = (0..10).filter(|key| cache.get(&[*key; 32], at(0)).is_some()).count();
         assert_eq!(known, 2);
     }
 }

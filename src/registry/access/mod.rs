@@ -16,7 +16,9 @@ mod attempts;
 mod authentication;
 mod challenge;
 mod credentials;
+mod cursor;
 mod decision;
+mod expiring_cache;
 mod htpasswd;
 mod identity;
 mod jwt;
@@ -25,9 +27,7 @@ mod new_user;
 mod pace;
 mod passwords;
 mod permit;
-mod remembered;
 mod rules;
-mod sealed_place;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -44,19 +44,21 @@ use attempts::Attempts;
 pub use authentication::Refusal;
 pub use challenge::too_many;
 pub use credentials::NameAndPassword;
+use cursor::Cursors;
 pub use decision::{Decision, Reason, decide};
 pub use htpasswd::{COST_MAX, COST_MIN, HtpasswdError, User, is_account_name};
 pub use identity::{Identity, Proof};
+pub use jwt::MAX_LENGTH as TOKEN_MAX_BYTES;
 pub use need::{Need, Operation, RepositoryNeed, Tags};
 pub use new_user::NewUserError;
 use pace::Pace;
 use passwords::Passwords;
 pub use permit::{Permit, is_refused_at_once, log_decision, permit};
 pub use rules::{Granted, Rule, Rules, TagUse, Who};
-use sealed_place::Places;
 pub use sources::{ExtAuthzSource, JwtSource, Sources};
 pub use tokens::{Caller, Issuer, Names, Signing, Tokens};
 
+use crate::registry::http::is_authority;
 use crate::registry::{Nonce, Request};
 
 /// The access control of a registry: its rules, its accounts, and what a worker remembers of callers.
@@ -70,7 +72,7 @@ pub struct Access {
     realm: Option<String>,
     attempts: Attempts,
     passwords: Passwords,
-    places: Places,
+    cursors: Cursors,
     anonymous: Rc<Caller>,
 }
 
@@ -84,9 +86,9 @@ impl Access {
         realm: Option<String>,
     ) -> Self {
         let anonymous = Rc::new(Caller::new(Identity::anonymous(), None));
-        let places = tokens.places();
+        let cursors = tokens.cursors();
         let (attempts, passwords) = (Attempts::default(), Passwords::default());
-        Self { rules, accounts, sources, tokens, realm, attempts, passwords, places, anonymous }
+        Self { rules, accounts, sources, tokens, realm, attempts, passwords, cursors, anonymous }
     }
 
     /// The rules.
@@ -111,9 +113,9 @@ impl Access {
         Caller::new(identity, None)
     }
 
-    /// What seals places in lists.
-    fn places(&self) -> &Places {
-        &self.places
+    /// What encrypts cursors.
+    fn cursors(&self) -> &Cursors {
+        &self.cursors
     }
 
     /// How tokens are signed.
@@ -161,10 +163,9 @@ impl Access {
         if let Some(realm) = &self.realm {
             return realm.clone();
         }
-        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte);
         let authority = request.headers.text(":authority").unwrap_or_default();
         // What is no host could break out of the header's quotes; whoever sends it gets no good address anyway.
-        let authority = if authority.bytes().all(is_host) { authority } else { "" };
+        let authority = if is_authority(authority) { authority } else { "" };
         let is_plain = request.headers.text("x-forwarded-proto") == Some("http");
         let scheme = if is_plain { "http" } else { "https" };
         format!("{scheme}://{authority}{}", crate::registry::route::TOKEN_PATH)

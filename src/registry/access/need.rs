@@ -13,7 +13,7 @@ use crate::registry::route::Endpoint;
 pub enum Need<'r> {
     /// Nothing: it is for the token endpoint, which finds out by itself who calls.
     Nothing,
-    /// Credentials, whosoever. Clients ask this first, to learn the scheme.
+    /// Credentials of any caller. Clients ask this first, to learn the scheme.
     Credentials,
     /// To list the repositories. The list has those alone that the caller may pull from.
     Catalog,

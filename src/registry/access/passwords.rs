@@ -1,7 +1,7 @@
 //! Whose name and password these are. To check one takes long, so it is done when it is its turn, and what comes of it is
 //! remembered.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -12,9 +12,9 @@ use sha2::{Digest as _, Sha256};
 use super::accounts::ROBOT_PREFIX;
 use super::authentication::{Refusal, whole_seconds};
 use super::credentials::NameAndPassword;
+use super::expiring_cache::{ExpiringCache, Key};
 use super::identity::Proof;
 use super::jwt::since_1970;
-use super::remembered::{Key, Remembered};
 use super::tokens::Caller;
 use super::{Access, Pace};
 use crate::registry::{Environment, Nonce};
@@ -35,9 +35,9 @@ const LOOKS_MAX: u32 = 120;
 #[derive(Debug)]
 pub struct Passwords {
     /// The key of the hashes by which pairs are remembered.
-    secret: RefCell<Option<Nonce>>,
+    secret: OnceCell<Nonce>,
     /// Whom a pair is of; nobody, if it is wrong.
-    pairs: Remembered<Option<Rc<Caller>>>,
+    pairs: ExpiringCache<Option<Rc<Caller>>>,
     /// Those that are being checked.
     under_way: RefCell<Vec<Key>>,
     pace: Pace,
@@ -46,8 +46,8 @@ pub struct Passwords {
 impl Default for Passwords {
     fn default() -> Self {
         Self {
-            secret: RefCell::default(),
-            pairs: Remembered::new(PAIRS_MAX),
+            secret: OnceCell::new(),
+            pairs: ExpiringCache::new(PAIRS_MAX),
             under_way: RefCell::default(),
             pace: Pace::default(),
         }
@@ -56,7 +56,7 @@ impl Default for Passwords {
 
 impl Passwords {
     fn key(&self, pair: &NameAndPassword, environment: &dyn Environment) -> Key {
-        let secret = *self.secret.borrow_mut().get_or_insert_with(|| environment.nonce());
+        let secret = self.secret.get_or_init(|| environment.nonce());
         let hash = Sha256::new().chain_update(secret.0).chain_update(pair.name.len().to_be_bytes());
         hash.chain_update(&pair.name).chain_update(&pair.password).finalize().into()
     }

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::rc::Rc;
 
+use super::cursor::is_encrypted;
 use super::decision::{Decision, decide};
 use super::need::Need;
-use super::sealed_place::is_sealed;
 use super::tokens::Caller;
 use super::{Access, ResourceActions};
 use crate::oci::Name;
@@ -96,28 +96,28 @@ impl<'r> Permit<'r> {
         self.access.is_none()
     }
 
-    /// Writes a place in the list of repositories, which may be one that the caller may not see.
-    pub fn write_place(&self, place: String, request: &Request) -> String {
+    /// The cursor for a name in the list of repositories, which may be one that the caller may not see.
+    pub fn cursor(&self, name: String, request: &Request) -> String {
         match &self.access {
-            Some((access, _)) => access.places().seal(&place, request.environment.nonce()),
-            None => place,
+            Some((access, _)) => access.cursors().encrypt(&name, request.environment.nonce()),
+            None => name,
         }
     }
 
-    /// Reads a place in the list of repositories: a name, or what [`write_place`](Self::write_place) has written.
+    /// The name of a cursor into the list of repositories, which may be that name itself.
     ///
     /// # Errors
     ///
-    /// `PAGINATION_NUMBER_INVALID` for a sealed one that was not written by this registry.
-    pub fn read_place(&self, place: String) -> Result<String, Error> {
+    /// `PAGINATION_NUMBER_INVALID` for an encrypted one that is not of this registry.
+    pub fn name_of_cursor(&self, cursor: String) -> Result<String, Error> {
         match &self.access {
-            Some((access, _)) if is_sealed(&place) => {
-                access.places().open(&place).ok_or_else(|| {
+            Some((access, _)) if is_encrypted(&cursor) => {
+                access.cursors().decrypt(&cursor).ok_or_else(|| {
                     let message = "last is no place in this list: begin again at the first page";
                     Error::new(ErrorCode::PaginationNumberInvalid, message)
                 })
             }
-            _ => Ok(place),
+            _ => Ok(cursor),
         }
     }
 

@@ -158,6 +158,14 @@ impl Fixture {
     }
 }
 
+/// What a filter leaves in the metadata of requests, in the place of what was there.
+fn leave_metadata(fixture: &Fixture, filter: &str, entries: &[(&str, &str)]) {
+    let entry = |(key, value): &(&str, &str)| {
+        (format!("envoy.filters.http.{filter}/{key}"), (*value).to_owned())
+    };
+    fixture.registry.environment.metadata.replace(entries.iter().map(entry).collect());
+}
+
 fn basic(name: &str, password: &str) -> String {
     let pair = format!("{name}:{password}");
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))

@@ -9,10 +9,10 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::actions::ResourceActions;
+use super::cursor::Cursors;
+use super::expiring_cache::{ExpiringCache, Key};
 use super::identity::{Identity, Proof};
 use super::jwt::{self, Claims, InvalidToken, Jwt, since_1970};
-use super::remembered::{Key, Remembered};
-use super::sealed_place::Places;
 use crate::registry::Nonce;
 use crate::registry::jose::{BASE64, PrivateKey, PublicKey};
 
@@ -104,7 +104,7 @@ pub struct Tokens {
     /// The `aud` of tokens for this registry.
     service: String,
     issuers: Vec<Issuer>,
-    verified: Remembered<Rc<Caller>>,
+    verified: ExpiringCache<Rc<Caller>>,
 }
 
 /// The claims of a token that is signed here.
@@ -130,7 +130,7 @@ impl Tokens {
     pub fn new(service: String, signing: Signing, issuers: Vec<Issuer>) -> Self {
         let own_keys = std::iter::once(&signing.key).chain(&signing.accepted_keys);
         let own_keys = own_keys.map(|key| (key.id().to_owned(), key.public_key())).collect();
-        Self { signing, own_keys, service, issuers, verified: Remembered::new(REMEMBERED_MAX) }
+        Self { signing, own_keys, service, issuers, verified: ExpiringCache::new(REMEMBERED_MAX) }
     }
 
     /// The `aud` of tokens for this registry.
@@ -143,9 +143,9 @@ impl Tokens {
         &self.issuers
     }
 
-    /// What seals places in lists, by the same key.
-    pub fn places(&self) -> Places {
-        Places::new(&self.signing.key)
+    /// What encrypts cursors, by the same key.
+    pub fn cursors(&self) -> Cursors {
+        Cursors::new(&self.signing.key)
     }
 
     /// How long a token is valid that is signed here.

@@ -31,8 +31,8 @@ struct Catalog<'a> {
 /// `GET` and `HEAD`. A page may have fewer repositories than were asked for, even none, and still a `Link`
 /// to the next.
 ///
-/// Where the caller may not pull from all repositories, the others are left out, and the place in the list where the next
-/// page begins is sealed: it may be the name of one of them.
+/// Where the caller may not pull from all repositories, the others are left out, and the cursor of the next page is
+/// encrypted: it may be the name of one of them.
 pub async fn list(
     request: &Request,
     permit: &Permit<'_>,
@@ -57,9 +57,9 @@ pub async fn list(
     let mut response = reply(&names);
     if let Some(last) = next {
         let is_shown = names.last().is_some_and(|shown| shown.as_str() == last);
-        let place = if is_shown { last } else { permit.write_place(last, request) };
+        let cursor = if is_shown { last } else { permit.cursor(last, request) };
         let entries = page.entries.to_string();
-        let link = pagination::link("/v2/_catalog", &[("n", &entries), ("last", &place)]);
+        let link = pagination::link("/v2/_catalog", &[("n", &entries), ("last", &cursor)]);
         response.headers_mut().extend(link);
     }
     Ok(response)
@@ -73,21 +73,21 @@ async fn visible(
     store: &impl Store,
 ) -> Result<(Vec<Name>, Option<String>), Error> {
     let mut names = Vec::new();
-    let mut place = Some(permit.read_place(page.last.to_string())?);
+    let mut last = Some(permit.name_of_cursor(page.last.to_string())?);
     for _ in 0..LISTINGS_MAX {
-        let Some(after) = place.as_ref().filter(|_| names.len() <= page.entries) else {
+        let Some(after) = last.as_ref().filter(|_| names.len() <= page.entries) else {
             break;
         };
         let found = store.repositories(after, listed).await?;
         names.extend(found.names.into_iter().filter(|name| permit.may_see(name)));
-        place = found.next;
+        last = found.next;
     }
     // The one more that shows that there are more.
     if names.len() > page.entries {
         names.truncate(page.entries);
-        place = names.last().map(Name::to_string);
+        last = names.last().map(Name::to_string);
     }
-    Ok((names, place))
+    Ok((names, last))
 }
 
 fn reply(names: &[Name]) -> Response<Bytes> {

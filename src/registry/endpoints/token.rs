@@ -11,8 +11,8 @@ use http::{HeaderValue, Method, Response};
 use serde::Serialize;
 
 use crate::registry::access::{
-    Access, Caller, NameAndPassword, ROBOT_PREFIX, Refusal, ResourceActions, log_decision,
-    parse_scopes,
+    Access, Caller, NameAndPassword, ROBOT_PREFIX, Refusal, ResourceActions, TOKEN_MAX_BYTES,
+    log_decision, parse_scopes,
 };
 use crate::registry::http::error::{Error, ErrorCode};
 use crate::registry::http::reply::json;
@@ -122,6 +122,11 @@ async fn sign(
     let now = environment.now();
     let token = access.sign(caller, &grants, now, environment.nonce());
     let token = token.ok_or_else(|| Error::new(ErrorCode::Unknown, "the token can't be signed"))?;
+    if token.len() > TOKEN_MAX_BYTES {
+        let message =
+            format!("the token would have more than {TOKEN_MAX_BYTES} bytes: ask for fewer scopes");
+        return Err(Error::new(ErrorCode::TokenRequestInvalid, message));
+    }
     let mut response = json(
         &NewToken {
             access_token: token.clone(),

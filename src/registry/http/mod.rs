@@ -10,3 +10,9 @@ pub mod range;
 pub mod reply;
 
 pub use header_fields::HeaderFields;
+
+/// Whether a text has nothing but what a host with a port may have: a name, an address, brackets around one of IPv6.
+pub fn is_authority(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_allowed)
+}

@@ -1,5 +1,7 @@
 //! What the access log is told, and what no log and no page of Envoy shows.
 
+use std::net::SocketAddr;
+
 use http::Method;
 use serde_json::Value;
 
@@ -11,21 +13,14 @@ use moorage_test_support::process::wait_for;
 use super::{PRIVATE, PUBLIC, basic, get_as, login, status_as, store, token};
 
 /// A line of JSON for each request, as docs/operations.md has it.
-const ACCESS_LOG: &str = r#"                access_log:
-                  - name: envoy.access_loggers.stderr
-                    typed_config:
-                      "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-                      log_format:
-                        json_format:
-                          path: "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"
-                          status: "%RESPONSE_CODE%"
-                          identity: "%FILTER_STATE(wasm.moorage.identity:PLAIN)%"
-                          decision: "%FILTER_STATE(wasm.moorage.decision:PLAIN)%"
-"#;
+const LOG_FORMAT: &str = concat!(
+    r#"{ json_format: { path: "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%", status: "%RESPONSE_CODE%", "#,
+    r#"identity: "%FILTER_STATE(wasm.moorage.identity:PLAIN)%", "#,
+    r#"decision: "%FILTER_STATE(wasm.moorage.decision:PLAIN)%" } }"#,
+);
 
-fn bootstrap(bootstrap: Bootstrap) -> Bootstrap {
-    let prefix = "                stat_prefix: registry\n";
-    bootstrap.with(prefix, &format!("{prefix}{ACCESS_LOG}"))
+async fn start(store: SocketAddr, access: &Value) -> Envoy {
+    Envoy::start(&Bootstrap::new(store).with_access(access).with_access_log(LOG_FORMAT)).await
 }
 
 /// What the access log says of the request for a path, once it does.
@@ -44,7 +39,7 @@ async fn logged(envoy: &Envoy, path: &str) -> [String; 2] {
 async fn the_access_log_tells_who_did_what_by_which_rule() {
     let store = store().await;
     let access = accounts::access().await;
-    let envoy = Envoy::start(&bootstrap(Bootstrap::new(store.address).with_access(&access))).await;
+    let envoy = start(store.address, &access).await;
     let token = token(envoy.address, &login(READER), "repository:private/web:pull").await;
     let bearer = format!("Bearer {token}");
     for (number, (path, authorization, expected)) in [
@@ -75,7 +70,7 @@ async fn the_access_log_tells_who_did_what_by_which_rule() {
 async fn nothing_that_moorage_writes_and_no_page_of_envoy_shows_a_secret() {
     let store = store().await;
     let access = accounts::access().await;
-    let envoy = Envoy::start(&bootstrap(Bootstrap::new(store.address).with_access(&access))).await;
+    let envoy = start(store.address, &access).await;
     let level = client::request(Method::POST, "/logging?level=debug", &[]);
     assert_eq!(client::send(envoy.admin, level).await.status(), 200);
     let mut secrets = vec!["a guess".to_owned(), "eve's own".to_owned()];

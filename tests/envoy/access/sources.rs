@@ -16,7 +16,7 @@ async fn envoy(store: std::net::SocketAddr, fields: Value, rule: Value) -> Envoy
         access[name] = value.clone();
     }
     access["rules"].as_array_mut().expect("a list").push(rule);
-    let filter = jwt::optional_filter().await;
+    let filter = jwt::filter(jwt::OPTIONAL).await;
     Envoy::start(&Bootstrap::new(store).with_access(&access).guarded_by(&filter)).await
 }
 

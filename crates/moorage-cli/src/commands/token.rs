@@ -114,7 +114,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::commands::access::test_key;
+    use moorage_test_support::accounts::key;
 
     fn now() -> Timestamp {
         "2026-11-25T12:00:00.75Z".parse().expect("a time")
@@ -122,7 +122,7 @@ mod tests {
 
     /// The accounts of a configuration with this entry.
     fn accounts(entry: &Entry) -> Accounts {
-        let config = json!({ "key": test_key(), "tokens": [entry] }).to_string();
+        let config = json!({ "key": key(), "tokens": [entry] }).to_string();
         let config = AccessConfig::parse(config.as_bytes()).expect("a valid configuration");
         config.access().accounts().clone()
     }

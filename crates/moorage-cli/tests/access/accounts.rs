@@ -4,7 +4,8 @@ use futures::FutureExt as _;
 use moorage::registry::access::NameAndPassword;
 use serde_json::{Value, json};
 
-use crate::{Surroundings, access, key, made_token, made_user, moorage, text};
+use crate::{TestEnvironment, access, made_token, made_user, moorage, text};
+use moorage_test_support::accounts::key;
 
 #[test]
 fn a_made_user_is_taken_with_its_password_alone() {
@@ -15,8 +16,8 @@ fn a_made_user_is_taken_with_its_password_alone() {
     let caller = |password: &str| {
         let pair = NameAndPassword { name: "ada".to_owned(), password: password.to_owned() };
         let access = access(&config);
-        let surroundings = Surroundings::default();
-        let caller = access.caller_with_password(&pair, &surroundings);
+        let environment = TestEnvironment::default();
+        let caller = access.caller_with_password(&pair, &environment);
         caller.now_or_never().expect("nothing to wait for").map(|c| c.identity.subject.clone()).ok()
     };
     assert_eq!(caller("wonder land").as_deref(), Some("user:ada"));
@@ -66,7 +67,7 @@ fn a_made_token_is_taken_and_shown_on_standard_output_alone() {
     assert_ne!(another, token);
     let access = access(&json!({ "key": key(), "tokens": [entry, other_entry] }));
     let caller = |token: &str| {
-        let caller = access.caller_with_robot_token(token, &Surroundings::default());
+        let caller = access.caller_with_robot_token(token, &TestEnvironment::default());
         caller.map(|caller| caller.identity.subject.clone()).ok()
     };
     assert_eq!(caller(token).as_deref(), Some("user:ci"));

@@ -13,7 +13,7 @@ use futures::future::LocalBoxFuture;
 use moorage::config::AccessConfig;
 use moorage::registry::access::Access;
 use moorage::registry::{Environment, Nonce};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// Runs the program with this on standard input.
 fn moorage(arguments: &[&str], input: &str) -> Output {
@@ -32,27 +32,17 @@ fn text(bytes: &[u8]) -> &str {
     str::from_utf8(bytes).expect("text")
 }
 
-/// The key of RFC 7515, appendix A.3.
-fn key() -> Value {
-    json!({
-        "kty": "EC", "crv": "P-256",
-        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
-        "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
-        "d": "jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI",
-    })
-}
-
 fn access(config: &Value) -> Access {
     AccessConfig::parse(config.to_string().as_bytes()).expect("a valid configuration").access()
 }
 
 /// What a request comes with, beside its headers.
 #[derive(Debug, Default)]
-struct Surroundings {
+struct TestEnvironment {
     certificate: Option<String>,
 }
 
-impl Environment for Surroundings {
+impl Environment for TestEnvironment {
     fn now(&self) -> SystemTime {
         SystemTime::now()
     }

@@ -12,7 +12,8 @@ use moorage::registry::{HeaderFields, Request, Settings};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::{Surroundings, access, key, made_token, made_user, moorage, text};
+use crate::{TestEnvironment, access, made_token, made_user, moorage, text};
+use moorage_test_support::accounts::key;
 
 fn file(content: &Value) -> NamedTempFile {
     let file = NamedTempFile::new().expect("a file");
@@ -64,7 +65,8 @@ impl Made {
         let headers: Vec<_> =
             credentials.iter().map(|credentials| ("authorization", credentials)).collect();
         let headers = HeaderFields::from(&headers[..]);
-        let request = Request::new(method, target, headers, Rc::new(Surroundings { certificate }));
+        let request =
+            Request::new(method, target, headers, Rc::new(TestEnvironment { certificate }));
         let access = Some(Rc::new(access(&self.config)));
         let settings = Settings { access, ..Settings::default() };
         let permit = permit(&request, &settings).now_or_never().expect("nothing to wait for");

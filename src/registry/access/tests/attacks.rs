@@ -35,11 +35,8 @@ fn a_token_does_not_keep_a_group_that_the_configuration_has_taken_away() {
 fn a_token_keeps_the_groups_that_another_filter_has_verified() {
     let fixture = Fixture::new();
     let entries = [("oidc", ""), ("oidc/sub", "eve"), ("oidc/groups", "dev")];
-    let entry = |(key, value): (&str, &str)| {
-        (format!("envoy.filters.http.jwt_authn/{key}"), value.to_owned())
-    };
     let environment = &fixture.registry.environment;
-    environment.metadata.replace(entries.into_iter().map(entry).collect());
+    leave_metadata(&fixture, "jwt_authn", &entries);
     let token = fixture.token("repository:apps/web:pull", "");
     environment.metadata.take();
     assert_eq!(fixture.status(Method::GET, "/v2/apps/web/manifests/t", &token), 404);
@@ -49,11 +46,8 @@ fn a_token_keeps_the_groups_that_another_filter_has_verified() {
 fn no_name_begins_a_line_of_its_own_in_the_access_log() {
     let fixture = Fixture::new();
     let entries = [("oidc", ""), ("oidc/sub", "eve\r\nuser:ada (password)\u{85}\0é")];
-    let entry = |(key, value): (&str, &str)| {
-        (format!("envoy.filters.http.jwt_authn/{key}"), value.to_owned())
-    };
     let environment = &fixture.registry.environment;
-    environment.metadata.replace(entries.into_iter().map(entry).collect());
+    leave_metadata(&fixture, "jwt_authn", &entries);
     fixture.status(Method::GET, "/v2/apps/web/manifests/t", "");
     let identity = environment.log.borrow()["moorage.identity"].clone();
     assert_eq!(identity, r"user:eve\r\nuser:ada (password)\u{85}\u{0}é (jwt)");
@@ -90,14 +84,14 @@ fn lists_of_repositories_are_the_same_whatever_there_is_that_the_caller_may_not_
 }
 
 #[test]
-fn a_sealed_place_does_not_tell_how_long_the_name_is() {
+fn a_cursor_does_not_tell_how_long_the_name_is() {
     let fixture = Fixture::new();
     let access = access();
-    let seal = |name: &str| access.places().seal(name, fixture.registry.environment.nonce());
-    let (short, long) = (seal("a"), seal(&"a".repeat(255)));
+    let cursor = |name: &str| access.cursors().encrypt(name, fixture.registry.environment.nonce());
+    let (short, long) = (cursor("a"), cursor(&"a".repeat(255)));
     assert_eq!(short.len(), long.len());
-    assert_eq!(access.places().open(&short).as_deref(), Some("a"));
-    assert_eq!(access.places().open(&long), Some("a".repeat(255)));
+    assert_eq!(access.cursors().decrypt(&short).as_deref(), Some("a"));
+    assert_eq!(access.cursors().decrypt(&long), Some("a".repeat(255)));
 }
 
 #[test]
@@ -123,4 +117,19 @@ fn who_asks_for_token_after_token_has_to_wait_and_others_do_not() {
     assert_eq!(statuses.len(), 500);
     environment.address.set(Some([192, 0, 2, 2].into()));
     assert_eq!(ask(), 200);
+}
+
+#[test]
+fn no_token_is_given_that_would_be_too_long_to_be_taken() {
+    let fixture = Fixture::new();
+    let name = format!("public/{}", "a".repeat(240));
+    let ask = |scopes: usize| {
+        let scopes = format!("repository:{name}:pull%20").repeat(scopes);
+        fixture.send(Method::GET, &format!("/auth/token?scope={scopes}"), "").0
+    };
+    let (few, many) = (ask(20), ask(60));
+    assert_eq!((few.status().as_u16(), errors(&many)), (200, (400, vec!["UNSUPPORTED".into()])));
+    let body: Value = serde_json::from_slice(few.body()).expect("JSON");
+    let token = format!("Bearer {}", body["token"].as_str().expect("a text"));
+    assert_eq!(fixture.status(Method::GET, "/v2/", &token), 200);
 }

@@ -31,12 +31,7 @@ fn callers_are_known_in_many_ways() {
     is_known(pull(""), "spiffe://example.org/ci", "certificate");
     environment.certificate_names.replace(vec!["spiffe://elsewhere.org/ci".to_owned()]);
     assert_eq!(pull(""), 401, "no caller by this name is configured");
-    let metadata = |filter: &str, entries: &[(&str, &str)]| {
-        let entry = |(key, value): &(&str, &str)| {
-            (format!("envoy.filters.http.{filter}/{key}"), (*value).to_owned())
-        };
-        environment.metadata.replace(entries.iter().map(entry).collect());
-    };
+    let metadata = |filter, entries: &[(&str, &str)]| leave_metadata(&fixture, filter, entries);
     metadata("jwt_authn", &[("oidc", ""), ("oidc/sub", "eve"), ("oidc/groups", "x dev")]);
     is_known(pull(""), "user:eve", "jwt");
     is_known(pull("Bearer a.token.of-another"), "user:eve", "jwt");
@@ -117,11 +112,8 @@ fn who_has_a_token_of_its_own_and_one_of_another_filter_is_whom_its_own_names() 
     let fixture = Fixture::new();
     let environment = &fixture.registry.environment;
     let entries = [("oidc", ""), ("oidc/sub", "eve"), ("oidc/groups", "dev")];
-    let entry = |(key, value): (&str, &str)| {
-        (format!("envoy.filters.http.jwt_authn/{key}"), value.to_owned())
-    };
     let token = fixture.token("repository:apps/web:pull", &ada());
-    environment.metadata.replace(entries.into_iter().map(entry).collect());
+    leave_metadata(&fixture, "jwt_authn", &entries);
     // Whether it is remembered or not.
     for _ in 0..2 {
         assert_eq!(fixture.status(Method::GET, "/v2/apps/web/manifests/t", &token), 404);

@@ -3,7 +3,8 @@
 //! Such a tag is created by the store's own conditional write, so that of two who race one wins. A manifest stays as long
 //! as such a tag points at it. `DELETE` looks for them before it removes the manifest's link, and again afterwards; `PUT`
 //! looks at the link again after it has set the tag. Whatever the order of the two, one of them sees the other, and the link is
-//! there in the end.
+//! there in the end. Only if the store dies just between a removal of the link and its return is the tag without its manifest; to
+//! put the same manifest again restores it.
 
 use std::cell::RefCell;
 

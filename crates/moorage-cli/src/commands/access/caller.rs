@@ -114,11 +114,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::commands::access::{configuration, test_key};
+    use crate::commands::access::configuration;
+    use moorage_test_support::accounts::key;
 
     fn known(name: &str, groups: &[&str], now: SystemTime) -> KnownCaller {
         let config = json!({
-            "key": test_key(),
+            "key": key(),
             "users": ["ada:$2y$05$NHFVFxLN6UTwJghZxZIXVu1Y2UfC8511cK9JLb2Did1ReDyxC6EFu"],
             "tokens": [{ "name": "ci", "sha256": "5".repeat(64), "expires": "2030-01-01T00:00:00Z" }],
             "groups": { "dev": ["ada", "spiffe://example.org/*"], "ops": ["ada"] },

@@ -76,7 +76,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::commands::access::{configuration, test_key};
+    use crate::commands::access::configuration;
+    use moorage_test_support::accounts::key;
 
     fn checked(config: &Value) -> (String, Vec<String>) {
         let settings = configuration::parse(config.to_string().as_bytes()).expect("valid");
@@ -88,7 +89,7 @@ mod tests {
         let token =
             |expires: &str| json!({ "name": "ci", "sha256": "5".repeat(64), "expires": expires });
         let rule = json!({ "who": ["user:ci"], "repositories": ["**"], "actions": ["pull"] });
-        let mut config = json!({ "key": test_key(), "rules": [rule] });
+        let mut config = json!({ "key": key(), "rules": [rule] });
         config["tokens"] = json!([token("9999-01-01T00:00:00Z")]);
         let expected = "valid: users: 0; robots' tokens: 1; groups: 0; rules: 1";
         assert_eq!(checked(&config), (expected.to_owned(), vec![]));

@@ -68,11 +68,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::commands::access::test_key;
+    use moorage_test_support::accounts::key;
 
     fn access() -> Value {
         json!({
-            "key": test_key(),
+            "key": key(),
             "users": ["ada:$2y$05$NHFVFxLN6UTwJghZxZIXVu1Y2UfC8511cK9JLb2Did1ReDyxC6EFu"],
             "tokens": [{ "name": "ci", "sha256": "5".repeat(64) }],
             "rules": [{ "who": ["user:ada"], "repositories": ["**"], "actions": ["*"] }],
@@ -109,7 +109,7 @@ mod tests {
         for (field, value, named) in [
             ("key", json!("-----BEGIN EC PRIVATE KEY-----\nsecret"), "access.key"),
             ("key", json!({ "kty": "EC", "crv": "P-256", "d": "secret" }), "access.key"),
-            ("accepted_keys", json!([test_key(), "secret"]), "access.accepted_keys[1]"),
+            ("accepted_keys", json!([key(), "secret"]), "access.accepted_keys[1]"),
             ("users", json!([user]), "access.users[0]"),
             ("users", json!(["ada:secret"]), "access.users[0]"),
             ("users", json!({ "ada": "secret" }), "access.users"),

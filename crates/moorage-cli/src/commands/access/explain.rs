@@ -136,7 +136,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::commands::access::{configuration, test_key};
+    use crate::commands::access::configuration;
+    use moorage_test_support::accounts::key;
 
     fn asked(operation: Operation, repository: &str, tag: &str) -> Asked {
         let repository = repository.parse().expect("a name");
@@ -148,7 +149,7 @@ mod tests {
     fn what_forbids_it_to_everybody_is_warned_of() {
         let config = json!({
             "store": { "cluster": "s", "authority": "s", "bucket": "b" },
-            "access": { "key": test_key() },
+            "access": { "key": key() },
             "read_only": true,
             "delete_enabled": false,
             "policy": { "tags": { "immutable": [{ "repositories": ["a"], "tags": ["v*"] }] } },

@@ -32,14 +32,3 @@ pub fn run(command: AccessCommand) -> Result<ExitCode, Failure> {
         AccessCommand::Explain(options) => explain::run(options),
     }
 }
-
-/// The key of RFC 7515, appendix A.3, as a JWK, for configurations of tests.
-#[cfg(test)]
-pub fn test_key() -> serde_json::Value {
-    serde_json::json!({
-        "kty": "EC", "crv": "P-256",
-        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
-        "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
-        "d": "jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI",
-    })
-}
