@@ -10,6 +10,7 @@
 
 mod csv_rows;
 mod error;
+mod http_store;
 mod manifest;
 mod parquet_rows;
 mod row;
@@ -19,6 +20,7 @@ use std::fs::File;
 use std::time::{Duration, SystemTime};
 
 pub use error::InventoryError;
+pub use http_store::HttpInventoryStore;
 pub use source::{InventoryStore, Location};
 
 use error::Fault;
