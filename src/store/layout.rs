@@ -349,6 +349,16 @@ pub fn removal_probe() -> Key {
     Key::other("moorage/probes/removals".to_owned())
 }
 
+/// The folder of the markers of collections of garbage.
+pub fn markers() -> Key {
+    Key::other("moorage/gc/markers/".to_owned())
+}
+
+/// `moorage/gc/markers/<run>`
+pub fn marker(run: &str) -> Key {
+    Key::other(format!("moorage/gc/markers/{run}"))
+}
+
 fn in_repository(name: &Name, rest: &[&str]) -> Key {
     Key::other(text_in_repository(name, rest))
 }

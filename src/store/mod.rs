@@ -11,6 +11,7 @@ mod budget;
 mod cache;
 mod catalog;
 mod compose;
+mod condemned;
 mod fault;
 pub mod layout;
 #[cfg(test)]
@@ -32,6 +33,8 @@ pub mod turns;
 mod upload_folders;
 mod uploads;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
@@ -43,6 +46,9 @@ pub use budget::{Budget, Purpose, Reservation, UNCOUNTED, no_room_for_reads};
 pub use cache::{CacheEnvironment, CacheSettings, Cached};
 pub use catalog::Repositories;
 pub use compose::MultipartId;
+pub use condemned::{
+    Condemned, CondemnedView, MARKER_MAX_KEYS, Marker, UnreadableMarker, VIEW_MAX_AGE,
+};
 pub use fault::{Fault, StoreAnswer, StoreError, StoreErrorKind};
 pub use multipart_uploads::MultipartUpload;
 pub use names::{FolderName, Names};
@@ -207,6 +213,13 @@ pub trait Store {
     /// listing for every thousand of them, and then some calls together: as many as the last tag has
     /// dots and dashes, at most.
     async fn tags(&self, name: &Name, after: &str, limit: usize) -> Result<Names<Tag>, StoreError>;
+
+    /// What collections of garbage are about to remove, as it was [`VIEW_MAX_AGE`] before `now` (since 1970) at the
+    /// longest. No call where that is known, otherwise one, and another for each new marker.
+    async fn condemned(&self, now: Duration) -> Result<Condemned, StoreError>;
+
+    /// The same, if it is known. No call.
+    fn known_condemned(&self, now: Duration) -> Option<Condemned>;
 
     /// Whether the repository has anything, uploads included.
     async fn has_anything(&self, name: &Name) -> Result<bool, StoreError>;
