@@ -5,6 +5,7 @@
 //! in the filter, a stand-in in tests).
 
 mod bucket;
+mod bucket_maintenance;
 mod bucket_options;
 mod bucket_parts;
 mod budget;
@@ -20,6 +21,7 @@ mod multipart_uploads;
 mod names;
 mod objects;
 mod permits;
+mod place;
 mod progress;
 mod rehash;
 mod s3;
@@ -54,8 +56,9 @@ pub use multipart_uploads::MultipartUpload;
 pub use names::{FolderName, Names};
 pub use objects::{
     Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, PAGE_LIMIT, Page,
-    Removal, Start, Verified, Version,
+    Removal, Start, Verified, Version, pages, parse_time,
 };
+pub use place::Place;
 pub use progress::{Chunk, LIST_LENGTH, Progress};
 
 pub use streaming::{BlobStream, ReadError, StreamedWrite, WriteAnswer, WriteError, WriteTarget};
