@@ -69,9 +69,9 @@ struct Head {
 pub struct UnreadableMarker;
 
 impl Marker {
-    /// A marker of these keys that ends at `until`.
-    pub fn new<'k>(until: Duration, keys: impl IntoIterator<Item = &'k Key>) -> Self {
-        let mut hashes: Vec<u64> = keys.into_iter().map(hash).collect();
+    /// A marker of the keys with these hashes ([`Marker::hash`]) that ends at `until`.
+    pub fn new(until: Duration, hashes: impl IntoIterator<Item = u64>) -> Self {
+        let mut hashes: Vec<u64> = hashes.into_iter().collect();
         hashes.sort_unstable();
         hashes.dedup();
         Self { until, hashes }
@@ -104,16 +104,26 @@ impl Marker {
         Ok(Self { until: Duration::from_secs(head.until), hashes })
     }
 
+    /// The hash by which a key is in a marker: the first 64 bits of its SHA-256.
+    pub fn hash(key: &Key) -> u64 {
+        let hash = Sha256::digest(key.as_str().as_bytes());
+        hash.iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte))
+    }
+
     /// Whether the object of this key is about to be removed.
     pub fn has(&self, key: &Key) -> bool {
-        !self.hashes.is_empty() && self.hashes.binary_search(&hash(key)).is_ok()
+        !self.hashes.is_empty() && self.hashes.binary_search(&Self::hash(key)).is_ok()
     }
-}
 
-/// The first 64 bits of a key's SHA-256.
-fn hash(key: &Key) -> u64 {
-    let hash = Sha256::digest(key.as_str().as_bytes());
-    hash.iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte))
+    /// How many keys it has.
+    pub fn len(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
 }
 
 /// What collections of garbage are about to remove, as it was at some moment.
