@@ -145,8 +145,8 @@ impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
         work: impl Future<Output = Result<T, GcError>>,
         stop: impl Future<Output = ()>,
     ) -> Result<T, GcError> {
-        let ended = pin!(select(pin!(self.keep_alive()), pin!(stop)));
-        match select(pin!(work), ended).await {
+        let (keep_alive, stop) = (pin!(self.keep_alive()), pin!(stop));
+        match select(pin!(work), select(keep_alive, stop)).await {
             Either::Left((outcome, _)) => outcome,
             Either::Right((Either::Left((error, _)), _)) => Err(error),
             Either::Right((Either::Right(_), _)) => Err(GcError::Interrupted),

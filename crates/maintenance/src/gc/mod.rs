@@ -107,9 +107,9 @@ pub enum GcError {
     TakenOver,
     /// The marker could not be renewed in time.
     #[error(
-        "the store did not take the renewal of this run's marker in time; nothing more was removed ({0})"
+        "the store did not take the renewal of this run's marker in time; nothing more was removed"
     )]
-    LeaseLost(String),
+    LeaseLost,
     /// The store does not say when an object was written that has just been.
     #[error(
         "the blob store does not list an object that was written before: its listings can't be relied on"

@@ -157,7 +157,7 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
         let key = garbage.key(&plan.snapshot);
         let mut attempts = 1;
         loop {
-            hold.check_lease()?;
+            hold.begin_removal()?;
             match self.bucket.remove_once(&key).await {
                 Ok(()) => return Ok(Ok(())),
                 Err(error) => {
