@@ -18,7 +18,7 @@
 //! | how far it has got | `repositories/<name>/_uploads/<id>/progress/<offset, 20 digits>` |
 //!
 //! A referrer's object holds its descriptor as JSON; `distribution` knows no referrers and passes it
-//! over. Outside of all that lies `moorage/`, for objects that say something about the store itself.
+//! over. Outside of all that lies `moorage/`: what is said of the store itself, of collections of garbage, and what those removed.
 //!
 //! A link may hold another digest than the one in its key: content that was pushed under a second
 //! algorithm is stored once, under the first.
@@ -59,7 +59,7 @@ impl Key {
     ///
     /// Nobody looks at what it is of, so it is not for writing or removing links and tags: those who keep
     /// copies of them would not know. Their keys are to be made anew.
-    pub(super) fn listed(text: &str) -> Option<Self> {
+    pub fn listed(text: &str) -> Option<Self> {
         let is_unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
         let folder = text.strip_suffix('/').unwrap_or(text);
         let mut segments = folder.split('/');
@@ -347,6 +347,62 @@ pub fn condition_probe() -> Key {
 /// The object on which it is tried whether the store heeds the conditions of removals.
 pub fn removal_probe() -> Key {
     Key::other("moorage/probes/removals".to_owned())
+}
+
+/// The folder of the markers of collections of garbage.
+pub fn markers() -> Key {
+    Key::other("moorage/gc/markers/".to_owned())
+}
+
+/// `moorage/gc/markers/<run>`
+pub fn marker(run: &str) -> Key {
+    Key::other(format!("moorage/gc/markers/{run}"))
+}
+
+/// The folder of the claims of runs that change the bucket: collections of garbage, and their undoing.
+pub fn claims() -> Key {
+    Key::other("moorage/gc/claims/".to_owned())
+}
+
+/// `moorage/gc/claims/<run>`
+pub fn claim(run: &str) -> Key {
+    Key::other(format!("moorage/gc/claims/{run}"))
+}
+
+/// What the last collection of garbage found to be garbage.
+pub fn condemned() -> Key {
+    Key::other("moorage/gc/condemned".to_owned())
+}
+
+/// What collections of garbage have read of manifests, so that the next need not read them.
+pub fn manifest_memory() -> Key {
+    Key::other("moorage/gc/manifests".to_owned())
+}
+
+/// The folder of what was removed by collections of garbage, and may be brought back; a run and a slash come next.
+pub fn all_trash() -> Key {
+    Key::other("moorage/trash/".to_owned())
+}
+
+/// The folder of what was removed by one run.
+pub fn trash(run: &str) -> Key {
+    Key::other(format!("moorage/trash/{run}/"))
+}
+
+/// What tells of a run whose trash lies beside it.
+pub fn trash_label(run: &str) -> Key {
+    Key::other(format!("moorage/trash/{run}/run.json"))
+}
+
+/// Where the object of this key lies when a run has removed it.
+pub fn trashed(run: &str, key: &Key) -> Key {
+    Key::other(format!("moorage/trash/{run}/{}", key.as_str()))
+}
+
+/// The reverse of [`trashed`]; `None` for anything else, the label included.
+pub fn untrashed(run: &str, key: &Key) -> Option<Key> {
+    let original = key.as_str().strip_prefix(trash(run).as_str())?;
+    original.starts_with("docker/registry/v2/").then(|| Key::listed(original)).flatten()
 }
 
 fn in_repository(name: &Name, rest: &[&str]) -> Key {
