@@ -104,7 +104,10 @@ impl<S: InventoryStore> Files<'_, S> {
                 read.map_err(|error| unreadable(&file, error))?;
             }
             Location::Object { bucket, key } => {
-                let keep = |part: &[u8]| content.extend_from_slice(part);
+                let keep = |part: &[u8]| {
+                    content.extend_from_slice(part);
+                    Ok(())
+                };
                 self.parts(bucket, key, MANIFEST_LIMIT + 1, keep).await?;
             }
         }
@@ -132,15 +135,13 @@ impl<S: InventoryStore> Files<'_, S> {
             unreadable(&file, format!("no copy can be written to {}: {error}", folder.display()))
         };
         let mut copy = tempfile::tempfile().map_err(no_room)?;
-        let (mut hash, mut written) = (Md5::new(), Ok(()));
-        let found = self.parts(bucket, &data.key, data.size, |part| {
+        let mut hash = Md5::new();
+        let keep = |part: &[u8]| {
             hash.update(part);
-            if written.is_ok() {
-                written = copy.write_all(part);
-            }
-        });
-        let found = found.await?;
-        written.and_then(|()| copy.rewind()).map_err(no_room)?;
+            copy.write_all(part).map_err(no_room)
+        };
+        let found = self.parts(bucket, &data.key, data.size, keep).await?;
+        copy.rewind().map_err(no_room)?;
         verify(&file, data, found, hash)?;
         Ok(copy)
     }
@@ -151,7 +152,7 @@ impl<S: InventoryStore> Files<'_, S> {
         bucket: &str,
         key: &str,
         limit: u64,
-        mut each: impl FnMut(&[u8]),
+        mut each: impl FnMut(&[u8]) -> Result<(), InventoryError>,
     ) -> Result<u64, InventoryError> {
         let file = object_name(bucket, key);
         let mut offset = 0;
@@ -164,7 +165,7 @@ impl<S: InventoryStore> Files<'_, S> {
             if length > wanted {
                 return Err(unreadable(&file, "the store gave more than it was asked for"));
             }
-            each(&part);
+            each(&part)?;
             offset += length;
             if length < wanted {
                 break;
