@@ -109,6 +109,19 @@ fn a_file_that_is_cut_off_anywhere_is_refused() {
     }
 }
 
+/// The first key is made so long that it swallows the next: one fewer than the page says.
+#[test]
+fn a_page_with_fewer_values_than_it_says_is_refused() {
+    let mut content = file("plain-required");
+    let length = u32::try_from("registry/folder 0/00000+é".len()).expect("it is short");
+    let first = [&length.to_le_bytes()[..], b"registry/folder 0/00000"].concat();
+    let at =
+        content.windows(first.len()).position(|bytes| bytes == first).expect("the page of keys");
+    content[at..at + 4].copy_from_slice(&(2 * length + 4).to_le_bytes());
+    let error = Inventory::parquet(content).error();
+    assert!(error.ends_with("a page does not have the values that its header says"), "{error}");
+}
+
 /// Each byte of small files, changed a little or a lot, with a manifest that agrees: it is refused or read, and ends.
 #[test]
 fn no_changed_byte_ends_the_program() {
