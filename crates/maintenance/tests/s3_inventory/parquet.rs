@@ -28,6 +28,7 @@ fn each_row_is_read_whatever_the_writer_chose() {
         ("snappy", 2500),
         ("gzip-v2", 2500),
         ("plain-required", 5),
+        ("fastparquet", 5),
         ("microseconds", 5),
         ("empty", 0),
     ] {
@@ -60,7 +61,7 @@ fn what_is_not_understood_is_refused_and_told() {
         ("before-1970", " at row 1: its last_modified_date is before 1970"),
         ("text-size", ": the column size is not of the type INT64"),
         ("number-date", ": the column last_modified_date has no times"),
-        ("huge-key", "understood: a page is larger than 16777216 bytes"),
+        ("huge-key", "understood: a page is larger than 33554432 bytes"),
         ("without-dates", "the inventory has no LastModifiedDate;"),
         ("without-latest", "the inventory has no IsLatest;"),
         ("other-bucket", "the inventory lists the bucket secrets,"),
@@ -70,7 +71,7 @@ fn what_is_not_understood_is_refused_and_told() {
     }
 }
 
-/// A page that says it has a thousand bytes, and has 20 MiB. Its compression ends with a wrong checksum, which nobody
+/// A page that says it has a thousand bytes, and has 40 MiB. Its compression ends with a wrong checksum, which nobody
 /// finds who does not read so far.
 #[test]
 fn a_page_is_not_decompressed_beyond_what_it_says() {

@@ -17,8 +17,8 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use super::header::{DataV2, PageHeader, PageKind};
 
-/// The largest page, in bytes. Writers aim at one mebibyte.
-const PAGE_LIMIT: u32 = 16 * 1024 * 1024;
+/// The largest page, in bytes. Most writers aim at one mebibyte.
+const PAGE_LIMIT: u32 = 32 * 1024 * 1024;
 /// The most values of a dictionary. Writers give it up at a mebibyte.
 const DICTIONARY_LIMIT: u32 = 1024 * 1024;
 /// The longest header of a page, in bytes. It may name the smallest and the largest key, each twice.
@@ -117,8 +117,8 @@ impl Pages {
     fn dictionary(&mut self, page: Bytes, values: u32, encoding: u32) -> Result<Page> {
         let encoding = plain_or_dictionary(encoding)?;
         let is_whole = match self.kind {
-            Type::BYTE_ARRAY => count_texts(&page) == Some(values),
-            Type::INT64 => page.len() as u64 == u64::from(values) * 8,
+            Type::BYTE_ARRAY => has_texts(&page, values),
+            Type::INT64 => page.len() as u64 >= u64::from(values) * 8,
             _ => false,
         };
         if self.has_dictionary
@@ -202,7 +202,7 @@ impl Pages {
         let is_sound = match (encoding, self.kind) {
             (Encoding::RLE_DICTIONARY, _) => self.has_dictionary,
             // Only keys and the like are texts, and there is no row without.
-            (Encoding::PLAIN, Type::BYTE_ARRAY) => count_texts(bytes) == Some(values),
+            (Encoding::PLAIN, Type::BYTE_ARRAY) => has_texts(bytes, values),
             (Encoding::RLE, kind) => kind == Type::BOOLEAN,
             _ => true,
         };
@@ -229,14 +229,15 @@ fn plain_or_dictionary(encoding: u32) -> Result<Encoding> {
     }
 }
 
-/// How many texts these bytes are, each with its length before it; `None` if that does not come out even.
-fn count_texts(mut bytes: &[u8]) -> Option<u32> {
-    let mut texts = 0;
-    while let Some((length, rest)) = bytes.split_first_chunk() {
-        bytes = rest.get(u32::from_le_bytes(*length) as usize..)?;
-        texts += 1;
-    }
-    bytes.is_empty().then_some(texts)
+/// Whether these bytes begin with so many texts, each with its length before it. Some writers leave zeros behind them.
+fn has_texts(mut bytes: &[u8], count: u32) -> bool {
+    (0..count).all(|_| {
+        let text = bytes
+            .split_first_chunk()
+            .and_then(|(length, rest)| rest.get(u32::from_le_bytes(*length) as usize..));
+        bytes = text.unwrap_or_default();
+        text.is_some()
+    })
 }
 
 fn snappy(bytes: &[u8], size: usize) -> Result<Vec<u8>> {

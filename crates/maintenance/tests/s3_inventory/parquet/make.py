@@ -1,4 +1,4 @@
-"""Writes the Parquet files beside this script, as Apache Arrow's writer does (pyarrow 26): `python3 make.py`.
+"""Writes the Parquet files beside this script, as two writers do (pyarrow 26, fastparquet): `python3 make.py`.
 
 Columns, names and times are those of S3 Inventory; the variants are what other writers choose.
 """
@@ -6,6 +6,7 @@ Columns, names and times are those of S3 Inventory; the variants are what other 
 import datetime
 import pathlib
 
+import fastparquet
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -57,6 +58,9 @@ write("gzip-v2", rows, schema(), compression="gzip", data_page_version="2.0", ro
       data_page_size=2048, use_dictionary=["bucket", "key", "size"], write_batch_size=64)
 write("plain-required", few, schema(required=True), compression="none", use_dictionary=False)
 write("microseconds", few, schema(unit="us"), compression="none")
+# Another writer, which leaves zeros behind the values of a page.
+fastparquet.write(HERE / "fastparquet.parquet", pa.Table.from_pylist(few, schema=schema()).to_pandas(),
+                  compression="GZIP")
 write("empty", [], schema())
 old = {"version_id": "v1", "is_latest": False, "is_delete_marker": False}
 new = {"version_id": "v2", "is_latest": True, "is_delete_marker": False}
@@ -82,6 +86,6 @@ write("number-date", [row(0) | {"last_modified_date": 1}],
       pa.schema([pa.field("last_modified_date", pa.int64()) if f.name == "last_modified_date" else f
                  for f in schema()]))
 write("other-bucket", [row(0), row(1) | {"bucket": "secrets"}], schema())
-# A page of 20 MiB in some 20 KiB.
-write("huge-key", [row(0) | {"key": "registry/" + "a" * (20 << 20)}], schema(), compression="gzip",
+# A page of 40 MiB in some 40 KiB.
+write("huge-key", [row(0) | {"key": "registry/" + "a" * (40 << 20)}], schema(), compression="gzip",
       use_dictionary=False, write_statistics=False)
