@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::proxy::Proxy;
 use super::world::World;
+use crate::time::Clock as _;
 
 /// The media type of images.
 pub const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -26,6 +27,8 @@ const ATTEMPTS: usize = 4;
 pub struct Acknowledged {
     pub content: Bytes,
     pub subject: Option<Digest>,
+    /// When.
+    pub at: Duration,
 }
 
 /// What registries have acknowledged.
@@ -100,7 +103,7 @@ impl Client {
         subject: Option<Digest>,
     ) -> bool {
         for _ in 0..ATTEMPTS {
-            let began = crate::time::Clock::now(&*self.world);
+            let began = self.world.now();
             let mut uploaded = Vec::new();
             let mut is_refused = false;
             for content in blobs {
@@ -116,7 +119,7 @@ impl Client {
                     return true;
                 }
                 let body = String::from_utf8_lossy(&reply.1).into_owned();
-                let took = crate::time::Clock::now(&*self.world) - began;
+                let took = self.world.now() - began;
                 for digest in &uploaded {
                     if reply.0 == 400 && body.contains(digest.as_str()) && took < self.grace {
                         let told =
@@ -143,7 +146,8 @@ impl Client {
         let mut ledger = self.ledger.borrow_mut();
         if reply.status == 201 {
             let key = (name.to_owned(), digest_of(manifest));
-            let acknowledged = Acknowledged { content: manifest.clone(), subject };
+            let acknowledged =
+                Acknowledged { content: manifest.clone(), subject, at: self.world.now() };
             ledger.manifests.insert(key, acknowledged);
             ledger.acknowledged += 1;
         }

@@ -1,6 +1,7 @@
 //! What must hold in the end, read from the objects themselves without any of the collector's code.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use moorage::oci::{Digest, Name};
 use moorage::store::Place;
@@ -56,14 +57,15 @@ fn check_manifest(
     }
 }
 
-/// What has been acknowledged and is not there. With `only_tagged`, manifests may be gone that no tag leads to.
-pub fn lost(store: &SimStore, ledger: &Ledger, only_tagged: bool) -> Faults {
+/// What has been acknowledged and is not there. Manifests may be gone that no tag leads to, if they were acknowledged before
+/// `untagged_before`.
+pub fn lost(store: &SimStore, ledger: &Ledger, untagged_before: Duration) -> Faults {
     let objects = store.objects.borrow();
     let reached = reached(&objects);
     let mut faults = ledger.violations.clone();
     for (key, acknowledged) in &ledger.manifests {
         let (name, digest) = key;
-        if only_tagged && !reached.contains(key) {
+        if acknowledged.at < untagged_before && !reached.contains(key) {
             continue;
         }
         let name: Name = name.parse().expect("a name");
@@ -96,6 +98,42 @@ fn reached(objects: &Objects) -> BTreeSet<(String, Digest)> {
     reached
 }
 
+/// The manifests to which a tag leads, and those that refer to one of these, and so on.
+fn used(
+    objects: &Objects,
+    manifests: &BTreeSet<(String, Digest)>,
+    places: &[Place],
+    reached: &BTreeSet<(String, Digest)>,
+) -> BTreeSet<(String, Digest)> {
+    let mut about: Vec<(String, Digest, Digest)> = Vec::new();
+    for (name, digest) in manifests {
+        let content = objects.get(layout::content(digest).as_str());
+        let json: Value = content
+            .and_then(|content| serde_json::from_slice(&content.bytes).ok())
+            .unwrap_or_default();
+        let subject = json["subject"]["digest"].as_str().and_then(|text| text.parse().ok());
+        about.extend(subject.map(|subject| (name.clone(), subject, digest.clone())));
+    }
+    about.extend(places.iter().filter_map(|place| match place {
+        Place::Referrer { name, subject, digest } => {
+            Some((name.to_string(), subject.clone(), digest.clone()))
+        }
+        _ => None,
+    }));
+    let mut used = reached.clone();
+    loop {
+        let before = used.len();
+        for (name, subject, digest) in &about {
+            if used.contains(&(name.clone(), subject.clone())) {
+                used.insert((name.clone(), digest.clone()));
+            }
+        }
+        if used.len() == before {
+            return used;
+        }
+    }
+}
+
 /// What is there and of no use to anybody, when nothing is young any more.
 pub fn left(store: &SimStore, only_tagged: bool) -> Faults {
     let objects = store.objects.borrow();
@@ -125,17 +163,7 @@ pub fn left(store: &SimStore, only_tagged: bool) -> Faults {
             _ => {}
         }
     }
-    let subjects: BTreeSet<(String, Digest)> = places
-        .iter()
-        .filter_map(|place| match place {
-            Place::Referrer { name, subject, digest }
-                if manifests.contains(&(name.to_string(), subject.clone())) =>
-            {
-                Some((name.to_string(), digest.clone()))
-            }
-            _ => None,
-        })
-        .collect();
+    let used = used(&objects, &manifests, &places, &reached);
     let mut linked: BTreeSet<Digest> = manifests.iter().map(|(_, digest)| digest.clone()).collect();
     let mut faults = Faults::new();
     for place in &places {
@@ -150,8 +178,7 @@ pub fn left(store: &SimStore, only_tagged: bool) -> Faults {
             }
             Place::ManifestLink(name, digest) => {
                 let key = (name.to_string(), digest.clone());
-                let is_used =
-                    reached.contains(&key) || subjects.contains(&key) || needed.contains(&key);
+                let is_used = used.contains(&key);
                 if !is_used && (only_tagged || !has(&objects, &layout::content(digest))) {
                     faults.push(format!("{name} still has the manifest {digest}"));
                 }

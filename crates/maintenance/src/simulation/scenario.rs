@@ -258,9 +258,11 @@ pub fn play(seed: u64, past: &Past, mutation: Mutation, only_tagged: bool) -> Ou
     world.pass(past.now.saturating_sub(world.now()));
     let store = Rc::new(SimStore { objects: RefCell::new(past.objects.clone()) });
     let ledger = Rc::new(RefCell::new(past.ledger.clone()));
+    // What is old may go if no tag leads to it, where that is asked for.
+    let untagged_before = |time| if only_tagged { time } else { Duration::ZERO };
     let mut outcome = Outcome::default();
     let removed = act_together(&world, &store, &ledger, mutation, only_tagged);
-    outcome.faults = oracle::lost(&store, &ledger.borrow(), false);
+    outcome.faults = oracle::lost(&store, &ledger.borrow(), untagged_before(past.now));
     for run in 0..2 {
         world.pass(Duration::from_secs(24 * 60 * 60));
         let options = options(&world, mutation, only_tagged);
@@ -275,7 +277,7 @@ pub fn play(seed: u64, past: &Past, mutation: Mutation, only_tagged: bool) -> Ou
             outcome.faults.push(format!("a run alone fails: {error}"));
         }
     }
-    outcome.faults.extend(oracle::lost(&store, &ledger.borrow(), only_tagged));
+    outcome.faults.extend(oracle::lost(&store, &ledger.borrow(), untagged_before(world.now())));
     outcome.faults.extend(oracle::left(&store, only_tagged));
     outcome.acknowledged = ledger.borrow().acknowledged - past.ledger.acknowledged;
     outcome.refused = ledger.borrow().refused;
