@@ -10,5 +10,7 @@ pub mod manifests;
 pub mod mark;
 pub mod references;
 pub mod s3_inventory;
+#[cfg(test)]
+mod simulation;
 pub mod snapshot;
 pub mod time;
