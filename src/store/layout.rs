@@ -258,6 +258,19 @@ pub fn referrers(name: &Name, subject: &Digest) -> Key {
     in_repository(name, &[&format!("_manifests/referrers/{algorithm}/{hex}/")])
 }
 
+/// The prefix of the keys of all referrers of a repository, whatever their subjects; see [`referrer_of`].
+pub fn all_referrers(name: &Name) -> Key {
+    in_repository(name, &["_manifests/referrers/"])
+}
+
+/// The subject and the digest of a [`referrer`] of that repository, if `key` is one.
+pub fn referrer_of(name: &Name, key: &Key) -> Option<(Digest, Digest)> {
+    let place = key.as_str().strip_prefix(all_referrers(name).as_str())?;
+    let (algorithm, rest) = place.split_once('/')?;
+    let (hex, place) = rest.split_once('/')?;
+    Some((format!("{algorithm}:{hex}").parse().ok()?, referrer_within(place)?))
+}
+
 /// `<algorithm>/<hex>/link`: where a referrer lies among those of its subject. Sorted by that,
 /// referrers are sorted by their digests.
 pub fn within_referrers(digest: &Digest) -> String {
@@ -391,6 +404,11 @@ mod tests {
         assert!(!is_misnamed(&history));
         assert_eq!(digest_of_tag_history(&name, &tag, &history), Some(digest));
         assert_eq!(digest_of_tag_history(&name, &tag, &key), None);
+        let (subject, digest) =
+            (Digest::of(Algorithm::Sha512, b"s"), Digest::of(Algorithm::Sha256, b""));
+        let entry = referrer(&name, &subject, &digest);
+        assert_eq!(referrer_of(&name, &entry), Some((subject, digest)));
+        assert_eq!(referrer_of(&name, &key), None);
     }
 
     #[test]
