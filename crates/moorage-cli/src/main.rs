@@ -23,6 +23,7 @@ use clap::{Parser, Subcommand};
 
 use commands::access::{self, AccessCommand};
 use commands::purge_uploads::{self, PurgeUploads};
+use commands::retain::{self, Retain};
 use commands::token::{self, TokenCommand};
 use commands::user::{self, UserCommand};
 
@@ -42,6 +43,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     PurgeUploads(PurgeUploads),
+    Retain(Retain),
     #[command(subcommand)]
     User(UserCommand),
     #[command(subcommand)]
@@ -69,6 +71,7 @@ async fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::PurgeUploads(command) => purge_uploads::run(command).await,
+        Command::Retain(command) => retain::run(command).await,
         Command::User(command) => user::run(command),
         Command::Token(command) => token::run(command),
         Command::Access(command) => access::run(command),

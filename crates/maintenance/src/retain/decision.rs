@@ -45,8 +45,7 @@ impl Decision {
 /// Decides on all tags of a repository, in their order. `immutable` gives the number of the rule of the filter's
 /// configuration that makes a tag immutable, if there is one.
 ///
-/// If the policy would leave the repository without a tag and does not say that it may, every tag stays: see
-/// [`would_delete_all`].
+/// It is not looked at here whether the repository would be left without a tag.
 pub fn decide(
     policy: &Policy,
     repository: &Name,

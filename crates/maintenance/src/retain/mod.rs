@@ -13,6 +13,8 @@
 mod decision;
 mod execution;
 mod fallback;
+mod following;
+mod outcome;
 mod policy;
 mod policy_file;
 mod reach;
@@ -20,8 +22,9 @@ mod tags;
 mod versions;
 
 pub use decision::{Decision, Verdict, decide};
-pub use execution::{Fate, Immutable, Outcome, Problem, Retention, TagOutcome};
+pub use execution::{Immutable, Retention};
 pub use fallback::FallbackTag;
+pub use outcome::{Fate, Outcome, Problem, TagOutcome};
 pub use policy::{Condition, Policy, Rule, Selection};
 pub use policy_file::PolicyError;
 pub use tags::{ListedTag, list_tags};

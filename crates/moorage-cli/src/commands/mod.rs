@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod purge_uploads;
+pub mod retain;
 pub mod token;
 pub mod user;
 
