@@ -7,11 +7,12 @@
 //! Fallback tags come last, by what the repository has then: a tag that has come in the meantime holds the signatures of
 //! what it points at.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::SystemTime;
 
+use futures::stream::{self, StreamExt};
 use moorage::oci::{Digest, Name, Tag};
-use moorage::store::{Objects, Store, StoreError, StoreErrorKind, for_each_bounded};
+use moorage::store::{Objects, Store, StoreError, StoreErrorKind};
 
 use super::decision::{Decision, Verdict, decide, would_delete_all};
 use super::outcome::{Fate, Outcome, Problem, TagOutcome};
@@ -110,40 +111,35 @@ impl<O: Objects> Retention<'_, O> {
             outcome.set(*number, Fate::Undone);
         }
         self.objects.try_conditional_removal().await;
-        let (removed, shared) = (RefCell::default(), RefCell::new(outcome));
+        let (removed, is_over) = (RefCell::new(Vec::new()), Cell::new(false));
+        let outcome = RefCell::new(outcome);
         let tags = numbers.iter().filter_map(|number| Some((*number, listed.get(*number)?)));
-        // What ends it is among the problems.
-        let _: Result<(), ()> = for_each_bounded(PARALLEL_TAGS, tags, async |(number, tag)| {
-            match self.remove(name, tag).await {
-                Ok(removal) => {
-                    let mut outcome = shared.borrow_mut();
-                    match removal {
-                        Removal::Removed(digest) => {
-                            RefCell::<Vec<_>>::borrow_mut(&removed).push(digest);
-                            outcome.set(number, Fate::Deleted);
-                        }
-                        Removal::Moved => {
-                            outcome.decide(
-                                number,
-                                Fate::Kept,
-                                "it was set again since it was listed",
-                            );
-                        }
-                        Removal::Gone => {
-                            outcome.decide(number, Fate::Gone, "somebody else deleted it");
-                        }
-                    }
-                    Ok(())
+        let delete = async |(number, tag): (usize, &ListedTag)| {
+            // What has been begun is not broken off: it would not be known what came of it.
+            if is_over.get() {
+                return;
+            }
+            let removal = self.remove(name, tag).await;
+            let mut outcome = outcome.borrow_mut();
+            match removal {
+                Ok(Removal::Removed(digest)) => {
+                    removed.borrow_mut().push(digest);
+                    outcome.set(number, Fate::Deleted);
+                }
+                Ok(Removal::Moved) => {
+                    outcome.decide(number, Fate::Kept, "it was set again since it was listed");
+                }
+                Ok(Removal::Gone) => {
+                    outcome.decide(number, Fate::Gone, "somebody else deleted it");
                 }
                 Err(error) => {
-                    let ends_it = ends_repository(&error);
-                    let tag = Some(tag.tag.clone());
-                    shared.borrow_mut().problems.push(Problem::Store { tag, error });
-                    if ends_it { Err(()) } else { Ok(()) }
+                    outcome.decide(number, Fate::Undone, "its deletion failed, here or further on");
+                    is_over.set(is_over.get() || ends_repository(&error));
+                    outcome.problems.push(Problem::Store { tag: Some(tag.tag.clone()), error });
                 }
             }
-        })
-        .await;
+        };
+        stream::iter(tags).for_each_concurrent(PARALLEL_TAGS, delete).await;
         removed.into_inner()
     }
 

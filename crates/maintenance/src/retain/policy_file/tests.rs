@@ -153,3 +153,15 @@ fn a_file_that_unfolds_without_end_is_refused() {
     text.push_str("rules: *a11\n");
     Policy::parse(&text).expect_err("no policy");
 }
+
+#[test]
+fn the_example_of_the_documentation_is_a_policy() {
+    let page = include_str!("../../../../../docs/cli.md");
+    let examples: Vec<_> = page.split("```yaml\n").skip(1).collect();
+    let [example] = examples.as_slice() else {
+        panic!("the page has {} examples", examples.len());
+    };
+    let (example, _) = example.split_once("```").expect("its end");
+    let policy = Policy::parse(example).expect("a policy");
+    assert_eq!(policy.rules.iter().map(|rule| rule.keep.len()).collect::<Vec<_>>(), [4, 1]);
+}
