@@ -79,7 +79,7 @@ impl Digest {
     }
 
     /// The digest whose hash is this. `hash` has as many bytes as the algorithm's hashes have.
-    pub(crate) fn from_hash(algorithm: Algorithm, hash: &[u8]) -> Self {
+    pub fn from_hash(algorithm: Algorithm, hash: &[u8]) -> Self {
         debug_assert_eq!(hash.len() * 2, algorithm.hex_length());
         Self {
             algorithm,

@@ -81,6 +81,15 @@ pub enum Dependency {
     Manifest(Digest),
 }
 
+impl Dependency {
+    /// Its digest.
+    pub fn digest(&self) -> &Digest {
+        match self {
+            Self::Blob(digest) | Self::Manifest(digest) => digest,
+        }
+    }
+}
+
 /// A manifest that a client pushes, checked as far as it can be without the store.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ParsedManifest {

@@ -87,6 +87,11 @@ pub trait Environment: fmt::Debug {
     /// Waits so long, a tenth of a second more at most.
     fn delay(&self, time: Duration) -> LocalBoxFuture<'static, ()>;
 
+    /// The same time, since 1970.
+    fn recent_time(&self) -> Duration {
+        self.recent().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+
     /// Adds a field to the request's line in the access log.
     fn log_field(&self, _name: &'static str, _value: &str) {}
 

@@ -12,6 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::bucket_options::BucketOptions;
 use super::budget::{self, Budget};
 use super::compose::{Compositions, PARALLEL_JOINS};
+use super::condemned::CondemnedView;
 use super::fault::{Fault, StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::objects::{
@@ -53,6 +54,7 @@ pub struct Bucket<H> {
     content_limit: u64,
     heeds_conditions: Cell<Option<bool>>,
     heeds_conditional_removal: Cell<Option<bool>>,
+    condemned: CondemnedView,
     pub(super) refuses_wrong_checksums: Cell<Option<bool>>,
     pub(super) rehashes: Rehashes,
     pub(super) compositions: Compositions,
@@ -73,6 +75,7 @@ impl<H: Http> Bucket<H> {
             content_limit: options.content_limit,
             heeds_conditions: Cell::new(None),
             heeds_conditional_removal: Cell::new(None),
+            condemned: CondemnedView::default(),
             refuses_wrong_checksums: Cell::new(None),
             rehashes: Rehashes::default(),
             compositions: Compositions::default(),
@@ -216,6 +219,10 @@ impl<H: Http> Objects for Bucket<H> {
 
     fn heeds_conditional_removal(&self) -> &Cell<Option<bool>> {
         &self.heeds_conditional_removal
+    }
+
+    fn condemned_view(&self) -> &CondemnedView {
+        &self.condemned
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
@@ -380,12 +387,16 @@ impl<H: Http> Objects for Bucket<H> {
                 "the blob store's listing is endless",
             ));
         }
-        let entries = listing.keys.iter().zip(listing.modified);
-        let entries = entries.filter_map(|(key, modified)| {
-            Some((Key::listed(key.strip_prefix(&self.prefix)?)?, modified))
-        });
-        let (keys, modified) = entries.unzip();
-        Ok(Page { keys, modified, next: listing.next.map(Cursor) })
+        let mut page = Page { next: listing.next.map(Cursor), ..Page::default() };
+        for entry in listing.entries {
+            let key = entry.key.strip_prefix(&self.prefix).and_then(Key::listed);
+            if let Some(key) = key {
+                page.keys.push(key);
+                page.modified.push(entry.modified);
+                page.sizes.push(entry.size);
+            }
+        }
+        Ok(page)
     }
 }
 

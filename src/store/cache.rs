@@ -19,6 +19,7 @@ use lru::LruCache;
 
 use super::budget::Budget;
 use super::compose::{HasParts, Parts};
+use super::condemned::CondemnedView;
 use super::fault::StoreError;
 use super::layout::{self, Key, Kind};
 use super::objects::{
@@ -201,6 +202,10 @@ impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
 
     fn heeds_conditional_removal(&self) -> &Cell<Option<bool>> {
         self.bucket.heeds_conditional_removal()
+    }
+
+    fn condemned_view(&self) -> &CondemnedView {
+        self.bucket.condemned_view()
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {

@@ -52,6 +52,14 @@ impl StoreError {
         self.kind
     }
 
+    /// Whether the store doesn't know what was asked of it.
+    pub fn is_unknown_operation(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| {
+            answer.status == StatusCode::NOT_IMPLEMENTED
+                || answer.code.as_deref() == Some("NotImplemented")
+        })
+    }
+
     /// The store's answer, if there was one.
     pub fn answer(&self) -> Option<&StoreAnswer> {
         self.answer.as_deref()
@@ -163,5 +171,19 @@ mod tests {
             panic!("a refusal is a fault");
         };
         assert!(error.to_string().contains("403 AccessDenied"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_operation_is_told_from_a_failure() {
+        let is_unknown = |status, body: &str| {
+            let status = StatusCode::from_u16(status).expect("a status");
+            match Fault::of(status, body.as_bytes()) {
+                Fault::Other(error) => error.is_unknown_operation(),
+                Fault::NoSuchKey => panic!("that is no fault"),
+            }
+        };
+        assert!(is_unknown(501, ""));
+        assert!(is_unknown(400, &document("NotImplemented")));
+        assert!(!is_unknown(500, ""));
     }
 }

@@ -18,7 +18,7 @@
 //! | how far it has got | `repositories/<name>/_uploads/<id>/progress/<offset, 20 digits>` |
 //!
 //! A referrer's object holds its descriptor as JSON; `distribution` knows no referrers and passes it
-//! over. Outside of all that lies `moorage/`, for objects that say something about the store itself.
+//! over. Outside of all that lies `moorage/`: what is said of the store itself, of collections of garbage, and what those removed.
 //!
 //! A link may hold another digest than the one in its key: content that was pushed under a second
 //! algorithm is stored once, under the first.
@@ -59,7 +59,7 @@ impl Key {
     ///
     /// Nobody looks at what it is of, so it is not for writing or removing links and tags: those who keep
     /// copies of them would not know. Their keys are to be made anew.
-    pub(super) fn listed(text: &str) -> Option<Self> {
+    pub fn listed(text: &str) -> Option<Self> {
         let is_unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
         let folder = text.strip_suffix('/').unwrap_or(text);
         let mut segments = folder.split('/');
@@ -258,17 +258,9 @@ pub fn referrers(name: &Name, subject: &Digest) -> Key {
     in_repository(name, &[&format!("_manifests/referrers/{algorithm}/{hex}/")])
 }
 
-/// The prefix of the keys of all referrers of a repository, whatever their subjects; see [`referrer_of`].
+/// The prefix of the keys of all referrers of a repository, whatever their subjects.
 pub fn all_referrers(name: &Name) -> Key {
     in_repository(name, &["_manifests/referrers/"])
-}
-
-/// The subject and the digest of a [`referrer`] of that repository, if `key` is one.
-pub fn referrer_of(name: &Name, key: &Key) -> Option<(Digest, Digest)> {
-    let place = key.as_str().strip_prefix(all_referrers(name).as_str())?;
-    let (algorithm, rest) = place.split_once('/')?;
-    let (hex, place) = rest.split_once('/')?;
-    Some((format!("{algorithm}:{hex}").parse().ok()?, referrer_within(place)?))
 }
 
 /// `<algorithm>/<hex>/link`: where a referrer lies among those of its subject. Sorted by that,
@@ -362,6 +354,62 @@ pub fn removal_probe() -> Key {
     Key::other("moorage/probes/removals".to_owned())
 }
 
+/// The folder of the markers of collections of garbage.
+pub fn markers() -> Key {
+    Key::other("moorage/gc/markers/".to_owned())
+}
+
+/// `moorage/gc/markers/<run>`
+pub fn marker(run: &str) -> Key {
+    Key::other(format!("moorage/gc/markers/{run}"))
+}
+
+/// The folder of the claims of runs that change the bucket: collections of garbage, and their undoing.
+pub fn claims() -> Key {
+    Key::other("moorage/gc/claims/".to_owned())
+}
+
+/// `moorage/gc/claims/<run>`
+pub fn claim(run: &str) -> Key {
+    Key::other(format!("moorage/gc/claims/{run}"))
+}
+
+/// What the last collection of garbage found to be garbage.
+pub fn condemned() -> Key {
+    Key::other("moorage/gc/condemned".to_owned())
+}
+
+/// What collections of garbage have read of manifests, so that the next need not read them.
+pub fn manifest_memory() -> Key {
+    Key::other("moorage/gc/manifests".to_owned())
+}
+
+/// The folder of what was removed by collections of garbage, and may be brought back; a run and a slash come next.
+pub fn all_trash() -> Key {
+    Key::other("moorage/trash/".to_owned())
+}
+
+/// The folder of what was removed by one run.
+pub fn trash(run: &str) -> Key {
+    Key::other(format!("moorage/trash/{run}/"))
+}
+
+/// What tells of a run whose trash lies beside it.
+pub fn trash_label(run: &str) -> Key {
+    Key::other(format!("moorage/trash/{run}/run.json"))
+}
+
+/// Where the object of this key lies when a run has removed it.
+pub fn trashed(run: &str, key: &Key) -> Key {
+    Key::other(format!("moorage/trash/{run}/{}", key.as_str()))
+}
+
+/// The reverse of [`trashed`]; `None` for anything else, the label included.
+pub fn untrashed(run: &str, key: &Key) -> Option<Key> {
+    let original = key.as_str().strip_prefix(trash(run).as_str())?;
+    original.starts_with("docker/registry/v2/").then(|| Key::listed(original)).flatten()
+}
+
 fn in_repository(name: &Name, rest: &[&str]) -> Key {
     Key::other(text_in_repository(name, rest))
 }
@@ -404,11 +452,6 @@ mod tests {
         assert!(!is_misnamed(&history));
         assert_eq!(digest_of_tag_history(&name, &tag, &history), Some(digest));
         assert_eq!(digest_of_tag_history(&name, &tag, &key), None);
-        let (subject, digest) =
-            (Digest::of(Algorithm::Sha512, b"s"), Digest::of(Algorithm::Sha256, b""));
-        let entry = referrer(&name, &subject, &digest);
-        assert_eq!(referrer_of(&name, &entry), Some((subject, digest)));
-        assert_eq!(referrer_of(&name, &key), None);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use super::budget::Budget;
 use super::cache::CacheEnvironment;
 use super::compose::{Checked, Compositions, HasParts, MultipartId, PartTag, Parts, Piece};
+use super::condemned::CondemnedView;
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key, Kind};
 use super::objects::{
@@ -71,6 +72,7 @@ pub struct MemoryStore {
     /// Whether removals heed no conditions, as in some stores.
     pub ignores_conditional_removal: bool,
     heeds_conditional_removal: Cell<Option<bool>>,
+    condemned: CondemnedView,
     /// Whether checksums are not verified, as in some stores.
     pub ignores_checksums: bool,
     refuses_wrong_checksums: Cell<Option<bool>>,
@@ -287,6 +289,10 @@ impl Objects for MemoryStore {
         &self.heeds_conditional_removal
     }
 
+    fn condemned_view(&self) -> &CondemnedView {
+        &self.condemned
+    }
+
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
         let bytes = self.call(key, |objects| objects.get(key).cloned()).await?;
         count(&self.bytes_read, bytes.as_ref());
@@ -396,7 +402,9 @@ impl Objects for MemoryStore {
             let keys: Vec<Key> = keys.iter().filter_map(|key| Key::listed(key)).collect();
             let times = self.modified.borrow();
             let time = |key| times.get(key).map_or(String::new(), |time| format!("{time:09}"));
-            Page { modified: keys.iter().map(time).collect(), keys, next }
+            let size = |key| objects.get(key).map_or(0, |bytes| bytes.len() as u64);
+            let sizes = keys.iter().map(size).collect();
+            Page { modified: keys.iter().map(time).collect(), sizes, keys, next }
         })
         .await
     }

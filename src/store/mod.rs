@@ -5,12 +5,14 @@
 //! in the filter, a stand-in in tests).
 
 mod bucket;
+mod bucket_maintenance;
 mod bucket_options;
 mod bucket_parts;
 mod budget;
 mod cache;
 mod catalog;
 mod compose;
+mod condemned;
 mod fault;
 pub mod layout;
 #[cfg(test)]
@@ -19,6 +21,7 @@ mod multipart_uploads;
 mod names;
 mod objects;
 mod permits;
+mod place;
 mod progress;
 mod rehash;
 mod repository_folders;
@@ -33,6 +36,8 @@ pub mod turns;
 mod upload_folders;
 mod uploads;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
@@ -44,13 +49,17 @@ pub use budget::{Budget, Purpose, Reservation, UNCOUNTED, no_room_for_reads};
 pub use cache::{CacheEnvironment, CacheSettings, Cached};
 pub use catalog::Repositories;
 pub use compose::MultipartId;
+pub use condemned::{
+    Condemned, CondemnedView, MARKER_MAX_KEYS, Marker, UnreadableMarker, VIEW_MAX_AGE,
+};
 pub use fault::{Fault, StoreAnswer, StoreError, StoreErrorKind};
 pub use multipart_uploads::MultipartUpload;
 pub use names::{FolderName, Names};
 pub use objects::{
     Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, PAGE_LIMIT, Page,
-    Removal, Start, Verified, Version,
+    Removal, Start, Verified, Version, pages, parse_time,
 };
+pub use place::Place;
 pub use progress::{Chunk, LIST_LENGTH, Progress};
 
 pub use repository_folders::{
@@ -209,6 +218,13 @@ pub trait Store {
     /// listing for every thousand of them, and then some calls together: as many as the last tag has
     /// dots and dashes, at most.
     async fn tags(&self, name: &Name, after: &str, limit: usize) -> Result<Names<Tag>, StoreError>;
+
+    /// What collections of garbage are about to remove, as it was [`VIEW_MAX_AGE`] before `now` (since 1970) at the
+    /// longest. No call where that is known, otherwise one, and another for each new marker.
+    async fn condemned(&self, now: Duration) -> Result<Condemned, StoreError>;
+
+    /// The same, if it is known. No call.
+    fn known_condemned(&self, now: Duration) -> Option<Condemned>;
 
     /// Whether the repository has anything, uploads included.
     async fn has_anything(&self, name: &Name) -> Result<bool, StoreError>;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::stream::{self, Stream};
 
 use super::budget::Budget;
+use super::condemned::CondemnedView;
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::Key;
 use super::permits::Permits;
@@ -204,6 +205,8 @@ pub struct Page {
     /// place as the key; empty for a folder. An object that is written anew has another one, unless the
     /// store counts in seconds and it is the same second.
     pub modified: Vec<String>,
+    /// The size of each of the objects in bytes, at the same place as its key; 0 for a folder.
+    pub sizes: Vec<u64>,
     /// Where the next page begins, if there is one.
     pub next: Option<Cursor>,
 }
@@ -229,6 +232,9 @@ pub trait Objects {
 
     /// Whether the store heeds the conditions of removals, once that is known.
     fn heeds_conditional_removal(&self) -> &Cell<Option<bool>>;
+
+    /// What is known of collections of garbage.
+    fn condemned_view(&self) -> &CondemnedView;
 
     /// Reads a small object.
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError>;
@@ -305,7 +311,7 @@ impl<O: Objects> Lists for Counted<'_, O> {
 }
 
 /// All pages of a listing, one after the other: each is a call. The request may begin anywhere.
-pub(super) fn pages<'a>(
+pub fn pages<'a>(
     objects: &'a impl Objects,
     request: ListRequest<'a>,
 ) -> impl Stream<Item = Result<Page, StoreError>> + 'a {
@@ -326,7 +332,7 @@ pub(super) fn pages<'a>(
 /// # Errors
 ///
 /// If it is no time of RFC 3339.
-pub(super) fn parse_time(key: &Key, text: &str) -> Result<SystemTime, StoreError> {
+pub fn parse_time(key: &Key, text: &str) -> Result<SystemTime, StoreError> {
     humantime::parse_rfc3339(text).map_err(|_| {
         let key = key.as_str();
         let message = format!("the blob store's listing has no time for {key}: {text:?}");

@@ -107,11 +107,20 @@ pub fn parts_document<'a>(tags: impl IntoIterator<Item = &'a str>) -> String {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// Keys and common prefixes together.
-    pub keys: Vec<String>,
-    /// When each key was last modified, at the same place; empty for a common prefix.
-    pub modified: Vec<String>,
+    pub entries: Vec<ListedEntry>,
     /// The token of the next page.
     pub next: Option<String>,
+}
+
+/// A key or a common prefix, as it is listed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ListedEntry {
+    /// The key or the prefix.
+    pub key: String,
+    /// When it was last modified; empty for a common prefix.
+    pub modified: String,
+    /// Its size in bytes; 0 for a common prefix, and where the store does not say.
+    pub size: u64,
 }
 
 /// Reads the answer to `ListObjectsV2`; `None` if it is no such answer.
@@ -119,21 +128,19 @@ pub fn parse_listing(body: &[u8]) -> Option<Listing> {
     const ROOT: &str = "ListBucketResult";
     let mut elements = Elements::of(body)?;
     let mut listing = Listing::default();
-    let mut modified = String::new();
+    let mut entry = ListedEntry::default();
     let (mut is_complete, mut is_truncated) = (false, false);
     while elements.advance()? {
         let path: Vec<&str> = elements.path.iter().map(String::as_str).collect();
         let text = &mut elements.text;
         match path.as_slice() {
             [ROOT, "Contents", "Key"] | [ROOT, "CommonPrefixes", "Prefix"] => {
-                listing.keys.push(std::mem::take(text));
-                listing.modified.push(String::new());
+                entry.key = std::mem::take(text);
             }
-            [ROOT, "Contents", "LastModified"] => modified = std::mem::take(text),
-            [ROOT, "Contents"] => {
-                if let Some(last) = listing.modified.last_mut() {
-                    *last = std::mem::take(&mut modified);
-                }
+            [ROOT, "Contents", "LastModified"] => entry.modified = std::mem::take(text),
+            [ROOT, "Contents", "Size"] => entry.size = text.trim().parse().ok()?,
+            [ROOT, "Contents" | "CommonPrefixes"] => {
+                listing.entries.push(std::mem::take(&mut entry));
             }
             [ROOT, "NextContinuationToken"] => listing.next = Some(std::mem::take(text)),
             [ROOT, "IsTruncated"] => is_truncated = text.trim() == "true",
@@ -244,11 +251,17 @@ mod tests {
     fn a_listing_is_read() {
         let body = "<?xml version=\"1.0\"?><ListBucketResult xmlns=\"x\"><Name>b</Name><Prefix>p/</Prefix>\
              <IsTruncated>true</IsTruncated><NextContinuationToken>a&amp;b&#43;</NextContinuationToken>\
-             <Contents><LastModified>2026-01-02T03:04:05.678Z</LastModified><Key>p/1</Key><ETag>\"e\"</ETag></Contents>\
+             <Contents><LastModified>2026-01-02T03:04:05.678Z</LastModified><Key>p/1</Key><ETag>\"e\"</ETag><Size>5</Size></Contents>\
              <CommonPrefixes><Prefix>p/2/</Prefix></CommonPrefixes></ListBucketResult>";
         let expected = Listing {
-            keys: vec!["p/1".to_owned(), "p/2/".to_owned()],
-            modified: vec!["2026-01-02T03:04:05.678Z".to_owned(), String::new()],
+            entries: vec![
+                ListedEntry {
+                    key: "p/1".to_owned(),
+                    modified: "2026-01-02T03:04:05.678Z".to_owned(),
+                    size: 5,
+                },
+                ListedEntry { key: "p/2/".to_owned(), ..ListedEntry::default() },
+            ],
             next: Some("a&b+".to_owned()),
         };
         assert_eq!(parse_listing(body.as_bytes()), Some(expected));

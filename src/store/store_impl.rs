@@ -1,12 +1,14 @@
 //! The registry's nouns on the bucket's: [`Store`] for whatever has [`Objects`].
 
 use std::ops::Bound;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::try_join;
 
 use super::budget::Reservation;
 use super::catalog::{self, Repositories};
+use super::condemned::Condemned;
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
 use super::names::{Names, is_folder, names};
@@ -192,6 +194,14 @@ impl<O: Objects> Store for O {
 
     async fn tags(&self, name: &Name, after: &str, limit: usize) -> Result<Names<Tag>, StoreError> {
         names(self, &layout::tags(name), Bound::Excluded(after), limit).await
+    }
+
+    async fn condemned(&self, now: Duration) -> Result<Condemned, StoreError> {
+        self.condemned_view().get(self, now).await
+    }
+
+    fn known_condemned(&self, now: Duration) -> Option<Condemned> {
+        self.condemned_view().known(now)
     }
 
     async fn has_anything(&self, name: &Name) -> Result<bool, StoreError> {

@@ -27,13 +27,6 @@ fn told_answer(answer: &StoreAnswer) -> String {
     format!("the store answered {}{code}{message}", answer.status.as_u16())
 }
 
-/// Whether the store doesn't know what was asked of it.
-pub fn is_unknown_operation(error: &StoreError) -> bool {
-    error.answer().is_some_and(|answer| {
-        answer.status.as_u16() == 501 || answer.code.as_deref() == Some("NotImplemented")
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
@@ -70,12 +63,5 @@ mod tests {
         let refused = told(&error(403, "<Error><Code>AccessDenied</Code></Error>"), &http);
         let start = "the store answered 403 AccessDenied; the request was not signed";
         assert!(refused.starts_with(start), "{refused}");
-    }
-
-    #[test]
-    fn an_unknown_operation_is_told_from_a_failure() {
-        assert!(is_unknown_operation(&error(501, "")));
-        assert!(is_unknown_operation(&error(400, "<Error><Code>NotImplemented</Code></Error>")));
-        assert!(!is_unknown_operation(&error(500, "")));
     }
 }

@@ -7,7 +7,7 @@
 
 use bytes::Bytes;
 use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_TYPE, IF_NONE_MATCH};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use crate::oci::{Digest, Name};
 use crate::registry::content_stream::{WantedParts, requested_ranges, too_costly};
@@ -30,6 +30,9 @@ pub async fn get(
 ) -> Result<Answer, Error> {
     request.refuse_body()?;
     let content = store.blob_link(name, digest).await?.ok_or_else(|| blob_unknown(digest))?;
+    if request.method == Method::HEAD && is_condemned(request, store, name, digest) {
+        return Err(blob_unknown(digest));
+    }
     if IfNoneMatch::parse(request.header_values(IF_NONE_MATCH)).matches(digest) {
         return Ok(Answer::reply(not_modified(digest)));
     }
@@ -47,6 +50,13 @@ pub async fn get(
         headers: blob_headers(digest),
         unknown: blob_unknown(digest),
     })))
+}
+
+/// Whether a collection of garbage is known to be about to remove the blob. Whoever asks by `HEAD` if it is there most likely
+/// means to refer to it, and shall upload it instead; pulls need not care.
+fn is_condemned(request: &Request, store: &impl Store, name: &Name, digest: &Digest) -> bool {
+    let condemned = store.known_condemned(request.environment.recent_time());
+    condemned.is_some_and(|condemned| condemned.has_blob(name, digest))
 }
 
 fn blob_headers(digest: &Digest) -> HeaderMap {
@@ -80,7 +90,6 @@ fn blob_unknown(digest: &Digest) -> Error {
 
 #[cfg(test)]
 pub mod tests {
-    use http::Method;
     use http::header::{HeaderName, IF_RANGE, RANGE};
     #[cfg(target_family = "wasm")]
     use wasm_bindgen_test::wasm_bindgen_test as test;

@@ -10,7 +10,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::reply::with_common_headers;
+use crate::oci::Digest;
 use crate::store::{StoreError, StoreErrorKind, WriteError};
+
+/// When to try again what a collection of garbage stands in the way of, in seconds.
+const RETRY_AFTER_COLLECTION: HeaderValue = HeaderValue::from_static("30");
 
 /// When to try again what can't be done just now, in seconds (RFC 9110, section 10.2.3).
 const RETRY_SOON: HeaderValue = HeaderValue::from_static("1");
@@ -130,6 +134,15 @@ impl ErrorCode {
     pub fn status(self) -> StatusCode {
         self.entry().1
     }
+}
+
+/// The refusal of a write that needs what a collection of garbage is about to remove. It is over in a few minutes; whoever
+/// pushes again then uploads what was removed.
+pub fn being_collected(digest: &Digest) -> Error {
+    let message = "garbage is being collected, and this was not in use until now; push again in a few minutes";
+    Error::new(ErrorCode::Unavailable, message)
+        .with_detail(digest.as_str())
+        .with_header(RETRY_AFTER, RETRY_AFTER_COLLECTION)
 }
 
 /// A failed request: what the client is told.

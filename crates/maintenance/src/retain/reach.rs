@@ -5,14 +5,17 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 
-use moorage::oci::manifest::{Dependency, ParsedManifest, media_type_of};
-use moorage::oci::{Digest, MediaType, Name};
+use futures::stream::TryStreamExt;
+use moorage::oci::{Digest, Name};
 use moorage::store::{
-    Content, ListRequest, Listed, Objects, Start, Store, StoreError, for_each_bounded, layout,
+    Content, ListRequest, Listed, Objects, Place, Store, StoreError, for_each_bounded, layout,
+    pages,
 };
 
 use super::fallback::FallbackTag;
+use crate::references::References;
 
 /// How many manifests are read at a time.
 const PARALLEL_READS: usize = 16;
@@ -130,18 +133,12 @@ fn listed(digest: &Digest, content: Content) -> Read {
         Content::Whole(bytes) if digest.matches(&bytes) => bytes,
         Content::Whole(_) => return Read::Unreadable,
     };
-    match media_type_of(&bytes) {
-        Ok(MediaType::OciIndex | MediaType::DockerManifestList) => {}
-        Ok(_) => return Read::Lists(Vec::new()),
-        Err(_) => return Read::Unreadable,
+    match References::of(&bytes) {
+        Ok(references) if references.is_index => Read::Lists(references.digests),
+        // What an image has is blobs.
+        Ok(_) => Read::Lists(Vec::new()),
+        Err(_) => Read::Unreadable,
     }
-    let Ok(parsed) = ParsedManifest::parse(&bytes, None) else {
-        return Read::Unreadable;
-    };
-    let digests = parsed.dependencies.into_iter().map(|dependency| match dependency {
-        Dependency::Blob(digest) | Dependency::Manifest(digest) => digest,
-    });
-    Read::Lists(digests.collect())
 }
 
 /// The manifests of a repository that refer to others by their `subject`, by that.
@@ -151,17 +148,13 @@ async fn referrers(
 ) -> Result<HashMap<Digest, Vec<Digest>>, StoreError> {
     let folder = layout::all_referrers(name);
     let mut found: HashMap<Digest, Vec<Digest>> = HashMap::new();
-    let mut request = ListRequest::new(&folder, Listed::Objects);
-    let mut cursor;
-    loop {
-        let page = objects.list(request).await?;
-        for (subject, digest) in page.keys.iter().filter_map(|key| layout::referrer_of(name, key)) {
-            found.entry(subject).or_default().push(digest);
+    let mut pages = pin!(pages(objects, ListRequest::new(&folder, Listed::Objects)));
+    while let Some(page) = pages.try_next().await? {
+        for place in page.keys.iter().filter_map(Place::of) {
+            if let Place::Referrer { subject, digest, .. } = place {
+                found.entry(subject).or_default().push(digest);
+            }
         }
-        let Some(next) = page.next else {
-            return Ok(found);
-        };
-        cursor = next;
-        request = ListRequest::new(&folder, Listed::Objects).from(Start::At(&cursor));
     }
+    Ok(found)
 }

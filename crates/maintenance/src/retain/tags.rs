@@ -3,10 +3,12 @@
 //! Both come from a listing, so no tag is read: a tag is its object `current/link`, and the time is that object's
 //! `LastModified`, by the store's clock. A tag that has only its history left points at nothing and is none.
 
+use std::pin::pin;
 use std::time::SystemTime;
 
+use futures::stream::TryStreamExt;
 use moorage::oci::{Name, Tag};
-use moorage::store::{ListRequest, Listed, Objects, Start, StoreError, StoreErrorKind, layout};
+use moorage::store::{ListRequest, Listed, Objects, Place, StoreError, layout, pages, parse_time};
 
 /// A tag, as a listing has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,25 +30,16 @@ pub struct ListedTag {
 pub async fn list_tags(objects: &impl Objects, name: &Name) -> Result<Vec<ListedTag>, StoreError> {
     let folder = layout::tags(name);
     let mut tags = Vec::new();
-    let mut request = ListRequest::new(&folder, Listed::Objects);
-    let mut cursor;
-    loop {
-        let page = objects.list(request).await?;
+    let mut pages = pin!(pages(objects, ListRequest::new(&folder, Listed::Objects)));
+    while let Some(page) = pages.try_next().await? {
         for (key, modified) in page.keys.iter().zip(page.modified) {
-            let within = key.as_str().strip_prefix(folder.as_str());
-            let tag = within.and_then(|within| within.strip_suffix("/current/link"));
             // Whatever else lies there, no registry reads it as a tag.
-            let Some(tag) = tag.and_then(|tag| tag.parse::<Tag>().ok()) else {
-                continue;
-            };
-            tags.push(ListedTag { written: parse_time(name, &tag, &modified)?, tag, modified });
+            if let Some(Place::Tag(_, tag)) = Place::of(key) {
+                tags.push(ListedTag { tag, written: parse_time(key, &modified)?, modified });
+            }
         }
-        let Some(next) = page.next else {
-            return Ok(tags);
-        };
-        cursor = next;
-        request = ListRequest::new(&folder, Listed::Objects).from(Start::At(&cursor));
     }
+    Ok(tags)
 }
 
 /// When a tag was last set, as the store words it now; `None` if there is no such tag. A call.
@@ -63,12 +56,4 @@ pub(super) async fn modified(
     let page = objects.list(ListRequest::new(&key, Listed::Objects).limit(1)).await?;
     let mut found = page.keys.iter().zip(page.modified);
     Ok(found.find(|(found, _)| **found == key).map(|(_, modified)| modified))
-}
-
-fn parse_time(name: &Name, tag: &Tag, text: &str) -> Result<SystemTime, StoreError> {
-    humantime::parse_rfc3339(text).map_err(|_| {
-        let message =
-            format!("the store's listing has no time for the tag {name}:{tag}, but {text:?}");
-        StoreError::new(StoreErrorKind::Failed, message)
-    })
 }

@@ -199,7 +199,7 @@ impl Purge {
         self.output.looking_at("multipart uploads");
         let uploads = match self.bucket.multipart_uploads(&layout::all_content()).await {
             Ok(uploads) => uploads,
-            Err(error) if store_fault::is_unknown_operation(&error) => {
+            Err(error) if error.is_unknown_operation() => {
                 let line = "multipart uploads are passed over: the store can't list them";
                 return self.output.done(line);
             }

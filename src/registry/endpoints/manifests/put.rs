@@ -6,6 +6,10 @@
 //! Three round trips to the store: what the manifest needs is looked up; then its content, its link and
 //! the tag's history are written together; then the tag, and the entry at its subject.
 //!
+//! What a collection of garbage is about to remove ([`crate::store`]'s markers) is looked at after the links are written, and
+//! before the tag is: a manifest that needs something of that is refused for now. The view by which it goes is read beside the
+//! references, so that it is no further round trip.
+//!
 //! A tag that policy makes immutable is created by the store's own conditional write, so that of two who race one wins. In
 //! the end its manifest's link is looked at again: a `DELETE` of the manifest that did not see the tag yet may have taken
 //! it away, and looks at its side for such tags too.
@@ -22,6 +26,7 @@
 //! one that ended together with its client, its proxy or the store.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{join, join_all, join3, try_join};
@@ -35,12 +40,12 @@ use crate::oci::manifest::{Dependency, InvalidManifest, ParsedManifest, media_ty
 use crate::oci::{Algorithm, Digest, MediaType, Name, Reference, Tag};
 use crate::registry::access::Permit;
 use crate::registry::http::conditional::TagPrecondition;
-use crate::registry::http::error::{Error, ErrorCode};
+use crate::registry::http::error::{Error, ErrorCode, being_collected};
 use crate::registry::http::reply::{bare, identity};
 #[cfg(feature = "schema1")]
 use crate::registry::schema1::{Pushed, PushedError};
 use crate::registry::{Body, Request, Settings, policy};
-use crate::store::{PARALLEL_CALLS, Store, StoreError, TagCondition};
+use crate::store::{PARALLEL_CALLS, Store, StoreError, TagCondition, layout};
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -70,20 +75,24 @@ pub async fn put(
     policy::check(&manifest, name, &resources, &settings.classes)?;
     let precondition = precondition(request, reference)?;
 
-    let (missing, moves) = join(
+    let now = || request.environment.recent_time();
+    let (missing, moves, condemned) = join3(
         missing_references(store, settings, name, &manifest),
         plan_moves(store, settings, name, &tags, &digest, precondition),
+        store.condemned(now()),
     )
     .await;
     if let Some(error) = Error::all(missing?) {
         return Err(error);
     }
-    let new = New { store, name, digest: &digest, manifest: &manifest, content: &content };
+    condemned?;
+    let (digest, manifest, content) = (&digest, &manifest, &content);
+    let new = New { store, name, digest, manifest, content, now: &now };
     if let Err(error) = new.write(&tags, &moves?).await {
         new.take_back_history(&tags).await;
         return Err(error);
     }
-    Ok(created(name, &digest, &manifest, reference, &tags))
+    Ok(created(name, digest, manifest, reference, &tags))
 }
 
 /// A manifest that may be put.
@@ -93,6 +102,8 @@ struct New<'a, S> {
     digest: &'a Digest,
     manifest: &'a ParsedManifest,
     content: &'a Bytes,
+    /// The time, since 1970.
+    now: &'a dyn Fn() -> Duration,
 }
 
 impl<S: Store> New<'_, S> {
@@ -106,6 +117,7 @@ impl<S: Store> New<'_, S> {
         )
         .await;
         content.and(link).and(history.into_iter().collect::<Result<(), _>>())?;
+        self.refuse_condemned(tags).await?;
 
         let new_tags = tags.iter().zip(moves);
         let moved = new_tags.map(|(tag, planned)| point_tag(store, name, tag, digest, planned));
@@ -114,8 +126,29 @@ impl<S: Store> New<'_, S> {
         if moves.iter().any(Move::is_for_good) && store.manifest_link(name, digest).await?.is_none()
         {
             store.link_manifest(name, digest).await?;
+            self.refuse_condemned(tags).await?;
         }
         Ok(())
+    }
+
+    /// Makes sure that no collection of garbage is about to remove what was written, or what the manifest refers to. No
+    /// call, unless writing took long.
+    async fn refuse_condemned(&self, tags: &[Tag]) -> Result<(), Error> {
+        let Self { store, name, digest, manifest, now, .. } = *self;
+        let condemned = store.condemned(now()).await?;
+        if condemned.is_empty() {
+            return Ok(());
+        }
+        let has = |digest| condemned.has_manifest(name, digest) || condemned.has_blob(name, digest);
+        let dependencies = manifest.dependencies.iter().map(Dependency::digest);
+        let history = |tag| condemned.has(&layout::tag_history(name, tag, digest));
+        let referrer = |subject| condemned.has(&layout::referrer(name, subject, digest));
+        match [digest].into_iter().chain(dependencies).find(|digest| has(digest)) {
+            Some(condemned) => Err(being_collected(condemned)),
+            None if tags.iter().any(history) => Err(being_collected(digest)),
+            None if manifest.subject.as_ref().is_some_and(referrer) => Err(being_collected(digest)),
+            None => Ok(()),
+        }
     }
 
     /// Removes what the history says of this manifest where there is no tag. If that fails too there is
@@ -127,7 +160,7 @@ impl<S: Store> New<'_, S> {
 
     /// Notes at the subject, if there is one, that this manifest refers to it.
     async fn record_referrer(&self) -> Result<(), Error> {
-        let Self { store, name, digest, manifest, content } = *self;
+        let Self { store, name, digest, manifest, content, .. } = *self;
         let Some(subject) = &manifest.subject else {
             return Ok(());
         };
@@ -520,8 +553,9 @@ mod tests {
         image["subject"] = descriptor(OCI_MANIFEST, "a subject");
         let (response, round_trips) = registry.send_manifest(Method::PUT, "t", &[], whole(&image));
         assert_eq!((response.status().as_u16(), round_trips), (201, 3));
-        // 101 references with link and content, the manifest's content, link, referrer, history, tag.
-        assert_eq!(registry.store.calls().len(), 2 * 101 + 5);
+        // 101 references with link and content, the manifest's content, link, referrer, history, tag; and a look for
+        // collections of garbage, which does for a while.
+        assert_eq!(registry.store.calls().len(), 2 * 101 + 5 + 1);
         registry.settings.verify_image_references = false;
         let before = registry.store.calls().len();
         registry.put("u", &image);

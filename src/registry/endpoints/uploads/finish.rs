@@ -1,16 +1,17 @@
 //! `PUT`: closing an upload, with the whole blob, with its last chunk, or with nothing.
 
 use bytes::Bytes;
-use futures::future::{join, try_join, try_join3};
+use futures::TryFutureExt as _;
+use futures::future::{join, try_join3, try_join4};
 use http::Response;
 
 use super::append::{TakenChunk, check_range, take_chunk};
 use super::{
     UploadOffset, check_length, complete_content, content_range, created, digest, digest_invalid,
-    end, forward_content, fresh_id, learn_about_checksums, progress_at, range_mismatch,
-    session_state,
+    end, forward_content, fresh_id, learn_about_checksums, link_uploaded, look_ahead, progress_at,
+    range_mismatch, session_state,
 };
-use crate::oci::{Digest, UploadId};
+use crate::oci::Digest;
 use crate::registry::Request;
 use crate::registry::body::{RequestBody, whole_length};
 use crate::registry::http::error::{Error, ErrorCode};
@@ -27,13 +28,13 @@ pub async fn finish(
     let claim = Claim::of(request)?;
     if body.is_empty() {
         let progress = progress_at(store, session, claim.place).await?;
-        return close(store, session, progress, &claim.digest).await;
+        return close(request, store, session, progress, &claim.digest).await;
     }
     check_range(body, store, session, claim.place, claim.range).await?;
     if claim.place.offset == Some(0) {
-        whole(body, store, session, &claim).await
+        whole(request, body, store, session, &claim).await
     } else {
-        last_chunk(body, store, session, &claim, fresh_id(request)).await
+        last_chunk(request, body, store, session, &claim).await
     }
 }
 
@@ -56,6 +57,7 @@ impl Claim {
 
 /// The body is the whole blob: it goes to where it belongs at once.
 async fn whole(
+    request: &Request,
     body: &impl RequestBody,
     store: &(impl Store + Uploads),
     session: &Session,
@@ -70,24 +72,31 @@ async fn whole(
             offset => Err(range_mismatch(session, *place, offset)),
         }
     };
-    let (length, state, ()) =
-        try_join3(whole_length(body), look_up, learn_about_checksums(store)).await?;
+    let (length, state, (), ()) = try_join4(
+        whole_length(body),
+        look_up,
+        learn_about_checksums(store),
+        look_ahead(request, store),
+    )
+    .await?;
     check_length(*range, length)?;
     complete_content(body, digest).await?;
     let name = &session.name;
-    let (linked, ()) = join(store.link_blob(name, digest), end(store, session, Some(&state))).await;
+    let linked = link_uploaded(request, store, name, digest);
+    let (linked, ()) = join(linked, end(store, session, Some(&state))).await;
     linked?;
     Ok(created(name, digest))
 }
 
 /// The body is the last of several chunks.
 async fn last_chunk(
+    request: &Request,
     body: &impl RequestBody,
     store: &(impl Store + Uploads),
     session: &Session,
     claim: &Claim,
-    id: UploadId,
 ) -> Result<Response<Bytes>, Error> {
+    let id = fresh_id(request);
     let Claim { place, range, digest } = claim;
     let taken = take_chunk(body, store, session, *place, &id).await?;
     check_length(*range, taken.length)?;
@@ -105,7 +114,7 @@ async fn last_chunk(
         before = before.with_hasher(hasher, offset);
     }
     let progress = before.with_chunk(Chunk { id: id.clone(), length }, hasher);
-    let closed = close(store, session, progress, digest).await;
+    let closed = close(request, store, session, progress, digest).await;
     if closed.as_ref().is_err_and(|error| error.code() == ErrorCode::DigestInvalid) {
         store.remove_chunk(session, &id).await?;
     }
@@ -114,6 +123,7 @@ async fn last_chunk(
 
 /// Makes a blob of what the session has, if that has the digest.
 async fn close(
+    request: &Request,
     store: &(impl Store + Uploads),
     session: &Session,
     progress: Progress,
@@ -125,10 +135,15 @@ async fn close(
     }
     let chunks = store.upload_chunks(session, &progress).await?;
     let compose = store.compose_content(session, &chunks, digest);
-    let ((), state) = try_join(compose, store.upload_state(session)).await?;
+    let ((), state, ()) = try_join3(
+        compose.err_into(),
+        store.upload_state(session).err_into(),
+        look_ahead(request, store),
+    )
+    .await?;
     let name = &session.name;
     // The chunks stay until the repository has the blob: a client that has to repeat this needs them.
-    store.link_blob(name, digest).await?;
+    link_uploaded(request, store, name, digest).await?;
     end(store, session, state.as_ref()).await;
     Ok(created(name, digest))
 }

@@ -29,9 +29,9 @@ pub use status::{cancel, status};
 use crate::oci::{Algorithm, Digest, DigestError, Hasher, Name, UploadId, parse_decimal};
 use crate::registry::Request;
 use crate::registry::body::{Hashing, RequestBody};
-use crate::registry::http::error::{Error, ErrorCode};
+use crate::registry::http::error::{Error, ErrorCode, being_collected};
 use crate::registry::http::reply::{DOCKER_CONTENT_DIGEST, bare};
-use crate::store::{Progress, Session, SessionState, Store, Uploads, WriteTarget};
+use crate::store::{Progress, Session, SessionState, Store, StoreError, Uploads, WriteTarget};
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
@@ -195,6 +195,39 @@ fn progress_headers(session: &Session, place: UploadOffset) -> Vec<(HeaderName, 
     let headers = headers.into_iter();
     // Names, ids and numbers are all made of characters that a header may have.
     headers.filter_map(|(name, text)| Some((name, HeaderValue::try_from(text).ok()?))).collect()
+}
+
+/// Puts a stored blob into the repository, unless a collection of garbage is about to remove it: `false` then. One call, and
+/// none more where [`look_ahead`] was not long ago.
+async fn link(
+    request: &Request,
+    store: &(impl Store + Uploads),
+    name: &Name,
+    digest: &Digest,
+) -> Result<bool, StoreError> {
+    store.link_blob(name, digest).await?;
+    // Only now: what the collection has not published yet will have this link before its eyes.
+    let condemned = store.condemned(request.environment.recent_time()).await?;
+    Ok(!condemned.has_blob(name, digest))
+}
+
+/// The same, for a blob that the client has uploaded.
+async fn link_uploaded(
+    request: &Request,
+    store: &(impl Store + Uploads),
+    name: &Name,
+    digest: &Digest,
+) -> Result<(), Error> {
+    match link(request, store, name, digest).await? {
+        true => Ok(()),
+        false => Err(being_collected(digest)),
+    }
+}
+
+/// Reads what collections of garbage there are beside something that takes its time anyway, so that [`link`] need not.
+async fn look_ahead(request: &Request, store: &impl Store) -> Result<(), Error> {
+    store.condemned(request.environment.recent_time()).await?;
+    Ok(())
 }
 
 /// The reply when the repository has the blob.

@@ -1,12 +1,13 @@
 //! `POST`: beginning an upload, or having the whole blob at once.
 
 use bytes::Bytes;
-use futures::future::try_join;
+use futures::TryFutureExt as _;
+use futures::future::{try_join, try_join3};
 use http::{Response, StatusCode};
 
 use super::{
     UploadOffset, algorithm, complete_content, created, digest, forward_content, fresh_id,
-    learn_about_checksums, progress_reply,
+    learn_about_checksums, link, link_uploaded, look_ahead, progress_reply,
 };
 use crate::oci::{Algorithm, Digest, Name};
 use crate::registry::access::Permit;
@@ -29,10 +30,10 @@ pub async fn start(
     let algorithm = algorithm(request, "digest-algorithm")?;
     if let Some(digest) = digest(request)? {
         if !body.is_empty() {
-            return whole(body, store, name, &digest).await;
+            return whole(request, body, store, name, &digest).await;
         }
         if digest.matches(b"") {
-            return empty(store, name, &digest).await;
+            return empty(request, store, name, &digest).await;
         }
     }
     if permit.may_mount()
@@ -42,33 +43,36 @@ pub async fn start(
     }
     let session = Session { name: name.clone(), id: fresh_id(request) };
     let started = humantime::format_rfc3339_seconds(request.environment.now()).to_string();
-    store.begin_upload(&session, started).await?;
+    try_join(store.begin_upload(&session, started).err_into(), look_ahead(request, store)).await?;
     let place = UploadOffset::at(0, algorithm.unwrap_or(Algorithm::Sha256));
     Ok(progress_reply(StatusCode::ACCEPTED, &session, place))
 }
 
 /// The body is the blob.
 async fn whole(
+    request: &Request,
     body: &impl RequestBody,
     store: &(impl Store + Uploads),
     name: &Name,
     digest: &Digest,
 ) -> Result<Response<Bytes>, Error> {
     forward_content(body, store, digest);
-    try_join(whole_length(body), learn_about_checksums(store)).await?;
+    try_join3(whole_length(body), learn_about_checksums(store), look_ahead(request, store)).await?;
     complete_content(body, digest).await?;
-    store.link_blob(name, digest).await?;
+    link_uploaded(request, store, name, digest).await?;
     Ok(created(name, digest))
 }
 
 /// The blob without content needs no session and no body.
 pub async fn empty(
+    request: &Request,
     store: &(impl Store + Uploads),
     name: &Name,
     digest: &Digest,
 ) -> Result<Response<Bytes>, Error> {
-    store.put_content(digest, Bytes::new()).await?;
-    store.link_blob(name, digest).await?;
+    let stored = store.put_content(digest, Bytes::new()).err_into();
+    try_join(stored, look_ahead(request, store)).await?;
+    link_uploaded(request, store, name, digest).await?;
     Ok(created(name, digest))
 }
 
@@ -85,14 +89,16 @@ async fn mounted(
         return Ok(None);
     };
     let names_source = request.query_values("from").next().is_some();
-    let is_there = match (settings.mount, request.mount_source()) {
-        (Mount::From | Mount::Anywhere, Some(from)) => store.has_blob(&from, &digest).await?,
-        (Mount::Anywhere, None) if !names_source => store.has_content(&digest).await?,
-        _ => false,
+    let is_there = async {
+        match (settings.mount, request.mount_source()) {
+            (Mount::From | Mount::Anywhere, Some(from)) => store.has_blob(&from, &digest).await,
+            (Mount::Anywhere, None) if !names_source => store.has_content(&digest).await,
+            _ => Ok(false),
+        }
     };
+    let (is_there, ()) = try_join(is_there.err_into(), look_ahead(request, store)).await?;
     if !is_there {
         return Ok(None);
     }
-    store.link_blob(name, &digest).await?;
-    Ok(Some(digest))
+    Ok(link(request, store, name, &digest).await?.then_some(digest))
 }

@@ -1,0 +1,274 @@
+//! What a collection of garbage is about to remove, as writers get to know it.
+//!
+//! A collection publishes a [`Marker`] with the keys of a batch, waits until every writer must have seen it, looks once
+//! more at what there is, and only then removes what is still garbage. A writer looks at the markers after it has written
+//! links, and before it answers, by a view that is at most [`VIEW_MAX_AGE`] old. A link that was written before the
+//! collection's second look is seen by that look; one that was written later had a writer who saw the marker, and who
+//! then does not tell its client that all is well. Neither needs a lock, nor writes on conditions; only that the store
+//! gives what was written last.
+//!
+//! A marker holds the first 64 bits of the SHA-256 of each key: a few hundred kilobytes for a large batch. Two keys that
+//! share them cost a writer another try, and nothing else.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+
+use super::fault::StoreError;
+use super::layout::{self, Key};
+use super::objects::{ListRequest, Listed, Objects, parse_time};
+use super::single_flight::SingleFlight;
+use crate::oci::{Digest, Name};
+
+/// How old the view of the markers may be by which a writer goes.
+pub const VIEW_MAX_AGE: Duration = Duration::from_secs(10);
+
+/// How long after its end a marker counts all the same: the clocks of a proxy and of the store differ.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// How long a marker counts that can't be read, from when it was written.
+const UNREADABLE_LIFETIME: Duration = Duration::from_secs(60 * 60);
+
+/// The most keys that one marker may have.
+pub const MARKER_MAX_KEYS: usize = 100_000;
+
+/// The largest object that is taken for a marker, in bytes.
+const MARKER_MAX_BYTES: u64 = 8 * MARKER_MAX_KEYS as u64 + 1024;
+
+/// The most markers that there may be at a time. Each collection has one, and there is one collection.
+const MAX_MARKERS: usize = 4;
+
+/// The format that is written here. A reader that does not know it takes the marker for unreadable.
+const FORMAT: u32 = 1;
+
+/// The keys that a collection of garbage is about to remove.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marker {
+    /// When it ends, since 1970, by the store's clock.
+    pub until: Duration,
+    /// The hashes of the keys, in order.
+    hashes: Vec<u64>,
+}
+
+/// The first line of a marker.
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
+    format: u32,
+    until: u64,
+    keys: usize,
+}
+
+/// What is in the place of a marker, and is none that this version can read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("it is no marker of a collection of garbage that this version of Moorage can read")]
+pub struct UnreadableMarker;
+
+impl Marker {
+    /// A marker of the keys with these hashes ([`Marker::hash`]) that ends at `until`.
+    pub fn new(until: Duration, hashes: impl IntoIterator<Item = u64>) -> Self {
+        let mut hashes: Vec<u64> = hashes.into_iter().collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        Self { until, hashes }
+    }
+
+    /// The object that it is: a line of JSON, then the hashes in order, eight bytes each, the most significant first.
+    pub fn to_bytes(&self) -> Bytes {
+        let (until, keys) = (self.until.as_secs(), self.hashes.len());
+        let head = serde_json::json!(Head { format: FORMAT, until, keys });
+        let mut bytes = format!("{head}\n").into_bytes();
+        bytes.extend(self.hashes.iter().flat_map(|hash| hash.to_be_bytes()));
+        bytes.into()
+    }
+
+    /// Reads such an object.
+    ///
+    /// # Errors
+    ///
+    /// If it is not exactly that.
+    pub fn parse(bytes: &[u8]) -> Result<Self, UnreadableMarker> {
+        let end = bytes.iter().position(|byte| *byte == b'\n').ok_or(UnreadableMarker)?;
+        let (head, hashes) = (&bytes[..end], &bytes[end + 1..]);
+        let head: Head = serde_json::from_slice(head).map_err(|_| UnreadableMarker)?;
+        let (hashes, rest) = hashes.as_chunks::<8>();
+        let hashes: Vec<u64> = hashes.iter().map(|hash| u64::from_be_bytes(*hash)).collect();
+        let is_whole = rest.is_empty() && hashes.len() == head.keys;
+        if head.format != FORMAT || !is_whole || !hashes.is_sorted() {
+            return Err(UnreadableMarker);
+        }
+        Ok(Self { until: Duration::from_secs(head.until), hashes })
+    }
+
+    /// The hash by which a key is in a marker: the first 64 bits of its SHA-256.
+    pub fn hash(key: &Key) -> u64 {
+        let hash = Sha256::digest(key.as_str().as_bytes());
+        hash.iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte))
+    }
+
+    /// Whether the object of this key is about to be removed.
+    pub fn has(&self, key: &Key) -> bool {
+        !self.hashes.is_empty() && self.hashes.binary_search(&Self::hash(key)).is_ok()
+    }
+
+    /// How many keys it has.
+    pub fn len(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+}
+
+/// What collections of garbage are about to remove, as it was at some moment.
+#[derive(Debug, Clone, Default)]
+pub struct Condemned(Rc<Markers>);
+
+#[derive(Debug, Default)]
+struct Markers {
+    readable: Vec<Known>,
+    /// Whether there is one that can't be read, which may be of anything.
+    has_unreadable: bool,
+}
+
+/// A marker that has been read.
+#[derive(Debug, Clone)]
+struct Known {
+    key: Key,
+    /// When it was written, as the store words it.
+    modified: String,
+    marker: Rc<Marker>,
+}
+
+impl Condemned {
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        self.0.readable.is_empty() && !self.0.has_unreadable
+    }
+
+    /// Whether the object of this key is.
+    pub fn has(&self, key: &Key) -> bool {
+        self.0.has_unreadable || self.0.readable.iter().any(|known| known.marker.has(key))
+    }
+
+    /// Whether a blob of a repository is: its link there, or its content.
+    pub fn has_blob(&self, name: &Name, digest: &Digest) -> bool {
+        !self.is_empty()
+            && (self.has(&layout::blob_link(name, digest)) || self.has(&layout::content(digest)))
+    }
+
+    /// Whether a manifest of a repository is: its link there, or its content.
+    pub fn has_manifest(&self, name: &Name, digest: &Digest) -> bool {
+        !self.is_empty()
+            && (self.has(&layout::manifest_link(name, digest))
+                || self.has(&layout::content(digest)))
+    }
+}
+
+/// A worker's view of the markers.
+#[derive(Debug, Default)]
+pub struct CondemnedView {
+    /// The latest, with the time at which reading it began.
+    latest: RefCell<Option<(Duration, Condemned)>>,
+    reads: SingleFlight<(), Result<(Duration, Condemned), StoreError>>,
+}
+
+impl CondemnedView {
+    /// The view, if it is not too old. No call.
+    pub(super) fn known(&self, now: Duration) -> Option<Condemned> {
+        let latest = self.latest.borrow();
+        let (begun, condemned) = latest.as_ref()?;
+        is_recent(*begun, now).then(|| condemned.clone())
+    }
+
+    /// The view, read anew if it is too old: one call, shared by all who ask meanwhile, and another for each new marker.
+    pub(super) async fn get(
+        &self,
+        objects: &impl Objects,
+        now: Duration,
+    ) -> Result<Condemned, StoreError> {
+        loop {
+            if let Some(condemned) = self.known(now) {
+                return Ok(condemned);
+            }
+            let read = async || {
+                let before = self.latest.borrow().as_ref().map(|(_, condemned)| condemned.clone());
+                read(objects, now, &before.unwrap_or_default()).await.map(|read| (now, read))
+            };
+            // Whoever reads may have begun too long ago for this one. Then it is another's turn.
+            let (begun, condemned) = self.reads.share(&(), read).await?;
+            self.latest.replace(Some((begun, condemned.clone())));
+            if is_recent(begun, now) {
+                return Ok(condemned);
+            }
+        }
+    }
+}
+
+/// Whether what was begun then may be relied on. A clock that was set back proves nothing.
+fn is_recent(begun: Duration, now: Duration) -> bool {
+    now.checked_sub(begun).is_some_and(|age| age <= VIEW_MAX_AGE)
+}
+
+/// Reads the markers, but for those that are known from `before`: they never change.
+async fn read(
+    objects: &impl Objects,
+    now: Duration,
+    before: &Condemned,
+) -> Result<Condemned, StoreError> {
+    let folder = layout::markers();
+    let page = objects.list(ListRequest::new(&folder, Listed::Objects)).await?;
+    let mut markers = Markers { has_unreadable: page.next.is_some(), ..Markers::default() };
+    for ((key, modified), size) in page.keys.into_iter().zip(page.modified).zip(page.sizes) {
+        if markers.readable.len() == MAX_MARKERS {
+            markers.has_unreadable = true;
+            break;
+        }
+        let is_same = |known: &&Known| known.key == key && known.modified == modified;
+        let marker = match before.0.readable.iter().find(is_same) {
+            Some(known) => Some(Rc::clone(&known.marker)),
+            None if size > MARKER_MAX_BYTES => None,
+            None => {
+                let _room = objects.budget().reserve_read(MARKER_MAX_BYTES as usize)?;
+                match objects.read(&key).await? {
+                    Some(bytes) => Marker::parse(&bytes).ok().map(Rc::new),
+                    // Its collection is over.
+                    None => continue,
+                }
+            }
+        };
+        match marker {
+            Some(marker) if marker.until.saturating_add(CLOCK_SKEW) > now => {
+                markers.readable.push(Known { key, modified, marker });
+            }
+            Some(_) => {}
+            None if is_over(&key, &modified, now) => {}
+            None => {
+                log::error!(
+                    "{} is no marker of a collection of garbage that this version can read: until it is an hour old, \
+                     pushes are answered 503; run the version of Moorage that wrote it, or remove it if nothing collects \
+                     garbage",
+                    key.as_str()
+                );
+                markers.has_unreadable = true;
+            }
+        }
+    }
+    Ok(Condemned(Rc::new(markers)))
+}
+
+/// Whether a marker that can't be read is too old to count.
+fn is_over(key: &Key, modified: &str, now: Duration) -> bool {
+    let written = parse_time(key, modified).ok();
+    let age = written.and_then(|time| {
+        let time = time.duration_since(std::time::SystemTime::UNIX_EPOCH).ok()?;
+        now.checked_sub(time)
+    });
+    age.is_some_and(|age| age > UNREADABLE_LIFETIME)
+}
