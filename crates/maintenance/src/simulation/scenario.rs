@@ -315,8 +315,8 @@ fn act_together(
         tasks.push(world.spawn(act(client, number)));
     }
     let removed = Rc::new(RefCell::new(Vec::new()));
-    for number in 0..1 + world.below(2) {
-        let start = world.time_up_to(Duration::from_secs(150));
+    for number in 0..1 + world.below(3) {
+        let start = world.time_up_to(Duration::from_secs(250));
         let options = options(world, mutation, only_tagged);
         let (waiting, results) = (Rc::clone(world), Rc::clone(&removed));
         let run =
