@@ -40,7 +40,7 @@ pub use trash::{Trash, list as list_trash};
 pub use undo::{Undone, undo};
 
 use crate::manifests::Manifests;
-use crate::mark::{Ages, Garbage, mark};
+use crate::mark::{Ages, Garbage, mark, mark_within};
 use crate::s3_inventory;
 use crate::s3_inventory::{
     HttpInventoryStore, InventoryError, Location, Summary as InventorySummary,
@@ -236,7 +236,7 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
 
     async fn collect(&self, hold: &Hold<'_, H, C>) -> Result<Removed, GcError> {
         let (mut plan, ages) = self.plan(hold.store_time()).await?;
-        let candidates = self.candidates(&mut plan).await?;
+        let candidates = self.candidates(&mut plan, ages).await?;
         self.observer.planned(&plan);
         self.note_condemned(hold, &plan).await?;
         memory::remember(self.bucket, &plan.snapshot, &plan.manifests).await?;
@@ -298,14 +298,15 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
     }
 
     /// What of the garbage was garbage at the run before: the hashes of its keys, in the order in which they go.
-    async fn candidates(&self, plan: &mut Plan) -> Result<Vec<u64>, GcError> {
+    async fn candidates(&self, plan: &mut Plan, ages: Ages) -> Result<Vec<u64>, GcError> {
         let noted = self.bucket.read(&layout::condemned()).await?;
         let noted = noted.and_then(|bytes| Marker::parse(&bytes).ok());
         let now = Duration::from_secs(u64::from(plan.snapshot.begun));
         let mut candidates = Vec::new();
         if let Some(noted) = noted.filter(|noted| noted.until > now) {
-            let keys = plan.garbage.iter().map(|garbage| garbage.key(&plan.snapshot));
-            candidates.extend(keys.filter(|key| noted.has(key)).map(|key| Marker::hash(&key)));
+            let Plan { snapshot, manifests, .. } = &*plan;
+            let garbage = mark_within(snapshot, manifests, ages, |key| noted.has(key));
+            candidates.extend(garbage.iter().map(|garbage| Marker::hash(&garbage.key(snapshot))));
         }
         plan.found_before = candidates.len();
         Ok(candidates)

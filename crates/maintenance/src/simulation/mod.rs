@@ -9,5 +9,6 @@ mod client;
 mod oracle;
 mod proxy;
 mod scenario;
+mod stories;
 mod tests;
 mod world;

@@ -99,7 +99,7 @@ fn options(world: &World, mutation: Mutation, only_tagged: bool) -> Options {
     }
 }
 
-async fn collect(
+pub async fn collect(
     world: Rc<World>,
     store: Rc<SimStore>,
     mutation: Mutation,
