@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
+use http_body_util::BodyExt as _;
+use hyper::body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -74,7 +74,8 @@ impl Store {
         self.bucket.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    /// Answers a request.
+    pub async fn answer<B: Body>(&self, request: Request<B>) -> Answer {
         if request.uri().path() == CALLS_PATH {
             return answers::json(serde_json::to_string(&self.calls).unwrap_or_default());
         }
@@ -149,12 +150,11 @@ impl Store {
         }
     }
 
-    async fn put(&self, headers: &HeaderMap, key: &str, body: Incoming) -> Answer {
+    async fn put(&self, headers: &HeaderMap, key: &str, body: impl Body) -> Answer {
         count(&self.calls.put);
-        let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
+        let Some(bytes) = read(body).await else {
             return answers::error(StatusCode::BAD_REQUEST, "EntityTooLarge");
         };
-        let bytes: Bytes = body.to_bytes();
         if let Some(checksum) = headers.get("x-amz-checksum-sha256")
             && checksum.as_bytes() != STANDARD.encode(Sha256::digest(&bytes)).as_bytes()
         {
@@ -189,6 +189,21 @@ impl Store {
         bucket.remove(key);
         answers::empty(StatusCode::NO_CONTENT)
     }
+}
+
+/// All of a body; `None` if it breaks off, or is larger than what is taken.
+async fn read(body: impl Body) -> Option<Bytes> {
+    let mut bytes = BytesMut::new();
+    let mut body = std::pin::pin!(body);
+    while let Some(frame) = body.frame().await {
+        if let Ok(piece) = frame.ok()?.into_data() {
+            if bytes.len() + piece.remaining() > BODY_LIMIT {
+                return None;
+            }
+            bytes.put(piece);
+        }
+    }
+    Some(bytes.freeze())
 }
 
 /// Why a write or a removal is refused, if a condition is not met.
