@@ -9,5 +9,7 @@ pub mod listing;
 pub mod manifests;
 pub mod mark;
 pub mod references;
+#[cfg(test)]
+mod simulation;
 pub mod snapshot;
 pub mod time;

@@ -8,6 +8,7 @@
 //! What was done goes to standard output, what failed to standard error, a line each. The status is 0 when all is done,
 //! 1 when something failed or the answer is no, and 2 for a command line that makes no sense.
 
+mod clock;
 mod commands;
 mod connection;
 mod credentials;
@@ -22,6 +23,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use commands::access::{self, AccessCommand};
+use commands::gc::{self, Gc};
 use commands::purge_uploads::{self, PurgeUploads};
 use commands::token::{self, TokenCommand};
 use commands::user::{self, UserCommand};
@@ -41,6 +43,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Gc(Gc),
     PurgeUploads(PurgeUploads),
     #[command(subcommand)]
     User(UserCommand),
@@ -68,6 +71,7 @@ async fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let result = match cli.command {
+        Command::Gc(command) => gc::run(command).await,
         Command::PurgeUploads(command) => purge_uploads::run(command).await,
         Command::User(command) => user::run(command),
         Command::Token(command) => token::run(command),

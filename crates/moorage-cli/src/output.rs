@@ -95,6 +95,14 @@ impl Output {
         self.progress.suspend(|| complain(line));
     }
 
+    /// The end, too soon: what programs get of it.
+    pub fn break_off(&self, report: &impl Serialize) {
+        self.progress.finish_and_clear();
+        if self.format == Format::Json {
+            say(serde_json::to_string_pretty(report).unwrap_or_default());
+        }
+    }
+
     /// The end: a summary for people, all of it for programs.
     pub fn finish(&self, summary: impl Display, report: &impl Serialize) {
         self.progress.finish_and_clear();

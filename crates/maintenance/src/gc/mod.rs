@@ -21,6 +21,7 @@
 mod claim;
 mod hold;
 mod memory;
+mod summary;
 mod sweep;
 mod trash;
 mod undo;
@@ -33,8 +34,9 @@ use thiserror::Error;
 
 pub use claim::RunId;
 pub use memory::MemoryError;
+pub use summary::{RepositorySummary, Summary, Unclear};
 pub use sweep::Removed;
-pub use trash::Trash;
+pub use trash::{Trash, list as list_trash};
 pub use undo::{Undone, undo};
 
 use crate::manifests::Manifests;

@@ -1,6 +1,7 @@
 //! The commands, a file or folder each.
 
 pub mod access;
+pub mod gc;
 pub mod purge_uploads;
 pub mod token;
 pub mod user;
