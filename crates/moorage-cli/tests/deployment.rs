@@ -172,6 +172,46 @@ fn systemd_takes_the_units() {
     }
 }
 
+/// Whether the program takes these arguments, as far as its help tells.
+fn assert_known(place: &str, arguments: &[&str]) {
+    let (command, options) = arguments.split_first().expect("a command");
+    let help = help(command);
+    for option in options {
+        let (name, value) = match option.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (*option, None),
+        };
+        assert!(name.starts_with("--"), "{place}: {option}");
+        let told = help.lines().map(str::trim_start);
+        let told = told.filter_map(|line| line.strip_prefix(name)).find(|rest| {
+            !rest.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '-')
+        });
+        let told = told.unwrap_or_else(|| panic!("{place}: {command} does not know {name}"));
+        assert_eq!(told.starts_with(" <"), value.is_some(), "{place}: {option}");
+    }
+}
+
+#[test]
+fn the_program_knows_what_it_is_told_to_do() {
+    for (file, (job, text)) in jobs() {
+        let arguments = container(&job)["args"].as_array().expect("arguments");
+        let mut arguments: Vec<&str> =
+            arguments.iter().map(|argument| argument.as_str().expect("text")).collect();
+        assert_known(&file, &arguments);
+        // What users are told to switch on.
+        arguments.truncate(1);
+        let offered = text.lines().filter_map(|line| line.trim_start().strip_prefix("# - --"));
+        for offered in offered.map(|option| format!("--{option}")) {
+            assert_known(&file, &[arguments[0], &offered]);
+        }
+    }
+    let service = &files("deploy/systemd")["moorage-gc.service"];
+    let [command] = settings(service, "ExecStart")[..] else { panic!("one command") };
+    let arguments: Vec<&str> = command.split(' ').skip(1).collect();
+    assert_known("moorage-gc.service", &arguments);
+    assert_eq!(arguments[..2], ["gc", "--apply"]);
+}
+
 /// The actions that a policy allows, on the bucket and on its objects.
 fn actions(policy: &Value) -> [BTreeSet<&str>; 2] {
     let mut actions = [BTreeSet::new(), BTreeSet::new()];
