@@ -272,3 +272,132 @@ fn is_over(key: &Key, modified: &str, now: Duration) -> bool {
     });
     age.is_some_and(|age| age > UNREADABLE_LIFETIME)
 }
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::oci::Algorithm;
+    use crate::store::Store;
+    use crate::store::memory::{MemoryStore, run};
+
+    const NOW: Duration = Duration::from_secs(1_800_000_000);
+
+    fn name() -> Name {
+        "a".parse().expect("a name")
+    }
+
+    fn digest(text: &str) -> Digest {
+        Digest::of(Algorithm::Sha256, text.as_bytes())
+    }
+
+    fn marker(until: Duration, keys: &[Key]) -> Bytes {
+        Marker::new(until, keys.iter().map(Marker::hash)).to_bytes()
+    }
+
+    fn view(store: &MemoryStore, now: Duration) -> (Condemned, usize) {
+        let before = store.calls().len();
+        let condemned = run(store.condemned(now)).0.expect("no fault");
+        (condemned, store.calls().len() - before)
+    }
+
+    #[test]
+    fn a_marker_is_read_as_it_was_written_and_nothing_else_is_one() {
+        let keys: Vec<_> = (0..100).map(|n| layout::content(&digest(&n.to_string()))).collect();
+        let bytes = marker(NOW, &keys);
+        let read = Marker::parse(&bytes).expect("a marker");
+        assert_eq!((read.until, read.len()), (NOW, 100));
+        assert!(keys.iter().all(|key| read.has(key)));
+        assert!(!read.has(&layout::content(&digest("another"))));
+        let mut unsorted = bytes.to_vec();
+        let end = unsorted.len();
+        unsorted[end - 8..].fill(0);
+        for other in [
+            b"".as_slice(),
+            b"\n",
+            b"{}\n",
+            &bytes[..bytes.len() - 1],
+            &bytes[..bytes.len() - 8],
+            &unsorted,
+            b"{\"format\":2,\"until\":1,\"keys\":0}\n",
+            b"{\"format\":1,\"until\":-1,\"keys\":0}\n",
+        ] {
+            assert_eq!(
+                Marker::parse(other),
+                Err(UnreadableMarker),
+                "{:?}",
+                String::from_utf8_lossy(other)
+            );
+        }
+    }
+
+    #[test]
+    fn a_view_is_one_call_and_serves_for_ten_seconds() {
+        let store = MemoryStore::default();
+        assert!(store.known_condemned(NOW).is_none());
+        assert_eq!(view(&store, NOW).1, 1);
+        let late = NOW + VIEW_MAX_AGE;
+        assert_eq!(view(&store, late).1, 0);
+        assert!(store.known_condemned(late).is_some());
+        let too_late = late + Duration::from_millis(1);
+        assert!(store.known_condemned(too_late).is_none());
+        assert_eq!(view(&store, too_late).1, 1);
+        // A clock that goes back makes no view younger.
+        assert_eq!(view(&store, NOW).1, 1);
+    }
+
+    #[test]
+    fn markers_are_read_once_and_end() {
+        let store = MemoryStore::default();
+        let key = layout::blob_link(&name(), &digest("x"));
+        store.put(layout::marker("run-0"), marker(NOW + Duration::from_secs(100), &[key.clone()]));
+        store.put(layout::marker("run-1"), marker(NOW, &[layout::content(&digest("y"))]));
+        let (condemned, calls) = view(&store, NOW);
+        assert_eq!(calls, 3, "a listing and two markers");
+        assert!(condemned.has(&key) && condemned.has_blob(&name(), &digest("x")));
+        assert!(!condemned.has_manifest(&name(), &digest("x")));
+        assert!(condemned.has_manifest(&name(), &digest("y")), "clocks differ by a minute");
+        let later = NOW + Duration::from_secs(61);
+        let (condemned, calls) = view(&store, later);
+        assert!(!condemned.has_manifest(&name(), &digest("y")) && condemned.has(&key));
+        assert_eq!(calls, 1, "what has been read is known");
+        let end = NOW + Duration::from_secs(161);
+        assert!(view(&store, end).0.is_empty());
+    }
+
+    #[test]
+    fn what_can_not_be_read_may_be_anything() {
+        let any = layout::content(&digest("any"));
+        let huge = vec![b'x'; MARKER_MAX_BYTES as usize + 1];
+        for bytes in [Bytes::from_static(b"?"), Bytes::new(), huge.into()] {
+            let store = MemoryStore::default();
+            store.put(layout::marker("run"), bytes);
+            assert!(view(&store, NOW).0.has(&any));
+        }
+        let store = MemoryStore::default();
+        for number in 0..=MAX_MARKERS {
+            store.put(layout::marker(&number.to_string()), marker(NOW + VIEW_MAX_AGE, &[]));
+        }
+        assert!(view(&store, NOW).0.has(&any), "more markers than there can be");
+    }
+
+    #[test]
+    fn a_marker_that_can_not_be_read_is_over_in_an_hour() {
+        let key = layout::marker("run");
+        let at = |seconds| Duration::from_secs(seconds);
+        assert!(!is_over(&key, "1970-01-01T00:00:00Z", at(3600)));
+        assert!(is_over(&key, "1970-01-01T00:00:00Z", at(3601)));
+        assert!(!is_over(&key, "1970-01-01T02:00:00Z", at(0)), "of the future");
+        assert!(!is_over(&key, "yesterday", at(1_000_000)));
+    }
+
+    #[test]
+    fn a_store_that_fails_is_no_store_without_markers() {
+        let mut store = MemoryStore::default();
+        store.fail(layout::markers(), crate::store::StoreErrorKind::Failed);
+        assert!(run(store.condemned(NOW)).0.is_err());
+        assert!(store.known_condemned(NOW).is_none());
+    }
+}

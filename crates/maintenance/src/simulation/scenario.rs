@@ -16,6 +16,7 @@ use super::proxy::{LINK_TTL, Proxy};
 use super::world::World;
 use crate::gc::{Collector, GcError, Observer, Options, Plan, Removed, Stage};
 use crate::mark::Garbage;
+use crate::s3_inventory::Summary;
 use crate::snapshot::Snapshot;
 use crate::time::Clock;
 
@@ -66,6 +67,7 @@ struct Silent;
 
 impl Observer for Silent {
     fn stage(&self, _: Stage) {}
+    fn inventory(&self, _: &Summary) {}
     fn planned(&self, _: &Plan) {}
     fn removed(&self, _: &Snapshot, _: &Garbage) {}
     fn failed(&self, _: &str, _: &StoreError) {}
@@ -93,6 +95,7 @@ fn options(world: &World, mutation: Mutation, only_tagged: bool) -> Options {
         trash: world.one_in(4).then_some(Duration::from_secs(24 * 60 * 60)),
         link_ttl: LINK_TTL,
         parallel: 1 + world.below(8),
+        inventory: None,
     }
 }
 
@@ -312,8 +315,8 @@ fn act_together(
         tasks.push(world.spawn(act(client, number)));
     }
     let removed = Rc::new(RefCell::new(Vec::new()));
-    for number in 0..1 + world.below(2) {
-        let start = world.time_up_to(Duration::from_secs(150));
+    for number in 0..1 + world.below(3) {
+        let start = world.time_up_to(Duration::from_secs(250));
         let options = options(world, mutation, only_tagged);
         let (waiting, results) = (Rc::clone(world), Rc::clone(&removed));
         let run =
