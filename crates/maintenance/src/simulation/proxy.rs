@@ -12,8 +12,8 @@ use futures::future::LocalBoxFuture;
 use http::{Method, StatusCode};
 use moorage::oci::{Digest, Hasher};
 use moorage::registry::{
-    Answer, Body, Environment, Hashing, HeaderFields, Mount, Nonce, Request, RequestBody, Settings,
-    handle, handle_streamed,
+    Answer, Body, Environment, Hashing, HeaderFields, ImmutableTags, Mount, Nonce, Request,
+    RequestBody, Settings, handle, handle_streamed,
 };
 use moorage::store::{
     Bucket, CacheEnvironment, CacheSettings, Cached, Http as _, HttpRequest, Repeat, StreamedWrite,
@@ -94,6 +94,19 @@ impl Environment for RequestWorld {
 }
 
 impl Proxy {
+    /// The same, where every tag is immutable.
+    pub fn with_immutable_tags(
+        world: &Rc<World>,
+        store: &Rc<SimStore>,
+        blindness: Blindness,
+    ) -> Rc<Self> {
+        let mut proxy = Self::new(world, store, blindness);
+        let any = || vec!["*".parse().expect("a pattern")];
+        let rule = ImmutableTags { repositories: any(), tags: any() };
+        Rc::get_mut(&mut proxy).expect("nobody else has it").settings.immutable_tags = vec![rule];
+        proxy
+    }
+
     /// A worker that serves the bucket, whose clock is ahead of the bucket's.
     pub fn new(world: &Rc<World>, store: &Rc<SimStore>, blindness: Blindness) -> Rc<Self> {
         let cache = CacheSettings {

@@ -268,7 +268,8 @@ fn some_manifest(client: &Client) -> Option<(String, Bytes)> {
 pub fn play(seed: u64, past: &Past, mutation: Mutation, only_tagged: bool) -> Outcome {
     let world = World::new(seed);
     world.pass(past.now.saturating_sub(world.now()));
-    let store = Rc::new(SimStore { objects: RefCell::new(past.objects.clone()) });
+    let store =
+        Rc::new(SimStore { objects: RefCell::new(past.objects.clone()), ..SimStore::default() });
     let ledger = Rc::new(RefCell::new(past.ledger.clone()));
     // What is old may go if no tag leads to it, where that is asked for.
     let untagged_before = |time| if only_tagged { time } else { Duration::ZERO };

@@ -121,15 +121,18 @@ impl<S: Store> New<'_, S> {
         content.and(link).and(history.into_iter().collect::<Result<(), _>>())?;
         self.refuse_condemned(tags, lookout).await?;
 
+        let lookout = Lookout::begin(store, environment).await?;
         let new_tags = tags.iter().zip(moves);
         let moved = new_tags.map(|(tag, planned)| point_tag(store, name, tag, digest, planned));
         let (referrer, moved) = join(self.record_referrer(), join_all(moved)).await;
         referrer.and(moved.into_iter().collect::<Result<(), _>>())?;
-        if moves.iter().any(Move::is_for_good) && store.manifest_link(name, digest).await?.is_none()
-        {
-            // Somebody deletes it meanwhile, and may have found no tag yet.
-            let lookout = Lookout::begin(store, environment).await?;
-            store.link_manifest(name, digest).await?;
+        if moves.iter().any(Move::is_for_good) {
+            if store.manifest_link(name, digest).await?.is_none() {
+                // Somebody deletes it meanwhile, and may have found no tag yet.
+                store.link_manifest(name, digest).await?;
+            }
+            // The link may also have been away for a while and been put back: a collection that looked then saw no use of
+            // what the manifest needs.
             self.refuse_condemned(tags, lookout).await?;
         }
         Ok(())
@@ -142,7 +145,8 @@ impl<S: Store> New<'_, S> {
         let rely =
             async || match Error::all(missing_references(store, settings, name, manifest).await?) {
                 Some(error) => Err(error),
-                None => Ok(store.has_content(digest).await?),
+                // Its link, too, may have come just before one that was condemned was removed.
+                None => Ok(store.has_manifest(name, digest).await?),
             };
         match lookout.end(store, |condemned| self.needs_any(condemned, tags), rely).await? {
             true => Ok(()),
