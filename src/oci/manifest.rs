@@ -569,10 +569,10 @@ mod tests {
             (image(), "/layers", json!(null), "layers"),
             (image(), "/layers", json!({}), "layers"),
             // The values of a descriptor's fields are none.
-            (image(), "/layers/0", json!(["x", digest("layer"), 5, null]), "layers"),
+            (image(), "/layers", json!([["x", digest("layer"), 5, null]]), "layers"),
             (image(), "/config", json!(["x", digest("config"), 5, null]), "config"),
             (image(), "/subject", json!(["x", digest("subject"), 5, null]), "subject"),
-            (index(), "/manifests/0", json!([null, digest("child"), 5, null]), "manifests"),
+            (index(), "/manifests", json!([[null, digest("child"), 5, null]]), "manifests"),
             (image(), "/manifests", json!([]), "manifests"),
             (image(), "/fsLayers", json!([]), "fsLayers"),
             (image(), "/config/digest", json!("sha256:0"), "config.digest"),
