@@ -13,6 +13,7 @@ use moorage::store::{
 
 use futures::TryStreamExt as _;
 use futures::future::{Either, select};
+use futures::lock::Mutex;
 
 use super::{GcError, LEASE, RunId, claim};
 use crate::time::{Clock, Seconds};
@@ -46,6 +47,8 @@ pub struct Hold<'a, H, C> {
     has_removed: Cell<bool>,
     /// Whether a removal may still take effect of which no answer came.
     is_unsure: Cell<bool>,
+    /// Held while claim and marker are renewed: what is written then must not come after its removal.
+    renewal: Mutex<()>,
 }
 
 impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
@@ -75,6 +78,7 @@ impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
             batches: Cell::default(),
             has_removed: Cell::default(),
             is_unsure: Cell::default(),
+            renewal: Mutex::default(),
         })
     }
 
@@ -126,6 +130,7 @@ impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
 
     /// The batch is over. A marker that is still needed is left to its end.
     pub async fn unpublish(&self) {
+        let _renewal = self.renewal.lock().await;
         let marker = self.marker.take();
         if let Some((key, _)) = marker
             && !self.is_unsure.get()
@@ -150,10 +155,18 @@ impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
         stop: impl Future<Output = ()>,
     ) -> Result<T, GcError> {
         let (keep_alive, stop) = (pin!(self.keep_alive()), pin!(stop));
+        // In the end, a renewal that is under way comes to its end.
+        let renewed = pin!(self.renewal.lock());
         match select(pin!(work), select(keep_alive, stop)).await {
-            Either::Left((outcome, _)) => outcome,
+            Either::Left((outcome, beside)) => {
+                select(renewed, beside).await;
+                outcome
+            }
             Either::Right((Either::Left((error, _)), _)) => Err(error),
-            Either::Right((Either::Right(_), _)) => Err(GcError::Interrupted),
+            Either::Right((Either::Right((_, keep_alive)), _)) => {
+                select(renewed, keep_alive).await;
+                Err(GcError::Interrupted)
+            }
         }
     }
 
@@ -176,6 +189,7 @@ impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
     }
 
     async fn renew(&self) -> Result<(), GcError> {
+        let _renewal = self.renewal.lock().await;
         if self.bucket.read(&layout::claim(self.run.as_str())).await?.is_none() {
             return Err(GcError::TakenOver);
         }

@@ -229,3 +229,25 @@ fn a_link_that_was_away_for_a_while_does_not_make_its_tag_safe() {
     assert_eq!(deleted, 403, "the tag is immutable");
     story.check(status);
 }
+
+/// The end of a run overtakes the renewal of its claim or of its marker.
+#[test]
+fn a_run_that_is_over_leaves_neither_claim_nor_marker() {
+    for slow in ["gc/claims/", "gc/markers/"] {
+        for seconds in (1..30).step_by(4) {
+            let story = Story::begin();
+            let first = image(&blobs(&["first", "layer"]), None);
+            story.then(async move |client| {
+                let blobs = blobs(&["first", "layer"]);
+                assert!(client.push("a", "t", &blobs, first.clone(), None).await);
+                client.delete_manifest("a", &digest_of(&first)).await;
+            });
+            story.run("run-0");
+            story.store.slow_down(Method::PUT, slow, seconds);
+            assert!(story.run("run-1").links > 0);
+            let objects = story.store.objects.borrow();
+            let left: Vec<_> = objects.keys().filter(|key| key.contains(slow)).collect();
+            assert!(left.is_empty(), "{seconds} s: {left:?}");
+        }
+    }
+}
