@@ -114,10 +114,11 @@ pub async fn run(command: Gc) -> Result<ExitCode, Failure> {
     if command.list_runs {
         return list_runs(&command, &bucket).await.map_err(|error| told(&error));
     }
+    let clock = SystemClock::begin();
     if let Some(undone) = &command.undo {
         let run = new_run()?;
         let stop = interrupted()?;
-        let outcome = gc::undo(&bucket, &SystemClock, &run, undone, command.parallel, stop).await;
+        let outcome = gc::undo(&bucket, &clock, &run, undone, command.parallel, stop).await;
         return outcome
             .map(|outcome| report::undone(command.format, undone, outcome))
             .map_err(|error| told(&error));
@@ -132,7 +133,7 @@ pub async fn run(command: Gc) -> Result<ExitCode, Failure> {
     };
     let report = Report::new(command.format, command.apply, command.summary, bucket.http());
     let collector =
-        Collector { bucket: &bucket, clock: &SystemClock, options: &options, observer: &report };
+        Collector { bucket: &bucket, clock: &clock, options: &options, observer: &report };
     if !command.apply {
         collector.dry_run().await.map_err(|error| told(&error))?;
         return Ok(report.finish_dry_run());
