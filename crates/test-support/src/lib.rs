@@ -27,6 +27,7 @@ pub mod proxy;
 pub mod raw;
 pub mod regctl;
 pub mod relay;
+pub mod scripted;
 pub mod skopeo;
 pub mod stand_in;
 pub mod tls;
