@@ -19,6 +19,7 @@ mod faults;
 mod guards;
 mod held_memory;
 mod legacy;
+mod markers;
 mod moves;
 mod nodes;
 mod peer;

@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod blob_store;
 pub mod buildkit;
 pub mod client;
+pub mod collector;
 pub mod conformance;
 pub mod containerd;
 pub mod cosign;
