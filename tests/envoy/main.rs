@@ -23,6 +23,7 @@ mod markers;
 mod moves;
 mod nodes;
 mod peer;
+mod peer_collection;
 mod policy;
 mod protocol;
 mod pull;

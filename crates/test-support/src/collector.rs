@@ -9,13 +9,33 @@ use tokio::process::Command;
 use crate::blob_store::{ACCESS_KEY, SECRET_KEY};
 use crate::process::{output, tool};
 
-/// A run on the bucket `registry` of a store, with these arguments, that prints JSON. It signs its calls with the test store's
-/// keys.
+/// A run on the bucket `registry` of a store, with these arguments, that prints JSON.
+///
+/// # Errors
+///
+/// What it says if it fails.
 pub async fn gc(store: SocketAddr, arguments: &[&str]) -> Result<Value, String> {
+    run(store, arguments, &[]).await
+}
+
+/// The same, with calls that are signed by the test store's keys.
+///
+/// # Errors
+///
+/// What it says if it fails.
+pub async fn signed_gc(store: SocketAddr, arguments: &[&str]) -> Result<Value, String> {
+    let keys = [("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)];
+    run(store, arguments, &keys).await
+}
+
+async fn run(
+    store: SocketAddr,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> Result<Value, String> {
     let mut command = Command::new(tool("MOORAGE_CLI"));
     command.args(["gc", "--format", "json", "--endpoint"]).arg(format!("http://{store}"));
-    command.args(arguments).env_clear();
-    command.envs([("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)]);
+    command.args(arguments).env_clear().envs(variables.iter().copied());
     let output = output(&mut command).await;
     let complaint = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
