@@ -20,7 +20,9 @@ usage: ./build.sh [command]
   dist    put the filter and the program moorage into target/dist/, with their SHA-256 sums and lists of
           what they are made of (CycloneDX)
   deny    hold the dependencies to deny.toml: licenses, sources, advisories
-  bench   measure the filter beside other registries; what it finds is kept in target/bench/
+  bench [gc]
+          measure the filter beside other registries, or only what collecting garbage costs; what it finds is
+          kept in target/bench/
   profile show where the time of a cached answer goes; what it finds is kept in target/profile/
   setup   get all the tools that 'run' and 'test' get when they need them
   help    show this
@@ -45,7 +47,7 @@ END
 main() {
   local command=${1:-build}
   shift $(($# > 0))
-  [[ $command == purge-uploads ]] || (($# == 0)) || bad_usage "one command at a time"
+  [[ $command == purge-uploads || $command == bench ]] || (($# == 0)) || bad_usage "one command at a time"
   case $command in
     build) build_filter ;;
     run) run_registry ;;
@@ -53,7 +55,7 @@ main() {
     purge-uploads) purge_uploads "$@" ;;
     dist) make_dist ;;
     deny) check_dependencies ;;
-    bench) run_bench ;;
+    bench) run_bench "$@" ;;
     profile) run_profile ;;
     setup) ensure_all_tools ;;
     help | -h | --help) usage ;;
@@ -229,26 +231,35 @@ build_fixed_reply() {
 }
 
 run_bench() {
+  [[ $# == 0 || $* == gc ]] || bad_usage "bench takes no argument but 'gc'"
   have python3 || die "python3 is missing: the benchmark is written in it; install Python 3.10 or later"
   ensure_envoy
   ensure_debian_packages curl docker-registry wrk
-  ensure_distribution
-  ensure_garage
   build_filter
-  build_fixed_reply
   # As fast as it gets: the less the store takes, the more there is to see of what is before it.
-  step "Building the local blob store, optimised"
-  cargo build --release --package moorage-blob-store
+  step "Building the stores and the program moorage, optimised"
+  cargo build --release --package moorage-blob-store --package moorage-synthetic-bucket --package moorage-cli
 
   MOORAGE_WASM=$PWD/moorage.wasm
-  MOORAGE_FIXED_REPLY=$(wasm_target_dir)/$WASM_TARGET/release/examples/fixed_reply.wasm
   MOORAGE_ENVOY=$(envoy_binary)
   MOORAGE_BLOB_STORE=$(cargo_target_dir)/release/blob-store
-  export MOORAGE_WASM MOORAGE_FIXED_REPLY MOORAGE_ENVOY MOORAGE_BLOB_STORE
+  MOORAGE_SYNTHETIC_BUCKET=$(cargo_target_dir)/release/synthetic-bucket
+  MOORAGE_CLI=$(cargo_target_dir)/release/moorage
+  export MOORAGE_WASM MOORAGE_ENVOY MOORAGE_BLOB_STORE MOORAGE_SYNTHETIC_BUCKET MOORAGE_CLI
+  (($#)) || prepare_comparisons
+  step "Measuring"
+  python3 scripts/bench "$@"
+}
+
+# What the filter is measured beside.
+prepare_comparisons() {
+  ensure_distribution
+  ensure_garage
+  build_fixed_reply
+  MOORAGE_FIXED_REPLY=$(wasm_target_dir)/$WASM_TARGET/release/examples/fixed_reply.wasm
+  export MOORAGE_FIXED_REPLY
   export_optional MOORAGE_DISTRIBUTION "$(go_tool "$DISTRIBUTION")"
   export_optional MOORAGE_GARAGE "$(garage_binary)"
-  step "Measuring"
-  python3 scripts/bench
 }
 
 run_profile() {

@@ -1,7 +1,8 @@
 """The benchmark, `./build.sh bench`: starts all it compares, measures in turn, writes what it found.
 
 It takes the programs from the environment, as the tests do, and the standard library alone. Nothing
-here fails because something is slow: what was reached is part of the report.
+here fails because something is slow: what was reached is part of the report. With the argument `gc`
+only the collection of garbage is measured.
 """
 
 import datetime
@@ -18,6 +19,7 @@ import access
 import blobs
 import bootstraps
 import chart
+import collection
 import contests
 import growth
 import report
@@ -38,7 +40,7 @@ class Settings:
     seconds: int
     rounds: int
     wasm: str
-    fixed_reply: str
+    fixed_reply: str | None
     distribution: str | None
     garage: str | None
 
@@ -48,7 +50,7 @@ class Settings:
             seconds=_number("MOORAGE_BENCH_SECONDS", 3),
             rounds=_number("MOORAGE_BENCH_ROUNDS", 3),
             wasm=os.environ["MOORAGE_WASM"],
-            fixed_reply=os.environ["MOORAGE_FIXED_REPLY"],
+            fixed_reply=os.environ.get("MOORAGE_FIXED_REPLY"),
             distribution=os.environ.get("MOORAGE_DISTRIBUTION"),
             garage=os.environ.get("MOORAGE_GARAGE"),
         )
@@ -64,22 +66,42 @@ def _number(name, default):
 def main():
     settings = Settings.read()
     machine = f"{describe_machine()} {settings.rounds} rounds of {settings.seconds} s each."
+    measured = measure_collection if sys.argv[1:] == ["gc"] else measure_all
     OUTPUT.mkdir(parents=True, exist_ok=True)
     # In memory if possible: it is not disks that are compared, and half a million files are written.
     place = next((place for place in MEMORY if os.access(place, os.W_OK)), OUTPUT)
     with tempfile.TemporaryDirectory(prefix="moorage-bench-", dir=place) as folder:
         try:
             with Servers(folder) as servers:
-                found, growths = run(settings, servers, Path(folder))
+                measured(settings, servers, Path(folder), machine)
         except BaseException:
             keep_logs(Path(folder))
             raise
-    text = report.markdown(machine, found, growths)
-    (OUTPUT / "README.md").write_text(text + "\n")
-    (OUTPUT / "results.csv").write_text(report.as_csv(found, growths))
+
+
+def measure_all(settings, servers, folder, machine):
+    """All there is, and the report on it."""
+    found, growths = run(settings, servers, folder)
     (OUTPUT / "chart.svg").write_text(chart.svg(found, machine))
+    (OUTPUT / "results.csv").write_text(report.as_csv(found, growths))
+    text = report.markdown(machine, found, growths)
+    collected = collection.measure(settings, servers, folder, tell)
+    keep(f"{text}\n\n{report.collection_markdown(*collected)}", "README.md")
+    (OUTPUT / "gc.csv").write_text(report.collection_csv(*collected))
+    print(f"==> Kept in {OUTPUT}: README.md, results.csv, gc.csv, chart.svg")
+
+
+def measure_collection(settings, servers, folder, machine):
+    """Only what collecting garbage costs."""
+    collected = collection.measure(settings, servers, folder, tell)
+    keep(f"{machine} Medians.\n\n{report.collection_markdown(*collected)}", "gc.md")
+    (OUTPUT / "gc.csv").write_text(report.collection_csv(*collected))
+    print(f"==> Kept in {OUTPUT}: gc.md, gc.csv")
+
+
+def keep(text, name):
+    (OUTPUT / name).write_text(text + "\n")
     print(text)
-    print(f"==> Kept in {OUTPUT}: README.md, results.csv, chart.svg")
 
 
 def run(settings, servers, folder):

@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass
 
 import access
+import collection
 from contests import (
     DISTRIBUTION,
     DOCKER_REGISTRY,
@@ -121,6 +122,86 @@ def markdown(machine, contests, growths):
             bar_table(bars(contests, growths)),
         ]
     )
+
+
+def collection_markdown(collections, disturbances):
+    """What collecting garbage costs, ready for docs/benchmarks.md."""
+    return "\n\n".join(
+        [
+            "A dry run of garbage collection:",
+            _collection_table(collections),
+            "What else is done while garbage is collected; in brackets the share of what it is alone:",
+            _disturbance_table(disturbances),
+            "What Moorage wants to reach, and did:",
+            bar_table(_collection_bars(collections, disturbances)),
+        ]
+    )
+
+
+def _collection_table(collections):
+    lines = [
+        "| | objects | by | time | memory | calls to the store |",
+        "| --- | --: | --- | --: | --: | --: |",
+    ]
+    for row in collections:
+        calls = f"{row.median('calls'):,.0f}" if row.runs[0].calls is not None else ""
+        time, memory = f"{row.median('seconds'):.2f} s", f"{row.median('mebibytes'):,.0f} MiB"
+        cells = [row.work, f"{row.objects:,}", row.subject, time, memory, calls]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _disturbance_table(disturbances):
+    ways = list(disturbances[0].samples)
+    lines = [f"| | {' | '.join(ways)} |", f"| --- |{' --: |' * len(ways)}"]
+    for row in disturbances:
+        alone = row.median(collection.ALONE)
+        cells = [f"{row.work}, {row.unit}", f"{alone:,.0f}"]
+        cells += [f"{row.median(way):,.0f} ({row.median(way) / alone:.2f})" for way in ways[1:]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _collection_bars(collections, disturbances):
+    largest = max(collections, key=lambda row: row.objects)
+    memory = max(run.mebibytes for row in collections if row.objects == largest.objects for run in row.runs)
+    text = f"a dry run of {largest.objects:,} objects: less than 1 GiB of memory"
+    yield Bar(text, f"{memory:,.0f} MiB", memory < 1024)
+    by_size = {row.objects: row for row in collections if row.work == collection.FIRST}
+    sizes = sorted(by_size)
+    for small, large in zip(sizes, sizes[1:]):
+        more = by_size[large].median("seconds") / by_size[small].median("seconds")
+        text = f"a dry run of {large:,} objects: no more time for an object than at {small:,}"
+        share = more * small / large
+        # So much is within what two runs differ by.
+        yield Bar(text, f"{share:.2f} ×", share < 1.1)
+    by_subject = {row.subject: row for row in collections if row.work.endswith("a folder")}
+    ratio = by_subject[DOCKER_REGISTRY].median("seconds") / by_subject[MOORAGE].median("seconds")
+    text = f"a dry run of a folder: at least as fast as {DOCKER_REGISTRY}"
+    yield Bar(text, f"{ratio:.2f} ×", ratio >= 1)
+    for row in disturbances:
+        share = row.median(collection.APART) / row.median(collection.ALONE)
+        text = f"{row.work}, beside a collection on idle time: at least 0.9 of what it is alone"
+        yield Bar(text, f"{share:.2f}", share >= 0.9)
+
+
+def collection_csv(collections, disturbances):
+    """Every single sample."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["work", "objects", "subject", "unit", "round", "value"])
+    for row in collections:
+        for number, run in enumerate(row.runs, 1):
+            title = [row.work, row.objects, row.subject]
+            rows.writerow([*title, "s", number, f"{run.seconds:.3f}"])
+            rows.writerow([*title, "MiB", number, f"{run.mebibytes:.1f}"])
+            if run.calls is not None:
+                rows.writerow([*title, "calls", number, run.calls])
+    for row in disturbances:
+        for way, samples in row.samples.items():
+            for number, sample in enumerate(samples, 1):
+                rows.writerow([row.work, "", way, row.unit, number, f"{sample.value:.1f}"])
+    return text.getvalue()
 
 
 def as_csv(contests, growths):

@@ -42,15 +42,22 @@ class Servers:
         listeners = json.loads(get(admin, "/listeners?format=json"))["listener_statuses"]
         return listeners[0]["local_address"]["socket_address"]["port_value"], admin
 
-    def blob_store(self, root):
-        """The local blob store, on the folder `root`. Gives its port."""
+    def blob_store(self, root, prefix=()):
+        """The local blob store, on the folder `root`; `prefix` is a program that starts it. Gives its port."""
         port = _free_port()
-        self._start(
-            "blob-store",
-            [os.environ["MOORAGE_BLOB_STORE"], "--listen", f"127.0.0.1:{port}", "--root", root],
-        )
+        program = [*prefix, os.environ["MOORAGE_BLOB_STORE"]]
+        self._start(f"blob-store-{port}", [*program, "--listen", f"127.0.0.1:{port}", "--root", root])
         _wait("blob-store", lambda: socket.create_connection(("127.0.0.1", port)).close() or True)
         return port
+
+    def synthetic_bucket(self, objects, latency=0):
+        """A made-up registry of so many objects, in memory. Gives the port of its store, and what there is."""
+        name = f"synthetic-bucket-{objects}-{latency}"
+        options = ["--objects", str(objects), "--latency", str(latency)]
+        self._start(name, [os.environ["MOORAGE_SYNTHETIC_BUCKET"], *options])
+        log = self.folder / f"{name}.log"
+        made = _wait(name, lambda: log.read_text().endswith("\n") and json.loads(log.read_text()))
+        return int(made["listening"].rpartition(":")[2]), made
 
     def garage(self, program):
         """The store Garage with the empty bucket `registry`. Gives its port."""

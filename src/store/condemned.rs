@@ -7,6 +7,9 @@
 //! then does not tell its client that all is well. Neither needs a lock, nor writes on conditions; only that the store
 //! gives what was written last.
 //!
+//! What a writer relies on it may have found, or stored, a moment before it was removed. So it goes by a view from before that
+//! as well, and a marker stays for [`SETTLING_MIN`] after the removal, and for as long as proxies remember links.
+//!
 //! A marker holds the first 64 bits of the SHA-256 of each key: a few hundred kilobytes for a large batch. Two keys that
 //! share them cost a writer another try, and nothing else.
 
@@ -28,8 +31,17 @@ use crate::oci::{Digest, Name};
 /// How old the view of the markers may be by which a writer goes.
 pub const VIEW_MAX_AGE: Duration = Duration::from_secs(10);
 
-/// How long after its end a marker counts all the same: the clocks of a proxy and of the store differ.
-const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// How long a marker stays at least after things were removed by it. A writer may have relied on them just before, and
+/// looks at the markers a while later.
+pub const SETTLING_MIN: Duration = Duration::from_secs(20);
+
+/// How long a marker counts after it was written; for a writer, after it first saw it. So the clocks of proxies, collections
+/// and the store need not agree.
+pub const MARKER_LIFETIME: Duration = Duration::from_secs(7 * 60);
+
+/// How long ago a marker may have ended that a writer sees for the first time, and that counts for it: by so much may clocks
+/// differ. What is older was left by a collection that died.
+const CLOCK_SKEW: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a marker counts that can't be read, from when it was written.
 const UNREADABLE_LIFETIME: Duration = Duration::from_secs(60 * 60);
@@ -132,7 +144,10 @@ pub struct Condemned(Rc<Markers>);
 
 #[derive(Debug, Default)]
 struct Markers {
-    readable: Vec<Known>,
+    /// Those that can be read, whether they still count or not.
+    markers: Vec<Known>,
+    /// When this was.
+    at: Duration,
     /// Whether there is one that can't be read, which may be of anything.
     has_unreadable: bool,
 }
@@ -144,17 +159,24 @@ struct Known {
     /// When it was written, as the store words it.
     modified: String,
     marker: Rc<Marker>,
+    /// Until when it counts here.
+    until: Duration,
 }
 
 impl Condemned {
     /// Whether nothing is.
     pub fn is_empty(&self) -> bool {
-        self.0.readable.is_empty() && !self.0.has_unreadable
+        self.counting().next().is_none() && !self.0.has_unreadable
     }
 
     /// Whether the object of this key is.
     pub fn has(&self, key: &Key) -> bool {
-        self.0.has_unreadable || self.0.readable.iter().any(|known| known.marker.has(key))
+        self.0.has_unreadable || self.counting().any(|known| known.marker.has(key))
+    }
+
+    /// The markers that still count.
+    fn counting(&self) -> impl Iterator<Item = &Known> {
+        self.0.markers.iter().filter(|known| known.until > self.0.at)
     }
 
     /// Whether a blob of a repository is: its link there, or its content.
@@ -224,28 +246,32 @@ async fn read(
 ) -> Result<Condemned, StoreError> {
     let folder = layout::markers();
     let page = objects.list(ListRequest::new(&folder, Listed::Objects)).await?;
-    let mut markers = Markers { has_unreadable: page.next.is_some(), ..Markers::default() };
+    let has_unreadable = page.next.is_some();
+    let mut markers = Markers { has_unreadable, at: now, ..Markers::default() };
     for ((key, modified), size) in page.keys.into_iter().zip(page.modified).zip(page.sizes) {
-        if markers.readable.len() == MAX_MARKERS {
+        if markers.markers.len() == MAX_MARKERS {
             markers.has_unreadable = true;
             break;
         }
         let is_same = |known: &&Known| known.key == key && known.modified == modified;
-        let marker = match before.0.readable.iter().find(is_same) {
-            Some(known) => Some(Rc::clone(&known.marker)),
-            None if size > MARKER_MAX_BYTES => None,
-            None => {
-                let _room = objects.budget().reserve_read(MARKER_MAX_BYTES as usize)?;
-                match objects.read(&key).await? {
-                    Some(bytes) => Marker::parse(&bytes).ok().map(Rc::new),
-                    // Its collection is over.
-                    None => continue,
-                }
+        if let Some(known) = before.0.markers.iter().find(is_same) {
+            markers.markers.push(known.clone());
+            continue;
+        }
+        let marker = if size > MARKER_MAX_BYTES {
+            None
+        } else {
+            let _room = objects.budget().reserve_read(MARKER_MAX_BYTES as usize)?;
+            match objects.read(&key).await? {
+                Some(bytes) => Marker::parse(&bytes).ok().map(Rc::new),
+                // Its collection is over.
+                None => continue,
             }
         };
         match marker {
             Some(marker) if marker.until.saturating_add(CLOCK_SKEW) > now => {
-                markers.readable.push(Known { key, modified, marker });
+                let until = now.saturating_add(MARKER_LIFETIME);
+                markers.markers.push(Known { key, modified, marker, until });
             }
             Some(_) => {}
             None if is_over(&key, &modified, now) => {}
@@ -271,4 +297,138 @@ fn is_over(key: &Key, modified: &str, now: Duration) -> bool {
         now.checked_sub(time)
     });
     age.is_some_and(|age| age > UNREADABLE_LIFETIME)
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::oci::Algorithm;
+    use crate::store::Store;
+    use crate::store::memory::{MemoryStore, run};
+
+    const NOW: Duration = Duration::from_secs(1_800_000_000);
+
+    fn name() -> Name {
+        "a".parse().expect("a name")
+    }
+
+    fn digest(text: &str) -> Digest {
+        Digest::of(Algorithm::Sha256, text.as_bytes())
+    }
+
+    fn marker(until: Duration, keys: &[Key]) -> Bytes {
+        Marker::new(until, keys.iter().map(Marker::hash)).to_bytes()
+    }
+
+    fn view(store: &MemoryStore, now: Duration) -> (Condemned, usize) {
+        let before = store.calls().len();
+        let condemned = run(store.condemned(now)).0.expect("no fault");
+        (condemned, store.calls().len() - before)
+    }
+
+    #[test]
+    fn a_marker_is_read_as_it_was_written_and_nothing_else_is_one() {
+        let keys: Vec<_> = (0..100).map(|n| layout::content(&digest(&n.to_string()))).collect();
+        let bytes = marker(NOW, &keys);
+        let read = Marker::parse(&bytes).expect("a marker");
+        assert_eq!((read.until, read.len()), (NOW, 100));
+        assert!(keys.iter().all(|key| read.has(key)));
+        assert!(!read.has(&layout::content(&digest("another"))));
+        let mut unsorted = bytes.to_vec();
+        let end = unsorted.len();
+        unsorted[end - 8..].fill(0);
+        for other in [
+            b"".as_slice(),
+            b"\n",
+            b"{}\n",
+            &bytes[..bytes.len() - 1],
+            &bytes[..bytes.len() - 8],
+            &unsorted,
+            b"{\"format\":2,\"until\":1,\"keys\":0}\n",
+            b"{\"format\":1,\"until\":-1,\"keys\":0}\n",
+        ] {
+            assert_eq!(
+                Marker::parse(other),
+                Err(UnreadableMarker),
+                "{:?}",
+                String::from_utf8_lossy(other)
+            );
+        }
+    }
+
+    #[test]
+    fn a_view_is_one_call_and_serves_for_ten_seconds() {
+        let store = MemoryStore::default();
+        assert!(store.known_condemned(NOW).is_none());
+        assert_eq!(view(&store, NOW).1, 1);
+        let late = NOW + VIEW_MAX_AGE;
+        assert_eq!(view(&store, late).1, 0);
+        assert!(store.known_condemned(late).is_some());
+        let too_late = late + Duration::from_millis(1);
+        assert!(store.known_condemned(too_late).is_none());
+        assert_eq!(view(&store, too_late).1, 1);
+        // A clock that goes back makes no view younger.
+        assert_eq!(view(&store, NOW).1, 1);
+    }
+
+    #[test]
+    fn markers_are_read_once_and_count_for_their_time() {
+        let store = MemoryStore::default();
+        let key = layout::blob_link(&name(), &digest("x"));
+        let day = Duration::from_secs(24 * 60 * 60);
+        let second = Duration::from_secs(1);
+        store.put(layout::marker("run-0"), marker(NOW - day + second, &[key.clone()]));
+        store.put(layout::marker("run-1"), marker(NOW + day, &[layout::content(&digest("y"))]));
+        store.put(layout::marker("run-2"), marker(NOW - day, &[layout::content(&digest("z"))]));
+        let (condemned, calls) = view(&store, NOW);
+        assert_eq!(calls, 4, "a listing and three markers");
+        assert!(condemned.has(&key) && condemned.has_blob(&name(), &digest("x")));
+        assert!(!condemned.has_manifest(&name(), &digest("x")));
+        assert!(condemned.has_manifest(&name(), &digest("y")));
+        assert!(!condemned.has_manifest(&name(), &digest("z")), "it ended a day ago");
+        store.delete(&layout::marker("run-2"));
+        let later = NOW + MARKER_LIFETIME - second;
+        let (condemned, calls) = view(&store, later);
+        assert!(condemned.has(&key) && calls == 1, "what has been read is known");
+        // Whatever its clock says, nobody has written it again.
+        let (condemned, calls) = view(&store, later + VIEW_MAX_AGE + second);
+        assert!(condemned.is_empty() && calls == 1);
+    }
+
+    #[test]
+    fn what_can_not_be_read_may_be_anything() {
+        let any = layout::content(&digest("any"));
+        let huge = vec![b'x'; MARKER_MAX_BYTES as usize + 1];
+        for bytes in [Bytes::from_static(b"?"), Bytes::new(), huge.into()] {
+            let store = MemoryStore::default();
+            store.put(layout::marker("run"), bytes);
+            assert!(view(&store, NOW).0.has(&any));
+        }
+        let store = MemoryStore::default();
+        for number in 0..=MAX_MARKERS {
+            store.put(layout::marker(&number.to_string()), marker(NOW + VIEW_MAX_AGE, &[]));
+        }
+        assert!(view(&store, NOW).0.has(&any), "more markers than there can be");
+    }
+
+    #[test]
+    fn a_marker_that_can_not_be_read_is_over_in_an_hour() {
+        let key = layout::marker("run");
+        let at = |seconds| Duration::from_secs(seconds);
+        assert!(!is_over(&key, "1970-01-01T00:00:00Z", at(3600)));
+        assert!(is_over(&key, "1970-01-01T00:00:00Z", at(3601)));
+        assert!(!is_over(&key, "1970-01-01T02:00:00Z", at(0)), "of the future");
+        assert!(!is_over(&key, "yesterday", at(1_000_000)));
+    }
+
+    #[test]
+    fn a_store_that_fails_is_no_store_without_markers() {
+        let mut store = MemoryStore::default();
+        store.fail(layout::markers(), crate::store::StoreErrorKind::Failed);
+        assert!(run(store.condemned(NOW)).0.is_err());
+        assert!(store.known_condemned(NOW).is_none());
+    }
 }

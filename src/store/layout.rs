@@ -258,6 +258,11 @@ pub fn referrers(name: &Name, subject: &Digest) -> Key {
     in_repository(name, &[&format!("_manifests/referrers/{algorithm}/{hex}/")])
 }
 
+/// The prefix of the keys of all referrers of a repository, whatever their subjects.
+pub fn all_referrers(name: &Name) -> Key {
+    in_repository(name, &["_manifests/referrers/"])
+}
+
 /// `<algorithm>/<hex>/link`: where a referrer lies among those of its subject. Sorted by that,
 /// referrers are sorted by their digests.
 pub fn within_referrers(digest: &Digest) -> String {

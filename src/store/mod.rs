@@ -24,6 +24,7 @@ mod permits;
 mod place;
 mod progress;
 mod rehash;
+mod repository_folders;
 mod s3;
 mod single_flight;
 mod store_impl;
@@ -49,7 +50,8 @@ pub use cache::{CacheEnvironment, CacheSettings, Cached};
 pub use catalog::Repositories;
 pub use compose::MultipartId;
 pub use condemned::{
-    Condemned, CondemnedView, MARKER_MAX_KEYS, Marker, UnreadableMarker, VIEW_MAX_AGE,
+    Condemned, CondemnedView, MARKER_LIFETIME, MARKER_MAX_KEYS, Marker, SETTLING_MIN,
+    UnreadableMarker, VIEW_MAX_AGE,
 };
 pub use fault::{Fault, StoreAnswer, StoreError, StoreErrorKind};
 pub use multipart_uploads::MultipartUpload;
@@ -61,11 +63,12 @@ pub use objects::{
 pub use place::Place;
 pub use progress::{Chunk, LIST_LENGTH, Progress};
 
+pub use repository_folders::{
+    FoundRepositories, repositories_with_manifests, repositories_with_uploads,
+};
 pub use streaming::{BlobStream, ReadError, StreamedWrite, WriteAnswer, WriteError, WriteTarget};
 pub use transport::{Http, HttpError, HttpRequest, HttpResponse, Repeat, Timeout};
-pub use upload_folders::{
-    RepositoriesWithUploads, UploadFolder, repositories_with_uploads, upload_folders,
-};
+pub use upload_folders::{UploadFolder, upload_folders};
 pub use uploads::{Session, SessionState, Uploads};
 
 /// How many storage calls one request makes at a time, at most, where their number depends on what

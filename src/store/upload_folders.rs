@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::TryStreamExt;
 
 use super::fault::StoreError;
 use super::for_each_bounded;
@@ -16,76 +16,8 @@ use super::layout::{self, Key};
 use super::objects::{ListRequest, Listed, Objects, pages, parse_time};
 use crate::oci::Name;
 
-/// How many folders are listed at a time.
-const PARALLEL_LISTINGS: usize = 16;
-
 /// How many objects of a session are removed at a time.
 const PARALLEL_REMOVALS: usize = 16;
-
-/// Which repositories have upload sessions.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct RepositoriesWithUploads {
-    /// Their names, in order.
-    pub names: Vec<Name>,
-    /// The folders that could not be listed, so that nobody knows of sessions in them, and why.
-    pub unlisted: Vec<(Name, StoreError)>,
-}
-
-/// Finds the repositories that have upload sessions.
-///
-/// Names nest, so every folder that a name can have is listed: a call for each, and another for every
-/// thousand folders in it. What repositories hold themselves is passed over.
-///
-/// # Errors
-///
-/// As the store fails at the folder of all repositories.
-pub async fn repositories_with_uploads(
-    objects: &impl Objects,
-) -> Result<RepositoriesWithUploads, StoreError> {
-    let mut found = RepositoriesWithUploads::default();
-    let root = folders(objects, &layout::all_repositories()).await?;
-    let mut level = nested(None, &root);
-    while !level.is_empty() {
-        let listings = stream::iter(level).map(|name| async move {
-            let listing = folders(objects, &layout::repository(&name)).await;
-            (name, listing)
-        });
-        let listings: Vec<_> = listings.buffered(PARALLEL_LISTINGS).collect().await;
-        level = Vec::new();
-        for (name, listing) in listings {
-            match listing {
-                Ok(folders) => {
-                    level.extend(nested(Some(&name), &folders));
-                    let has_uploads = folders.contains(&layout::uploads(&name));
-                    found.names.extend(has_uploads.then_some(name));
-                }
-                Err(error) => found.unlisted.push((name, error)),
-            }
-        }
-    }
-    found.names.sort_unstable();
-    Ok(found)
-}
-
-/// All folders in a folder.
-async fn folders(objects: &impl Objects, folder: &Key) -> Result<Vec<Key>, StoreError> {
-    let pages = pages(objects, ListRequest::new(folder, Listed::Folders));
-    pages.map_ok(|page| page.keys).try_concat().await
-}
-
-/// The folders that belong to longer names than this one. A repository's own begin with `_`, as no part
-/// of a name does; neither does what no registry wrote make a name.
-fn nested(name: Option<&Name>, folders: &[Key]) -> Vec<Name> {
-    let root = name.map_or_else(layout::all_repositories, layout::repository);
-    let names = folders.iter().filter_map(|folder| {
-        let last = folder.as_str().strip_prefix(root.as_str())?.strip_suffix('/')?;
-        match name {
-            Some(name) => format!("{name}/{last}").parse().ok(),
-            None => last.parse().ok(),
-        }
-    });
-    names.collect()
-}
 
 /// The objects of an upload session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,6 +126,7 @@ mod tests {
         Addressing, Bucket, BucketOptions, Budget, Http, HttpError, HttpRequest, HttpResponse,
         Repeat,
     };
+    use crate::store::{repositories_with_manifests, repositories_with_uploads};
 
     /// A store with these objects, all written so many seconds after 1970. Whatever is asked of a key
     /// with `broken` in it fails.
@@ -280,6 +213,9 @@ mod tests {
         assert_eq!(found.names, ["a/b.c", "z", "z/z"].map(name));
         let unlisted: Vec<_> = found.unlisted.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(unlisted, ["broken"]);
+        let found = run(repositories_with_manifests(&bucket)).0.expect("no fault at the root");
+        assert_eq!(found.names, ["a"].map(name));
+        assert_eq!(found.unlisted.len(), 1);
     }
 
     #[test]

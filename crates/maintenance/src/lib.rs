@@ -9,6 +9,7 @@ pub mod listing;
 pub mod manifests;
 pub mod mark;
 pub mod references;
+pub mod retain;
 pub mod s3_inventory;
 #[cfg(test)]
 mod simulation;

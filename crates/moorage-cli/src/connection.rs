@@ -85,7 +85,18 @@ impl ConnectionOptions {
             true => Signing::Off,
             false => credentials::signing(environment, client(), &authority, &region).await?,
         };
-        let options = BucketOptions {
+        let options = self.bucket_options()?;
+        Ok(Bucket::new(http.with_signing(signing), &options, Rc::new(Budget::new(MEMORY))))
+    }
+
+    /// The bucket's options.
+    ///
+    /// # Errors
+    ///
+    /// Options that make no address.
+    pub fn bucket_options(&self) -> Result<BucketOptions, Failure> {
+        let (_, authority) = self.address()?;
+        Ok(BucketOptions {
             authority,
             bucket: self.bucket.clone(),
             addressing: match self.addressing {
@@ -94,8 +105,7 @@ impl ConnectionOptions {
             },
             prefix: self.prefix.clone(),
             content_limit: CONTENT_LIMIT,
-        };
-        Ok(Bucket::new(http.with_signing(signing), &options, Rc::new(Budget::new(MEMORY))))
+        })
     }
 
     fn region(&self, environment: &Environment) -> String {

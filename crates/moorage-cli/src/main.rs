@@ -25,6 +25,7 @@ use clap::{Parser, Subcommand};
 use commands::access::{self, AccessCommand};
 use commands::gc::{self, Gc};
 use commands::purge_uploads::{self, PurgeUploads};
+use commands::retain::{self, Retain};
 use commands::token::{self, TokenCommand};
 use commands::user::{self, UserCommand};
 
@@ -45,6 +46,7 @@ struct Cli {
 enum Command {
     Gc(Gc),
     PurgeUploads(PurgeUploads),
+    Retain(Retain),
     #[command(subcommand)]
     User(UserCommand),
     #[command(subcommand)]
@@ -73,6 +75,7 @@ async fn main() -> ExitCode {
     let result = match cli.command {
         Command::Gc(command) => gc::run(command).await,
         Command::PurgeUploads(command) => purge_uploads::run(command).await,
+        Command::Retain(command) => retain::run(command).await,
         Command::User(command) => user::run(command),
         Command::Token(command) => token::run(command),
         Command::Access(command) => access::run(command),

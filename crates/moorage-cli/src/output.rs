@@ -90,6 +90,11 @@ impl Output {
         }
     }
 
+    /// Something worth knowing, on standard error.
+    pub fn note(&self, line: impl Display) {
+        self.progress.suspend(|| note(line));
+    }
+
     /// Something could not be done.
     pub fn failed(&self, line: impl Display) {
         self.progress.suspend(|| complain(line));

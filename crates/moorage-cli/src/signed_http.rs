@@ -2,8 +2,9 @@
 //!
 //! In the filter Envoy does both.
 
+use std::cell::Cell;
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::uri::{PathAndQuery, Scheme};
@@ -28,6 +29,7 @@ pub struct SignedHttp {
     client: reqwest::Client,
     scheme: Scheme,
     signing: Signing,
+    store_time: Cell<Option<SystemTime>>,
 }
 
 /// How clients are made. They trust the certificate authorities that this machine trusts, and these.
@@ -51,7 +53,7 @@ impl SignedHttp {
         let client = client
             .build()
             .map_err(|error| Failure::Failed(format!("no HTTP client could be made: {error}")))?;
-        Ok(Self { client, scheme, signing: Signing::Off })
+        Ok(Self { client, scheme, signing: Signing::Off, store_time: Cell::new(None) })
     }
 
     /// The same, but for how it signs.
@@ -62,6 +64,12 @@ impl SignedHttp {
     /// Whether requests are signed.
     pub fn is_signing(&self) -> bool {
         matches!(self.signing, Signing::By(_))
+    }
+
+    /// What the store's clock showed when it last answered, in whole seconds; `None` if it has not told. By it, objects
+    /// have their times.
+    pub fn store_time(&self) -> Option<SystemTime> {
+        self.store_time.get()
     }
 
     /// The request as it goes over the wire, signed.
@@ -100,6 +108,10 @@ impl SignedHttp {
             Err(error) => return Err(unreachable(&error)),
         };
         let status = response.status();
+        let date = response.headers().get("date").and_then(|date| date.to_str().ok());
+        if let Some(time) = date.and_then(|date| httpdate::parse_http_date(date).ok()) {
+            self.store_time.set(Some(time));
+        }
         let version = response.headers().get("etag").and_then(|etag| etag.to_str().ok());
         let version = version.filter(|_| request.wants_version).map(str::to_owned);
         match response.bytes().await {

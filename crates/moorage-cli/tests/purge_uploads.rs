@@ -1,17 +1,17 @@
 //! The purge of abandoned uploads: the real program, on the real blob store and on one that fails.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, FileTimes};
+use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use http::Method;
-use tempfile::TempDir;
 use tokio::process::Command;
 
 use moorage_test_support::blob_store::{ACCESS_KEY, BlobStore, SECRET_KEY};
+use moorage_test_support::bucket_folder::{BucketFolder, set_age};
 use moorage_test_support::client;
 use moorage_test_support::docker_registry::DockerRegistry;
 use moorage_test_support::process::{output, tool, within};
@@ -28,15 +28,13 @@ const REPOSITORIES: &str = "docker/registry/v2/repositories";
 
 /// A bucket as a folder, and what should be left of it.
 struct Bucket {
-    root: TempDir,
+    folder: BucketFolder,
     kept: BTreeSet<String>,
 }
 
 impl Bucket {
     fn new() -> Self {
-        let root = TempDir::new().expect("a temporary folder");
-        fs::create_dir(root.path().join("registry")).expect("a folder");
-        Self { root, kept: BTreeSet::new() }
+        Self { folder: BucketFolder::new(), kept: BTreeSet::new() }
     }
 
     /// A registry, below `prefix`, with sessions of all kinds.
@@ -87,46 +85,28 @@ impl Bucket {
 
     /// Stores an object that is so many hours old.
     fn write(&mut self, key: &str, content: &str, age: u64, is_kept: bool) {
-        let path = self.root.path().join("registry").join(key);
-        fs::create_dir_all(path.parent().expect("keys have folders")).expect("a folder");
-        fs::write(&path, content).expect("a file");
-        set_age(&path, age);
+        self.folder.put(key, content, hours(age));
         if is_kept {
             self.kept.insert(key.to_owned());
         }
     }
 
     fn keys(&self) -> BTreeSet<String> {
-        let mut keys = BTreeSet::new();
-        let bucket = self.root.path().join("registry");
-        let mut folders = vec![bucket.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).expect("a folder") {
-                let path = entry.expect("an entry").path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else {
-                    let key = path.strip_prefix(&bucket).expect("a path in the bucket");
-                    keys.insert(key.to_str().expect("a key is text").to_owned());
-                }
-            }
-        }
-        keys
+        self.folder.keys()
+    }
+
+    fn root(&self) -> &Path {
+        self.folder.root()
     }
 }
 
-fn ago(hours: u64) -> SystemTime {
-    SystemTime::now() - Duration::from_secs(hours * 60 * 60)
+fn hours(number: u64) -> Duration {
+    Duration::from_secs(number * 60 * 60)
 }
 
 /// What `startedat` holds for a session that began so many hours ago.
-fn time(hours: u64) -> String {
-    humantime::format_rfc3339_seconds(ago(hours)).to_string()
-}
-
-fn set_age(path: &Path, hours: u64) {
-    let file = File::options().write(true).open(path).expect("a file");
-    file.set_times(FileTimes::new().set_modified(ago(hours))).expect("its time is set");
+fn time(age: u64) -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now() - hours(age)).to_string()
 }
 
 struct Outcome {
@@ -163,8 +143,8 @@ async fn abandoned_sessions_go_and_nothing_else_does() {
     for (prefix, is_signed) in [("", false), ("", true), ("pre/fix/", true)] {
         let bucket = Bucket::with_sessions(prefix);
         let (store, variables) = match is_signed {
-            true => (BlobStore::signed(bucket.root.path()).await, &keys[..]),
-            false => (BlobStore::open(bucket.root.path()).await, &[][..]),
+            true => (BlobStore::signed(bucket.root()).await, &keys[..]),
+            false => (BlobStore::open(bucket.root()).await, &[][..]),
         };
         let arguments = [DAY, &["--prefix", prefix]].concat();
 
@@ -188,7 +168,7 @@ async fn abandoned_sessions_go_and_nothing_else_does() {
 async fn a_dry_run_tells_what_would_go_and_removes_nothing() {
     let bucket = Bucket::with_sessions("");
     let before = bucket.keys();
-    let store = BlobStore::open(bucket.root.path()).await;
+    let store = BlobStore::open(bucket.root()).await;
     let arguments = [DAY, &["--dry-run"]].concat();
 
     let outcome = purge(store.address, &arguments, &[]).await;
@@ -202,7 +182,7 @@ async fn a_dry_run_tells_what_would_go_and_removes_nothing() {
 #[ignore = "needs the local blob store: run ./build.sh test"]
 async fn json_is_one_document_of_all_that_was_done() {
     let bucket = Bucket::with_sessions("");
-    let store = BlobStore::open(bucket.root.path()).await;
+    let store = BlobStore::open(bucket.root()).await;
     let arguments = [DAY, &["--format", "json"]].concat();
 
     let outcome = purge(store.address, &arguments, &[]).await;
@@ -225,7 +205,7 @@ async fn json_is_one_document_of_all_that_was_done() {
 #[ignore = "needs the local blob store: run ./build.sh test"]
 async fn a_reader_that_went_away_does_not_stop_the_purge() {
     let bucket = Bucket::with_sessions("");
-    let store = BlobStore::open(bucket.root.path()).await;
+    let store = BlobStore::open(bucket.root()).await;
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let mut command = Command::new(tool("MOORAGE_CLI"));
@@ -253,15 +233,15 @@ async fn listings_are_read_to_their_end() {
     bucket.write(&format!("{slow}/startedat"), &time(OLD), YOUNG, true);
     let old = format!("{REPOSITORIES}/many/last/_uploads/1/startedat");
     bucket.write(&old, &time(OLD), OLD, false);
-    let store = BlobStore::open(bucket.root.path()).await;
-    let uploads = bucket.root.path().join(".blob-store/uploads");
+    let store = BlobStore::open(bucket.root()).await;
+    let uploads = bucket.root().join(".blob-store/uploads");
     for number in 0..1001 {
         // As the blob store keeps them. Two of one key are on different pages.
         let folder = uploads.join(format!("{number:x}"));
         let key = format!("docker/registry/v2/blobs/sha256/00/{}/data", number / 2);
         fs::create_dir(&folder).expect("a folder");
         fs::write(folder.join("object"), format!("registry/{key}")).expect("a file");
-        set_age(&folder.join("object"), OLD);
+        set_age(&folder.join("object"), hours(OLD));
     }
 
     let outcome = purge(store.address, DAY, &[]).await;
@@ -275,8 +255,8 @@ async fn listings_are_read_to_their_end() {
 #[ignore = "needs the local blob store: run ./build.sh test"]
 async fn old_multipart_uploads_of_blobs_are_aborted() {
     let bucket = Bucket::new();
-    let store = BlobStore::open(bucket.root.path()).await;
-    let uploads = bucket.root.path().join(".blob-store/uploads");
+    let store = BlobStore::open(bucket.root()).await;
+    let uploads = bucket.root().join(".blob-store/uploads");
     let mut kept = BTreeSet::new();
     for (key, age, goes) in [
         ("docker/registry/v2/blobs/sha256/00/00/data", OLD, true),
@@ -289,7 +269,7 @@ async fn old_multipart_uploads_of_blobs_are_aborted() {
         let text = String::from_utf8_lossy(begun.body()).into_owned();
         let id = text.split_once("<UploadId>").and_then(|(_, rest)| rest.split_once('<'));
         let (id, _) = id.unwrap_or_else(|| panic!("no upload was begun: {text}"));
-        set_age(&uploads.join(id).join("object"), age);
+        set_age(&uploads.join(id).join("object"), hours(age));
         if !goes {
             kept.insert(id.to_owned());
         }
@@ -315,14 +295,14 @@ async fn old_multipart_uploads_of_blobs_are_aborted() {
 #[ignore = "needs the local blob store: run ./build.sh test"]
 async fn what_distribution_began_is_found() {
     let bucket = Bucket::new();
-    let peer = DockerRegistry::start(&bucket.root.path().join("registry")).await;
+    let peer = DockerRegistry::start(&bucket.root().join("registry")).await;
     let begun = client::send_body(peer.address, Method::POST, "/v2/a/b/blobs/uploads/", &[], "");
     let location = begun.await.headers()["location"].to_str().expect("a URL").to_owned();
     let (_, path) = location.split_once("/v2/").expect("a path of the API");
     let sent =
         client::send_body(peer.address, Method::PATCH, &format!("/v2/{path}"), &[], "bytes").await;
     assert_eq!((sent.status().as_u16(), bucket.keys().len() > 1), (202, true));
-    let store = BlobStore::open(bucket.root.path()).await;
+    let store = BlobStore::open(bucket.root()).await;
 
     let young = purge(store.address, DAY, &[]).await;
     assert_eq!((young.status, bucket.keys().len() > 1), (Some(0), true), "{:?}", young.stderr);
@@ -413,8 +393,8 @@ async fn a_store_that_cannot_list_multipart_uploads_is_passed_over() {
 async fn a_purge_that_cannot_begin_says_why_in_one_line() {
     let bucket = Bucket::with_sessions("");
     let before = bucket.keys();
-    let open = BlobStore::open(bucket.root.path()).await;
-    let signed = BlobStore::signed(bucket.root.path()).await;
+    let open = BlobStore::open(bucket.root()).await;
+    let signed = BlobStore::signed(bucket.root()).await;
     let nobody = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.local_addr().expect("an address")

@@ -4,6 +4,7 @@
 
 pub mod accounts;
 pub mod blob_store;
+pub mod bucket_folder;
 pub mod buildkit;
 pub mod client;
 pub mod collector;
@@ -33,6 +34,7 @@ pub mod skopeo;
 pub mod stand_in;
 pub mod tls;
 pub mod tree;
+pub mod watched_store;
 
 use moorage::oci::{Algorithm, Digest};
 

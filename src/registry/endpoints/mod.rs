@@ -4,6 +4,8 @@
 pub mod base;
 pub mod blobs;
 pub mod catalog;
+#[cfg(test)]
+mod collections;
 pub mod manifests;
 pub mod referrers;
 pub mod tags;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use moorage::store::layout::{self, Key};
 use moorage::store::{
-    Bucket, Http, ListRequest, Listed, Marker, Objects as _, StoreError, VIEW_MAX_AGE, pages,
+    Bucket, Http, ListRequest, Listed, MARKER_LIFETIME, Marker, Objects as _, StoreError,
+    VIEW_MAX_AGE, pages,
 };
 
 use futures::TryStreamExt as _;
@@ -19,11 +20,14 @@ use crate::time::{Clock, Seconds};
 /// How often claim and marker are renewed.
 const RENEWAL: Duration = Duration::from_secs(30);
 
-/// The longest that a call to the store may take until it has its effect, whatever became of its answer.
+/// The longest that a call to the store may take until it has its effect, whatever became of its answer. A marker counts
+/// for so much longer than things are removed by it.
 const LONGEST_CALL: Duration = Duration::from_secs(300);
 
-/// How much longer is waited than a view may be old: for clocks that differ, and for proxies that were busy.
-const VIEW_MARGIN: Duration = Duration::from_secs(5);
+const _: () = assert!(LEASE.as_secs() + LONGEST_CALL.as_secs() <= MARKER_LIFETIME.as_secs());
+
+/// How much longer is waited than a view may be old: for proxies that are busy, whose clocks stand still meanwhile.
+const VIEW_MARGIN: Duration = Duration::from_secs(10);
 
 /// What a run holds.
 pub struct Hold<'a, H, C> {
@@ -184,7 +188,7 @@ impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
 
     async fn write_marker(&self) -> Result<(), StoreError> {
         let begun = self.clock.now();
-        let until = Duration::from_secs(u64::from(self.store_time())) + LEASE + LONGEST_CALL;
+        let until = Duration::from_secs(u64::from(self.store_time())) + MARKER_LIFETIME;
         let written = self.marker.borrow_mut().as_mut().map(|(key, marker)| {
             marker.until = until;
             (key.clone(), marker.to_bytes())

@@ -165,3 +165,78 @@ impl Reader<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{Loader, Snapshot};
+    use crate::{listing::ListedObject, snapshot::Digests};
+
+    fn digest(text: &str) -> Digest {
+        let algorithm = if text.len() > 5 { Algorithm::Sha512 } else { Algorithm::Sha256 };
+        Digest::of(algorithm, text.as_bytes())
+    }
+
+    /// A snapshot of contents.
+    fn snapshot(contents: &[&str]) -> Snapshot {
+        let mut loader = Loader::new(Digests::default(), 0);
+        for text in contents {
+            let key = layout::content(&digest(text));
+            loader.add(&ListedObject { key: &key, size: 1, modified: 0 });
+        }
+        loader.into_snapshot()
+    }
+
+    fn remembered() -> Bytes {
+        let mut snapshot = snapshot(&["index", "image", "gone"]);
+        let mut manifests = Manifests::default();
+        let mut add = |name: &str, is_index, references: &[&str], subject: Option<&str>| {
+            let mut intern = |text: &str| snapshot.digests.intern(&digest(text));
+            let manifest = Manifest {
+                is_index,
+                references: references.iter().map(|text| intern(text)).collect(),
+                subject: subject.map(&mut intern),
+            };
+            let id = intern(name);
+            manifests.insert(id, manifest);
+        };
+        add("index", true, &["image"], Some("a subject"));
+        add("image", false, &["layer", "a long name"], None);
+        add("gone", false, &[], None);
+        add("never there", false, &["layer"], None);
+        encode(&snapshot, &manifests)
+    }
+
+    #[test]
+    fn manifests_are_remembered_whose_content_is_there() {
+        let bytes = remembered();
+        let mut snapshot = snapshot(&["layer", "image", "index"]);
+        let mut manifests = Manifests::default();
+        decode(&bytes, &mut snapshot, &mut manifests).expect("manifests");
+        let id = |text: &str| snapshot.digests.get(&digest(text)).expect("a number");
+        let index = manifests.get(id("index")).expect("an index");
+        assert_eq!((index.is_index, index.subject), (true, Some(id("a subject"))));
+        assert_eq!(*index.references, [id("image")]);
+        let image = manifests.get(id("image")).expect("an image");
+        assert_eq!((image.is_index, image.subject), (false, None));
+        assert_eq!(*image.references, [id("layer"), id("a long name")]);
+        assert_eq!(manifests.iter().count(), 2);
+    }
+
+    #[test]
+    fn what_is_damaged_is_not_remembered() {
+        let bytes = remembered();
+        let forget = |bytes: &[u8]| {
+            let mut manifests = Manifests::default();
+            let result = decode(bytes, &mut snapshot(&["index", "image"]), &mut manifests);
+            assert_eq!((result, manifests.iter().count()), (Err(MemoryError), 0));
+        };
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.to_vec();
+            damaged[at] ^= 1;
+            forget(&damaged);
+        }
+        forget(&bytes[1..]);
+        forget(b"");
+    }
+}

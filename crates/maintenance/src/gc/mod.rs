@@ -29,7 +29,7 @@ mod undo;
 use std::future::Future;
 use std::time::Duration;
 
-use moorage::store::{Bucket, Http, Marker, Objects as _, StoreError, layout};
+use moorage::store::{Bucket, BucketOptions, Http, Marker, Objects as _, StoreError, layout};
 use thiserror::Error;
 
 pub use claim::RunId;
@@ -41,8 +41,12 @@ pub use undo::{Undone, undo};
 
 use crate::manifests::Manifests;
 use crate::mark::{Ages, Garbage, mark};
-use crate::snapshot::Snapshot;
-use crate::time::{Clock, Seconds};
+use crate::s3_inventory;
+use crate::s3_inventory::{
+    HttpInventoryStore, InventoryError, Location, Summary as InventorySummary,
+};
+use crate::snapshot::{Loader, Snapshot};
+use crate::time::{Clock, Seconds, seconds};
 use hold::Hold;
 
 /// How long after the last renewal of its marker a run still begins to remove things.
@@ -68,6 +72,17 @@ pub struct Options {
     pub link_ttl: Duration,
     /// How many calls are made at a time.
     pub parallel: usize,
+    /// An inventory that is taken in place of the first listing.
+    pub inventory: Option<Inventory>,
+}
+
+/// An inventory of the registry's bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inventory {
+    /// Where it is.
+    pub location: Location,
+    /// The bucket that it is of, and the way to the store.
+    pub bucket: BucketOptions,
 }
 
 /// Why a run did not come to its end. What it had not removed is still there, and another run goes on.
@@ -76,6 +91,9 @@ pub enum GcError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The inventory can't be read.
+    #[error("the inventory: {0}")]
+    Inventory(#[from] InventoryError),
     /// Another run is under way.
     #[error(
         "another run is under way: {run}, last seen {seconds} s ago; wait for its end, or, if it died, for {} more s",
@@ -147,6 +165,9 @@ pub enum Stage {
 pub trait Observer {
     /// The run has come so far.
     fn stage(&self, stage: Stage);
+
+    /// An inventory has been read in place of the first listing.
+    fn inventory(&self, summary: &InventorySummary);
 
     /// What is garbage is known, and nothing has been removed.
     fn planned(&self, plan: &Plan);
@@ -230,8 +251,12 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
 
     /// Finds what is garbage at `now`, by the store's clock.
     async fn plan(&self, now: Seconds) -> Result<(Plan, Ages), GcError> {
-        let ages = self.ages(now);
-        let snapshot = self.look(Snapshot::default(), now).await?;
+        let snapshot = match &self.options.inventory {
+            Some(inventory) => self.read_inventory(inventory).await?,
+            None => self.look(Snapshot::default(), now).await?,
+        };
+        // What has come since an inventory was made is none of it, and nothing of the inventory is older than it was then.
+        let ages = self.ages(snapshot.begun.min(now));
         let mut plan = Plan { snapshot, ..Plan::default() };
         memory::recall(self.bucket, &mut plan.snapshot, &mut plan.manifests).await?;
         self.read(&mut plan).await?;
@@ -247,6 +272,19 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
         let young_since = ago(self.options.grace);
         let untagged_before = self.options.untagged_older_than.map(ago);
         Ages { young_since, untagged_before }
+    }
+
+    async fn read_inventory(&self, inventory: &Inventory) -> Result<Snapshot, GcError> {
+        let Inventory { location, bucket: options } = inventory;
+        let store = HttpInventoryStore::new(self.bucket.http(), options.clone());
+        let prefix = options.key_prefix();
+        let mut loader = Loader::default();
+        let add = |object: crate::s3_inventory::ListedObject| loader.add_listed(&object);
+        let summary = s3_inventory::read(location, &store, &options.bucket, &prefix, add).await?;
+        self.observer.inventory(&summary);
+        loader.begin_at(seconds(summary.created));
+        loader.read(self.bucket, self.options.parallel, &Snapshot::default()).await?;
+        Ok(loader.into_snapshot())
     }
 
     async fn look(&self, earlier: Snapshot, now: Seconds) -> Result<Snapshot, StoreError> {

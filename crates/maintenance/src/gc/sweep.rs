@@ -2,7 +2,9 @@
 
 use std::cell::Cell;
 
-use moorage::store::{Http, MARKER_MAX_KEYS, Objects as _, StoreError, for_each_bounded, layout};
+use moorage::store::{
+    Http, MARKER_MAX_KEYS, Objects as _, SETTLING_MIN, StoreError, for_each_bounded, layout,
+};
 
 use super::hold::Hold;
 use super::{Collector, GcError, Observer, Plan, Stage, trash};
@@ -48,7 +50,7 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
             let swept = self.sweep_batch(hold, &plan, &mut removed).await;
             if swept.is_ok() {
                 self.observer.stage(Stage::Settling);
-                self.clock.sleep(self.options.link_ttl).await;
+                self.clock.sleep(self.options.link_ttl.max(SETTLING_MIN)).await;
                 hold.unpublish().await;
             }
             swept?;

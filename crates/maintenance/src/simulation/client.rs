@@ -114,6 +114,10 @@ impl Client {
                 }
             }
             if !is_refused {
+                // A large layer takes its time.
+                if self.world.one_in(4) {
+                    self.world.wait(self.world.time_up_to(Duration::from_secs(180))).await;
+                }
                 let reply = self.put_manifest(name, reference, &manifest, subject.clone()).await;
                 if reply.0 == 201 {
                     return true;

@@ -192,10 +192,10 @@ pub fn left(store: &SimStore, only_tagged: bool) -> Faults {
                     ));
                 }
             }
-            Place::Referrer { name, digest, .. } => {
-                if !manifests.contains(&(name.to_string(), digest.clone())) {
-                    faults.push(format!("{name} still has an entry of {digest}, which is gone"));
-                }
+            Place::Referrer { name, digest, .. }
+                if !manifests.contains(&(name.to_string(), digest.clone())) =>
+            {
+                faults.push(format!("{name} still has an entry of {digest}, which is gone"));
             }
             _ => {}
         }

@@ -16,6 +16,7 @@ use super::proxy::{LINK_TTL, Proxy};
 use super::world::World;
 use crate::gc::{Collector, GcError, Observer, Options, Plan, Removed, Stage};
 use crate::mark::Garbage;
+use crate::s3_inventory::Summary;
 use crate::snapshot::Snapshot;
 use crate::time::Clock;
 
@@ -66,23 +67,31 @@ struct Silent;
 
 impl Observer for Silent {
     fn stage(&self, _: Stage) {}
+    fn inventory(&self, _: &Summary) {}
     fn planned(&self, _: &Plan) {}
     fn removed(&self, _: &Snapshot, _: &Garbage) {}
     fn failed(&self, _: &str, _: &StoreError) {}
 }
 
-/// A clock that does not wait.
-struct Hasty(Rc<World>);
+/// The clock of a collector.
+struct CollectorClock {
+    world: Rc<World>,
+    /// How much it is ahead of the bucket's.
+    ahead: Duration,
+    /// Whether nobody waits by it.
+    is_hasty: bool,
+}
 
-impl Clock for Hasty {
+impl Clock for CollectorClock {
     fn now(&self) -> Duration {
-        self.0.now()
+        self.world.now() + self.ahead
     }
 
     fn sleep(&self, time: Duration) -> LocalBoxFuture<'_, ()> {
         // What renews a marker must not go round without end.
-        let time = if time == Duration::from_secs(30) { time } else { Duration::ZERO };
-        self.0.wait(time).boxed_local()
+        let is_renewal = time == Duration::from_secs(30);
+        let time = if self.is_hasty && !is_renewal { Duration::ZERO } else { time };
+        self.world.wait(time).boxed_local()
     }
 }
 
@@ -93,6 +102,7 @@ fn options(world: &World, mutation: Mutation, only_tagged: bool) -> Options {
         trash: world.one_in(4).then_some(Duration::from_secs(24 * 60 * 60)),
         link_ttl: LINK_TTL,
         parallel: 1 + world.below(8),
+        inventory: None,
     }
 }
 
@@ -109,12 +119,14 @@ async fn collect(
     };
     let bucket = SimHttp::bucket(&world, &store, blindness);
     let run = run.parse().expect("a run's name");
-    let (options, observer, never) = (&options, &Silent, std::future::pending());
-    if mutation == Mutation::NoWait {
-        let clock = &Hasty(Rc::clone(&world));
-        return Collector { bucket: &bucket, clock, options, observer }.run(&run, never).await;
-    }
-    Collector { bucket: &bucket, clock: &*world, options, observer }.run(&run, never).await
+    let clock = &CollectorClock {
+        ahead: world.time_up_to(Duration::from_secs(60 * 60)),
+        is_hasty: mutation == Mutation::NoWait,
+        world: Rc::clone(&world),
+    };
+    let (options, observer) = (&options, &Silent);
+    let collector = Collector { bucket: &bucket, clock, options, observer };
+    collector.run(&run, std::future::pending()).await
 }
 
 impl Past {
@@ -312,8 +324,8 @@ fn act_together(
         tasks.push(world.spawn(act(client, number)));
     }
     let removed = Rc::new(RefCell::new(Vec::new()));
-    for number in 0..1 + world.below(2) {
-        let start = world.time_up_to(Duration::from_secs(150));
+    for number in 0..1 + world.below(3) {
+        let start = world.time_up_to(Duration::from_secs(250));
         let options = options(world, mutation, only_tagged);
         let (waiting, results) = (Rc::clone(world), Rc::clone(&removed));
         let run =

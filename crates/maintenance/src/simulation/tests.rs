@@ -6,7 +6,7 @@ use super::scenario::{Mutation, Past, play};
 const SCHEDULES: u64 = 1_000;
 
 /// How many schedules may be needed to find out that something is missing.
-const SCHEDULES_OF_A_MUTATION: u64 = 4_000;
+const SCHEDULES_OF_A_MUTATION: u64 = 1_000;
 
 /// How many pasts the schedules share.
 const PASTS: u64 = 8;

@@ -9,7 +9,8 @@ use super::{
     DigestId, Digests, HistoryEntry, Link, ReferrerEntry, Repositories, Snapshot, Stored, TagLink,
 };
 use crate::listing::{ListedObject, list_all};
-use crate::time::Seconds;
+use crate::s3_inventory;
+use crate::time::{Seconds, seconds};
 
 /// How many of the keys are kept that no registry wrote.
 const FOREIGN_KEYS: usize = 20;
@@ -134,6 +135,22 @@ impl Loader {
         digests.forget_stored();
         let snapshot = Snapshot { digests, begun, ..Snapshot::default() };
         Self { snapshot, ..Self::default() }
+    }
+
+    /// Adds an object that an inventory names. What is no key is passed over, as in a listing, and so is what lies outside the
+    /// registry's folders.
+    pub fn add_listed(&mut self, object: &s3_inventory::ListedObject) {
+        let folders = [layout::all_repositories(), layout::all_content()];
+        let is_inside = folders.iter().any(|folder| object.key.starts_with(folder.as_str()));
+        if let Some(key) = Key::listed(&object.key).filter(|_| is_inside) {
+            let (size, modified) = (object.size, seconds(object.modified));
+            self.add(&ListedObject { key: &key, size, modified });
+        }
+    }
+
+    /// Says as of when the snapshot is, by the store's clock.
+    pub fn begin_at(&mut self, begun: Seconds) {
+        self.snapshot.begun = begun;
     }
 
     /// Reads the tags that are not known from `earlier`, and the links whose digests their keys don't tell.

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod gc;
 pub mod purge_uploads;
+pub mod retain;
 pub mod token;
 pub mod user;
 

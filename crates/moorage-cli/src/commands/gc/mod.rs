@@ -10,7 +10,8 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 use moorage::store::Bucket;
-use moorage_maintenance::gc::{self, Collector, GcError, Options, RunId, list_trash};
+use moorage_maintenance::gc::{self, Collector, GcError, Inventory, Options, RunId, list_trash};
+use moorage_maintenance::s3_inventory::Location;
 
 use super::random_bytes;
 use crate::clock::{SystemClock, interrupted};
@@ -52,6 +53,11 @@ pub struct Gc {
     /// How many calls to the store are made at a time.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = parse_parallel)]
     parallel: usize,
+
+    /// Take an inventory of the bucket (Amazon S3 Inventory) in place of the first listing: a folder with its
+    /// manifest.json, or s3://BUCKET/KEY/manifest.json.
+    #[arg(long, value_name = "WHERE")]
+    inventory: Option<Location>,
 
     /// Bring back what that run removed.
     #[arg(long, value_name = "RUN")]
@@ -122,6 +128,7 @@ pub async fn run(command: Gc) -> Result<ExitCode, Failure> {
         trash: trash(&command, &bucket).await.map_err(|error| told(&error))?,
         link_ttl: command.link_ttl,
         parallel: command.parallel,
+        inventory: inventory(&command)?,
     };
     let report = Report::new(command.format, command.apply, command.summary, bucket.http());
     let collector =
@@ -148,6 +155,15 @@ async fn trash(command: &Gc, bucket: &Bucket<SignedHttp>) -> Result<Option<Durat
         None if !command.apply => Ok(None),
         None => Ok((!bucket.keeps_versions().await?).then_some(TRASH)),
     }
+}
+
+/// The inventory to be taken in place of the first listing.
+fn inventory(command: &Gc) -> Result<Option<Inventory>, Failure> {
+    let inventory = |location: &Location| {
+        let bucket = command.connection.bucket_options()?;
+        Ok(Inventory { location: location.clone(), bucket })
+    };
+    command.inventory.as_ref().map(inventory).transpose()
 }
 
 async fn list_runs(command: &Gc, bucket: &Bucket<SignedHttp>) -> Result<ExitCode, GcError> {

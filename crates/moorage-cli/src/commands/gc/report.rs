@@ -2,13 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use indicatif::BinaryBytes;
 use jiff::Timestamp;
 use moorage::store::StoreError;
 use moorage_maintenance::gc::{Observer, Plan, Removed, RunId, Stage, Summary, Trash, Undone};
 use moorage_maintenance::mark::{Garbage, Kind};
+use moorage_maintenance::s3_inventory::Summary as InventorySummary;
 use moorage_maintenance::snapshot::{Snapshot, Totals};
 use serde::Serialize;
 
@@ -225,6 +226,16 @@ impl Observer for Report<'_> {
             Stage::Settling => "waiting until proxies have forgotten what is gone".to_owned(),
             Stage::EmptyingTrash => "emptying old trash".to_owned(),
         });
+    }
+
+    fn inventory(&self, summary: &InventorySummary) {
+        let age = humantime::format_duration(Duration::from_secs(
+            summary.age(SystemTime::now()).as_secs(),
+        ));
+        self.output.note(format!(
+            "the inventory lists {} objects as they were {age} ago; what was written since is not looked at",
+            summary.objects
+        ));
     }
 
     fn planned(&self, plan: &Plan) {
