@@ -4,6 +4,7 @@
 //! It stands on the same code as the filter: [`moorage::store`] knows which object holds what and how a store is asked
 //! for it. Nothing here prints or reads a command line; that is the program `moorage`'s.
 
+pub mod check;
 pub mod gc;
 pub mod listing;
 pub mod manifests;

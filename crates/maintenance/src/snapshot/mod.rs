@@ -75,6 +75,9 @@ pub struct Repository {
     pub referrers: Vec<ReferrerEntry>,
     /// The keys of its links and tags that hold no digest. What they should lead to nobody knows.
     pub broken: Vec<String>,
+    /// The keys of its links and tags that hold a digest with white space around it. It is clear where they lead, but no
+    /// registry follows them.
+    pub padded: Vec<String>,
 }
 
 /// A link to a blob or a manifest.
@@ -131,6 +134,7 @@ impl Repository {
             history: Vec::new(),
             referrers: Vec::new(),
             broken: Vec::new(),
+            padded: Vec::new(),
         }
     }
 
@@ -163,6 +167,7 @@ impl Repository {
         self.history.shrink_to_fit();
         self.referrers.shrink_to_fit();
         self.broken.sort_unstable();
+        self.padded.sort_unstable();
     }
 }
 
