@@ -16,3 +16,4 @@ pub mod s3_inventory;
 mod simulation;
 pub mod snapshot;
 pub mod time;
+pub mod usage;

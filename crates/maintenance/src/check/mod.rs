@@ -34,8 +34,8 @@ use reading::Reading;
 /// How a check goes about it.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The repositories to look at; all, and what is no repository's, if it is `None`.
-    pub repositories: Option<Glob>,
+    /// Which repositories to look at: those that any of these matches; all, and what is no repository's, without any.
+    pub repositories: Vec<Glob>,
     /// Whether all content is hashed, and all links are read.
     pub is_deep: bool,
     /// How long a change may take that is under way: what still looks broken then is broken.
@@ -127,7 +127,7 @@ impl<H: Http, C: Clock> Checker<'_, H, C> {
         let reading =
             Reading::read(self.bucket, &mut snapshot, is_asked, self.options.parallel, left)
                 .await?;
-        let is_all_asked = self.options.repositories.is_none();
+        let is_all_asked = self.options.repositories.is_empty();
         let mut findings = suspects::suspects(&snapshot, &reading, is_asked, is_all_asked);
         let places = (0..).zip(&snapshot.repositories);
         let asked = places.filter(|(_, repository)| is_asked(repository));
@@ -155,8 +155,8 @@ impl<H: Http, C: Clock> Checker<'_, H, C> {
     }
 
     fn is_asked(&self, repository: &Repository) -> bool {
-        let asked = self.options.repositories.as_ref();
-        asked.is_none_or(|glob| glob.matches(repository.name.as_str()))
+        let asked = &self.options.repositories;
+        asked.is_empty() || asked.iter().any(|glob| glob.matches(repository.name.as_str()))
     }
 
     /// Looks again at what looks broken, twice.

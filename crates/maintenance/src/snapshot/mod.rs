@@ -8,6 +8,7 @@
 
 mod chunked;
 mod digests;
+mod inventory;
 mod load;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use std::collections::HashMap;
 use moorage::oci::{Digest, Name, Tag};
 
 pub use digests::{DigestId, Digests, Stored};
+pub use inventory::{Inventory, SnapshotError};
 pub use load::Loader;
 
 use crate::time::Seconds;

@@ -121,7 +121,10 @@ impl Fixture {
     ) -> Checked {
         let bucket = SimHttp::bucket(&self.world, &self.store, Blindness::None);
         let options = Options {
-            repositories: repositories.map(|glob| glob.parse().expect("a pattern")),
+            repositories: repositories
+                .map(|glob| glob.parse().expect("a pattern"))
+                .into_iter()
+                .collect(),
             is_deep,
             settle: SETTLE,
             parallel: 4,
