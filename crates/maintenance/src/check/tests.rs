@@ -2,6 +2,7 @@
 //! is looked at.
 
 mod damage;
+mod faults;
 mod fixture;
 mod settling;
 
