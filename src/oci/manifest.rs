@@ -112,7 +112,7 @@ pub struct ParsedManifest {
 }
 
 /// Layers that registries do not hold. With `urls`, clients fetch them from there.
-const FOREIGN_LAYERS: [&str; 4] = [
+pub const FOREIGN_LAYERS: [&str; 4] = [
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
     "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",

@@ -10,10 +10,11 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 use moorage::store::Bucket;
-use moorage_maintenance::gc::{self, Collector, GcError, Inventory, Options, RunId, list_trash};
+use moorage_maintenance::gc::{self, Collector, GcError, Options, RunId, list_trash};
 use moorage_maintenance::s3_inventory::Location;
+use moorage_maintenance::snapshot::Inventory;
 
-use super::random_bytes;
+use super::{parse_parallel, random_bytes};
 use crate::clock::{SystemClock, interrupted};
 use crate::connection::ConnectionOptions;
 use crate::output::Format;
@@ -90,13 +91,6 @@ fn parse_trash(text: &str) -> Result<Trash, humantime::DurationError> {
     match text {
         "off" => Ok(Trash::Off),
         _ => humantime::parse_duration(text).map(Trash::For),
-    }
-}
-
-fn parse_parallel(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(parallel @ 1..=256) => Ok(parallel),
-        _ => Err("must be a number from 1 to 256".to_owned()),
     }
 }
 
