@@ -73,7 +73,8 @@ pub async fn run(command: Usage) -> Result<ExitCode, Failure> {
     let failed = |error| Failure::Failed(store_fault::told(&error, bucket.http()));
     let snapshot = match &command.inventory {
         None => {
-            let now = Seconds::try_from(SystemClock::begin().now().as_secs()).unwrap_or(Seconds::MAX);
+            let now =
+                Seconds::try_from(SystemClock::begin().now().as_secs()).unwrap_or(Seconds::MAX);
             let seen = |objects| output.looking_at(format!("listing: {objects} objects"));
             let load = Snapshot::load(&bucket, command.parallel, Snapshot::default(), now, seen);
             load.await.map_err(failed)?

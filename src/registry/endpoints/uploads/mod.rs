@@ -210,7 +210,8 @@ async fn link(
 ) -> Result<bool, StoreError> {
     store.link_blob(name, digest).await?;
     let has = |condemned: &Condemned| condemned.has_blob(name, digest);
-    lookout.end(store, has, async || store.has_content(digest).await).await
+    // The link, too, may have come just before one that was condemned was removed.
+    lookout.end(store, has, async || store.has_blob(name, digest).await).await
 }
 
 /// The same, for a blob that the client has uploaded.
