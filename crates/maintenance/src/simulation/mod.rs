@@ -6,6 +6,7 @@
 
 mod bucket;
 mod client;
+mod listings;
 mod oracle;
 mod proxy;
 mod scenario;
