@@ -380,7 +380,7 @@ mod tests {
         let key = layout::blob_link(&name(), &digest("x"));
         let day = Duration::from_secs(24 * 60 * 60);
         let second = Duration::from_secs(1);
-        store.put(layout::marker("run-0"), marker(NOW - day + second, &[key.clone()]));
+        store.put(layout::marker("run-0"), marker(NOW - day + second, std::slice::from_ref(&key)));
         store.put(layout::marker("run-1"), marker(NOW + day, &[layout::content(&digest("y"))]));
         store.put(layout::marker("run-2"), marker(NOW - day, &[layout::content(&digest("z"))]));
         let (condemned, calls) = view(&store, NOW);

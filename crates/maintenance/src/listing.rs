@@ -30,7 +30,7 @@ struct Range {
     prefix: Key,
     /// They come after the prefix with this behind it.
     after: String,
-    /// And before the prefix with this behind it.
+    /// And not after the prefix with this behind it: the next range begins after that.
     until: Option<String>,
 }
 
@@ -45,7 +45,7 @@ impl Range {
     }
 
     fn has(&self, key: &Key) -> bool {
-        self.until.as_deref().is_none_or(|until| self.within(key) < until)
+        self.until.as_deref().is_none_or(|until| self.within(key) <= until)
     }
 
     fn start(&self) -> Start<'_> {

@@ -31,6 +31,8 @@ pub struct SimStore {
     pub objects: RefCell<Objects>,
     /// Calls by this method whose path has this in it take so long to get here.
     pub slow: RefCell<Vec<(Method, String, Duration)>>,
+    /// The most that a page of a listing has, if that is less than is asked for.
+    pub page: Option<usize>,
 }
 
 /// What is wrong with the way of somebody to the bucket, so that a test can tell whether it matters.
@@ -108,7 +110,7 @@ impl Http for SimHttp {
             let (request, clock) = (request.clone(), Rc::clone(world));
             world.after(there + late, move || {
                 let answer = match frozen {
-                    Some(objects) => read(&objects, &request),
+                    Some(objects) => read(&objects, &request, store.page),
                     None => store.apply(&request, clock.now()),
                 };
                 slot.replace(Some(answer));
@@ -186,7 +188,7 @@ impl SimStore {
                     }
                 }
             }
-            _ => read(&objects, request),
+            _ => read(&objects, request, self.page),
         }
     }
 }
@@ -215,9 +217,9 @@ fn put(objects: &mut Objects, request: &HttpRequest, key: String, now: Duration)
     }
 }
 
-fn read(objects: &Objects, request: &HttpRequest) -> HttpResponse {
+fn read(objects: &Objects, request: &HttpRequest, page: Option<usize>) -> HttpResponse {
     if request.path.starts_with("/b/?") || request.path.starts_with("/b?") {
-        return list(objects, request);
+        return list(objects, request, page.unwrap_or(usize::MAX));
     }
     let Some(object) = objects.get(&key_of(request)) else {
         return if request.method == Method::HEAD { answer(404, "") } else { no_such_key() };
@@ -238,7 +240,7 @@ fn read(objects: &Objects, request: &HttpRequest) -> HttpResponse {
     answer
 }
 
-fn list(objects: &Objects, request: &HttpRequest) -> HttpResponse {
+fn list(objects: &Objects, request: &HttpRequest, page: usize) -> HttpResponse {
     if query(request, "versioning").is_some() {
         return answer(200, "<VersioningConfiguration/>");
     }
@@ -247,7 +249,8 @@ fn list(objects: &Objects, request: &HttpRequest) -> HttpResponse {
     let token = query(request, "continuation-token");
     let is_continued = token.is_some();
     let after = token.or_else(|| query(request, "start-after")).unwrap_or_default();
-    let limit = query(request, "max-keys").and_then(|limit| limit.parse().ok()).unwrap_or(1000);
+    let limit =
+        query(request, "max-keys").and_then(|limit| limit.parse().ok()).unwrap_or(1000).min(page);
     let mut entries: Vec<(String, Option<&Object>)> = Vec::new();
     for (key, object) in objects.range(prefix.clone()..) {
         let Some(rest) = key.strip_prefix(prefix.as_str()) else {
