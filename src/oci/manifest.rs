@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -111,7 +112,7 @@ pub struct ParsedManifest {
 }
 
 /// Layers that registries do not hold. With `urls`, clients fetch them from there.
-const FOREIGN_LAYERS: [&str; 4] = [
+pub const FOREIGN_LAYERS: [&str; 4] = [
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
     "application/vnd.oci.image.layer.nondistributable.v1.tar",
     "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
@@ -263,12 +264,33 @@ pub fn each_once(mut dependencies: Vec<Dependency>) -> Vec<Dependency> {
 
 /// A descriptor, as far as a registry cares.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", remote = "Self")]
 struct Descriptor {
     media_type: Option<String>,
     digest: Option<String>,
     size: Option<i64>,
     urls: Option<Vec<String>>,
+}
+
+/// Only an object is one. Derived code takes a list of the fields' values as well, which nobody else would understand.
+impl<'de> Deserialize<'de> for Descriptor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ObjectVisitor;
+
+        impl<'de> Visitor<'de> for ObjectVisitor {
+            type Value = Descriptor;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a descriptor, a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Descriptor, A::Error> {
+                Descriptor::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+
+        deserializer.deserialize_map(ObjectVisitor)
+    }
 }
 
 impl Descriptor {
@@ -546,6 +568,11 @@ mod tests {
             (image(), "/config", json!([]), "config"),
             (image(), "/layers", json!(null), "layers"),
             (image(), "/layers", json!({}), "layers"),
+            // The values of a descriptor's fields are none.
+            (image(), "/layers", json!([["x", digest("layer"), 5, null]]), "layers"),
+            (image(), "/config", json!(["x", digest("config"), 5, null]), "config"),
+            (image(), "/subject", json!(["x", digest("subject"), 5, null]), "subject"),
+            (index(), "/manifests", json!([[null, digest("child"), 5, null]]), "manifests"),
             (image(), "/manifests", json!([]), "manifests"),
             (image(), "/fsLayers", json!([]), "fsLayers"),
             (image(), "/config/digest", json!("sha256:0"), "config.digest"),

@@ -12,6 +12,7 @@ pub mod glob;
 pub mod http;
 mod jose;
 mod legacy;
+mod lookout;
 mod policy;
 mod request;
 pub mod route;

@@ -155,7 +155,12 @@ impl<H: Http> Bucket<H> {
     }
 
     /// Reads content from one byte to another, both included.
-    async fn read_range(&self, key: &Key, first: u64, last: u64) -> Result<Read, StoreError> {
+    pub(super) async fn read_range(
+        &self,
+        key: &Key,
+        first: u64,
+        last: u64,
+    ) -> Result<Read, StoreError> {
         let mut request = self.request(Method::GET, key);
         let range = ByteRange::From(first, Some(last));
         request.headers.push(("range", range.to_string()));
@@ -401,7 +406,7 @@ impl<H: Http> Objects for Bucket<H> {
 }
 
 /// The result of reading a range of some content.
-enum Read {
+pub(super) enum Read {
     /// There is no such content.
     Absent,
     /// All of the content.

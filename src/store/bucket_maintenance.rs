@@ -1,8 +1,9 @@
 //! What only those ask of a bucket who look after it from outside; the filter never does.
 
+use bytes::Bytes;
 use http::{Method, StatusCode};
 
-use super::bucket::{Bucket, absent_or_fault, fault};
+use super::bucket::{Bucket, Read, absent_or_fault, fault};
 use super::compose::{self, Parts as _, Piece};
 use super::fault::{Fault, StoreError, StoreErrorKind};
 use super::layout::{self, Key};
@@ -22,6 +23,32 @@ impl<H: Http> Bucket<H> {
             return self.copy(from, to).await;
         }
         compose::compose(self, &[Piece { key: from.clone(), start: 0, length }], to).await
+    }
+
+    /// Reads `length` bytes of an object from `start` on, or as many as there are; `None` if there is no such object. For who
+    /// reads an object of any size in pieces. One call.
+    ///
+    /// # Errors
+    ///
+    /// As the store fails.
+    pub async fn read_piece(
+        &self,
+        key: &Key,
+        start: u64,
+        length: u64,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let room = usize::try_from(length).unwrap_or(usize::MAX);
+        let reservation = self.budget.reserve_read(room)?;
+        let end = start.saturating_add(length);
+        Ok(match self.read_range(key, start, end.saturating_sub(1)).await? {
+            Read::Absent => None,
+            Read::Part(bytes) => Some(reservation.hold(bytes)),
+            Read::Nothing => Some(Bytes::new()),
+            Read::Whole(bytes) => {
+                let within = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len());
+                Some(reservation.hold(bytes.slice(within(start)..within(end))))
+            }
+        })
     }
 
     /// Removes an object by one call that is never repeated: whoever needs to know how long it may still take effect

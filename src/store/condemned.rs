@@ -7,6 +7,9 @@
 //! then does not tell its client that all is well. Neither needs a lock, nor writes on conditions; only that the store
 //! gives what was written last.
 //!
+//! What a writer relies on it may have found, or stored, a moment before it was removed. So it goes by a view from before that
+//! as well, and a marker stays for [`SETTLING_MIN`] after the removal, and for as long as proxies remember links.
+//!
 //! A marker holds the first 64 bits of the SHA-256 of each key: a few hundred kilobytes for a large batch. Two keys that
 //! share them cost a writer another try, and nothing else.
 
@@ -28,8 +31,17 @@ use crate::oci::{Digest, Name};
 /// How old the view of the markers may be by which a writer goes.
 pub const VIEW_MAX_AGE: Duration = Duration::from_secs(10);
 
-/// How long after its end a marker counts all the same: the clocks of a proxy and of the store differ.
-const CLOCK_SKEW: Duration = Duration::from_secs(60);
+/// How long a marker stays at least after things were removed by it. A writer may have relied on them just before, and
+/// looks at the markers a while later.
+pub const SETTLING_MIN: Duration = Duration::from_secs(20);
+
+/// How long a marker counts after it was written; for a writer, after it first saw it. So the clocks of proxies, collections
+/// and the store need not agree.
+pub const MARKER_LIFETIME: Duration = Duration::from_secs(7 * 60);
+
+/// How long ago a marker may have ended that a writer sees for the first time, and that counts for it: by so much may clocks
+/// differ. What is older was left by a collection that died.
+const CLOCK_SKEW: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a marker counts that can't be read, from when it was written.
 const UNREADABLE_LIFETIME: Duration = Duration::from_secs(60 * 60);
@@ -132,7 +144,10 @@ pub struct Condemned(Rc<Markers>);
 
 #[derive(Debug, Default)]
 struct Markers {
-    readable: Vec<Known>,
+    /// Those that can be read, whether they still count or not.
+    markers: Vec<Known>,
+    /// When this was.
+    at: Duration,
     /// Whether there is one that can't be read, which may be of anything.
     has_unreadable: bool,
 }
@@ -144,17 +159,24 @@ struct Known {
     /// When it was written, as the store words it.
     modified: String,
     marker: Rc<Marker>,
+    /// Until when it counts here.
+    until: Duration,
 }
 
 impl Condemned {
     /// Whether nothing is.
     pub fn is_empty(&self) -> bool {
-        self.0.readable.is_empty() && !self.0.has_unreadable
+        self.counting().next().is_none() && !self.0.has_unreadable
     }
 
     /// Whether the object of this key is.
     pub fn has(&self, key: &Key) -> bool {
-        self.0.has_unreadable || self.0.readable.iter().any(|known| known.marker.has(key))
+        self.0.has_unreadable || self.counting().any(|known| known.marker.has(key))
+    }
+
+    /// The markers that still count.
+    fn counting(&self) -> impl Iterator<Item = &Known> {
+        self.0.markers.iter().filter(|known| known.until > self.0.at)
     }
 
     /// Whether a blob of a repository is: its link there, or its content.
@@ -224,28 +246,32 @@ async fn read(
 ) -> Result<Condemned, StoreError> {
     let folder = layout::markers();
     let page = objects.list(ListRequest::new(&folder, Listed::Objects)).await?;
-    let mut markers = Markers { has_unreadable: page.next.is_some(), ..Markers::default() };
+    let has_unreadable = page.next.is_some();
+    let mut markers = Markers { has_unreadable, at: now, ..Markers::default() };
     for ((key, modified), size) in page.keys.into_iter().zip(page.modified).zip(page.sizes) {
-        if markers.readable.len() == MAX_MARKERS {
+        if markers.markers.len() == MAX_MARKERS {
             markers.has_unreadable = true;
             break;
         }
         let is_same = |known: &&Known| known.key == key && known.modified == modified;
-        let marker = match before.0.readable.iter().find(is_same) {
-            Some(known) => Some(Rc::clone(&known.marker)),
-            None if size > MARKER_MAX_BYTES => None,
-            None => {
-                let _room = objects.budget().reserve_read(MARKER_MAX_BYTES as usize)?;
-                match objects.read(&key).await? {
-                    Some(bytes) => Marker::parse(&bytes).ok().map(Rc::new),
-                    // Its collection is over.
-                    None => continue,
-                }
+        if let Some(known) = before.0.markers.iter().find(is_same) {
+            markers.markers.push(known.clone());
+            continue;
+        }
+        let marker = if size > MARKER_MAX_BYTES {
+            None
+        } else {
+            let _room = objects.budget().reserve_read(MARKER_MAX_BYTES as usize)?;
+            match objects.read(&key).await? {
+                Some(bytes) => Marker::parse(&bytes).ok().map(Rc::new),
+                // Its collection is over.
+                None => continue,
             }
         };
         match marker {
             Some(marker) if marker.until.saturating_add(CLOCK_SKEW) > now => {
-                markers.readable.push(Known { key, modified, marker });
+                let until = now.saturating_add(MARKER_LIFETIME);
+                markers.markers.push(Known { key, modified, marker, until });
             }
             Some(_) => {}
             None if is_over(&key, &modified, now) => {}
@@ -349,22 +375,27 @@ mod tests {
     }
 
     #[test]
-    fn markers_are_read_once_and_end() {
+    fn markers_are_read_once_and_count_for_their_time() {
         let store = MemoryStore::default();
         let key = layout::blob_link(&name(), &digest("x"));
-        store.put(layout::marker("run-0"), marker(NOW + Duration::from_secs(100), &[key.clone()]));
-        store.put(layout::marker("run-1"), marker(NOW, &[layout::content(&digest("y"))]));
+        let day = Duration::from_secs(24 * 60 * 60);
+        let second = Duration::from_secs(1);
+        store.put(layout::marker("run-0"), marker(NOW - day + second, &[key.clone()]));
+        store.put(layout::marker("run-1"), marker(NOW + day, &[layout::content(&digest("y"))]));
+        store.put(layout::marker("run-2"), marker(NOW - day, &[layout::content(&digest("z"))]));
         let (condemned, calls) = view(&store, NOW);
-        assert_eq!(calls, 3, "a listing and two markers");
+        assert_eq!(calls, 4, "a listing and three markers");
         assert!(condemned.has(&key) && condemned.has_blob(&name(), &digest("x")));
         assert!(!condemned.has_manifest(&name(), &digest("x")));
-        assert!(condemned.has_manifest(&name(), &digest("y")), "clocks differ by a minute");
-        let later = NOW + Duration::from_secs(61);
+        assert!(condemned.has_manifest(&name(), &digest("y")));
+        assert!(!condemned.has_manifest(&name(), &digest("z")), "it ended a day ago");
+        store.delete(&layout::marker("run-2"));
+        let later = NOW + MARKER_LIFETIME - second;
         let (condemned, calls) = view(&store, later);
-        assert!(!condemned.has_manifest(&name(), &digest("y")) && condemned.has(&key));
-        assert_eq!(calls, 1, "what has been read is known");
-        let end = NOW + Duration::from_secs(161);
-        assert!(view(&store, end).0.is_empty());
+        assert!(condemned.has(&key) && calls == 1, "what has been read is known");
+        // Whatever its clock says, nobody has written it again.
+        let (condemned, calls) = view(&store, later + VIEW_MAX_AGE + second);
+        assert!(condemned.is_empty() && calls == 1);
     }
 
     #[test]

@@ -50,7 +50,8 @@ pub use cache::{CacheEnvironment, CacheSettings, Cached};
 pub use catalog::Repositories;
 pub use compose::MultipartId;
 pub use condemned::{
-    Condemned, CondemnedView, MARKER_MAX_KEYS, Marker, UnreadableMarker, VIEW_MAX_AGE,
+    Condemned, CondemnedView, MARKER_LIFETIME, MARKER_MAX_KEYS, Marker, SETTLING_MIN,
+    UnreadableMarker, VIEW_MAX_AGE,
 };
 pub use fault::{Fault, StoreAnswer, StoreError, StoreErrorKind};
 pub use multipart_uploads::MultipartUpload;

@@ -4,6 +4,7 @@
 //! It stands on the same code as the filter: [`moorage::store`] knows which object holds what and how a store is asked
 //! for it. Nothing here prints or reads a command line; that is the program `moorage`'s.
 
+pub mod check;
 pub mod gc;
 pub mod listing;
 pub mod manifests;
@@ -15,3 +16,4 @@ pub mod s3_inventory;
 mod simulation;
 pub mod snapshot;
 pub mod time;
+pub mod usage;

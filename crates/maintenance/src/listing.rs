@@ -8,9 +8,7 @@ use std::collections::VecDeque;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use moorage::store::layout::Key;
-use moorage::store::{
-    ListRequest, Listed, Objects, Page, Start, StoreError, StoreErrorKind, parse_time,
-};
+use moorage::store::{ListRequest, Listed, Objects, Page, Start, StoreError, parse_time};
 
 use crate::time::{Seconds, seconds};
 
@@ -113,16 +111,15 @@ async fn list_range(
     may_cut: bool,
     parallel: usize,
 ) -> Result<(Range, Page, Vec<Range>), StoreError> {
-    let request = ListRequest::new(&range.prefix, Listed::Objects).from(range.start());
-    let page = objects.list(request).await?;
-    if page.next.is_none() {
-        return Ok((range, page, Vec::new()));
+    let request = ListRequest::new(&range.prefix, Listed::Objects);
+    let mut page = objects.list(request.from(range.start())).await?;
+    // Keys that no registry writes are passed over, even where there are pages of nothing else.
+    while let Some(cursor) = page.next.clone().filter(|_| page.keys.is_empty()) {
+        page = objects.list(request.from(Start::At(&cursor))).await?;
     }
-    let Some(last) = page.keys.last().map(|key| range.within(key).to_owned()) else {
-        // A page of nothing but keys that no registry writes leaves no place to go on from.
-        let message =
-            format!("a whole page of the keys below {} makes no sense", range.prefix.as_str());
-        return Err(StoreError::new(StoreErrorKind::Failed, message));
+    let last = page.keys.last().map(|key| range.within(key).to_owned());
+    let Some(last) = last.filter(|_| page.next.is_some()) else {
+        return Ok((range, page, Vec::new()));
     };
     if range.until.as_ref().is_some_and(|until| last >= *until) {
         return Ok((range, page, Vec::new()));

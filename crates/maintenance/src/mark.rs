@@ -145,6 +145,28 @@ impl Garbage {
 
 /// Finds what is garbage, in the order in which it is to be removed. All manifests of the snapshot must have been read.
 pub fn mark(snapshot: &Snapshot, manifests: &Manifests, ages: Ages) -> Vec<Garbage> {
+    mark_for(snapshot, manifests, ages, |_| true)
+}
+
+/// Finds what is garbage and may go, where only that may for whose key `may_go` holds: what a link leads to, or refers to, that
+/// has to stay stays as well. Otherwise a manifest would be left without its blobs, and whoever refers to it would not see that.
+pub fn mark_within(
+    snapshot: &Snapshot,
+    manifests: &Manifests,
+    ages: Ages,
+    may_go: impl Fn(&Key) -> bool,
+) -> Vec<Garbage> {
+    let mut garbage = mark_for(snapshot, manifests, ages, &may_go);
+    garbage.retain(|garbage| may_go(&garbage.key(snapshot)));
+    garbage
+}
+
+fn mark_for(
+    snapshot: &Snapshot,
+    manifests: &Manifests,
+    ages: Ages,
+    may_go: impl Fn(&Key) -> bool,
+) -> Vec<Garbage> {
     let mut contents = vec![false; snapshot.digests.len()];
     for id in &snapshot.otherwise_linked {
         contents[id.index()] = true;
@@ -153,6 +175,7 @@ pub fn mark(snapshot: &Snapshot, manifests: &Manifests, ages: Ages) -> Vec<Garba
     for (place, repository) in (0..).zip(&snapshot.repositories) {
         let mut marking = Marking::new(snapshot, repository, manifests, ages, &mut contents);
         marking.mark();
+        marking.keep_what_may_not_go(&may_go);
         marking.sweep(place, &mut garbage);
     }
     for id in snapshot.digests.ids() {
@@ -236,7 +259,10 @@ impl<'a> Marking<'a> {
             self.live_manifests.fill(true);
             self.live_blobs.fill(true);
         }
+        // Each once: many tags may point at a manifest that refers to much.
         self.found.extend(repository.tags.iter().map(|tag| tag.target));
+        self.found.sort_unstable();
+        self.found.dedup();
         for (place, link) in repository.manifests.iter().enumerate() {
             if self.is_root(link) {
                 self.find_manifest(place);
@@ -247,6 +273,29 @@ impl<'a> Marking<'a> {
                 self.find_blob(place);
             }
         }
+        self.follow();
+    }
+
+    /// Links that may not go are live, and what they lead to.
+    fn keep_what_may_not_go(&mut self, may_go: impl Fn(&Key) -> bool) {
+        let Repository { name, manifests, blobs, .. } = self.repository;
+        for (place, link) in manifests.iter().enumerate() {
+            let key = || layout::manifest_link(name, &self.snapshot.digest(link.digest));
+            if !self.live_manifests[place] && !may_go(&key()) {
+                self.find_manifest(place);
+                self.follow();
+            }
+        }
+        for (place, link) in blobs.iter().enumerate() {
+            let key = || layout::blob_link(name, &self.snapshot.digest(link.digest));
+            if !self.live_blobs[place] && !may_go(&key()) {
+                self.find_blob(place);
+            }
+        }
+    }
+
+    /// Looks at all that has been found, and at what is found by that.
+    fn follow(&mut self) {
         while let Some(digest) = self.found.pop() {
             self.look_at(digest);
         }

@@ -17,6 +17,7 @@ use moorage::store::{
 };
 use moorage_maintenance::gc::{Collector, Observer, Options, Plan, Removed, RunId, Stage};
 use moorage_maintenance::mark::{Garbage, Kind};
+use moorage_maintenance::s3_inventory::Summary;
 use moorage_maintenance::snapshot::Snapshot;
 use moorage_maintenance::time::Clock;
 use moorage_synthetic_bucket::bucket::Bucket as MadeUpBucket;
@@ -77,6 +78,8 @@ struct Told(RefCell<Found>);
 impl Observer for Told {
     fn stage(&self, _: Stage) {}
 
+    fn inventory(&self, _: &Summary) {}
+
     fn planned(&self, plan: &Plan) {
         let mut found = Found::default();
         for garbage in &plan.garbage {
@@ -130,6 +133,7 @@ impl Bench {
             trash: None,
             link_ttl: Duration::from_secs(10),
             parallel: 4,
+            inventory: None,
         };
         Self { bucket, clock: Moved(Cell::new(now)), options, told: Told::default() }
     }

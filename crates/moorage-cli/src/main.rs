@@ -23,10 +23,12 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use commands::access::{self, AccessCommand};
+use commands::check::{self, Check};
 use commands::gc::{self, Gc};
 use commands::purge_uploads::{self, PurgeUploads};
 use commands::retain::{self, Retain};
 use commands::token::{self, TokenCommand};
+use commands::usage::{self, Usage};
 use commands::user::{self, UserCommand};
 
 /// Looks after a Moorage registry: its bucket, its accounts, its rules.
@@ -44,9 +46,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(Check),
     Gc(Gc),
     PurgeUploads(PurgeUploads),
     Retain(Retain),
+    Usage(Usage),
     #[command(subcommand)]
     User(UserCommand),
     #[command(subcommand)]
@@ -73,9 +77,11 @@ async fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let result = match cli.command {
+        Command::Check(command) => check::run(command).await,
         Command::Gc(command) => gc::run(command).await,
         Command::PurgeUploads(command) => purge_uploads::run(command).await,
         Command::Retain(command) => retain::run(command).await,
+        Command::Usage(command) => usage::run(command).await,
         Command::User(command) => user::run(command),
         Command::Token(command) => token::run(command),
         Command::Access(command) => access::run(command),

@@ -1,7 +1,7 @@
 //! What a command prints: lines and a progress bar for people, one JSON document for programs.
 
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -23,6 +23,14 @@ pub enum Format {
 /// Prints a line. A reader that went away doesn't stop the command.
 pub fn say(line: impl Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Prints a JSON document, as it is made: it may be large.
+pub fn say_json(document: &impl Serialize) {
+    let mut output = BufWriter::new(std::io::stdout().lock());
+    // Texts and numbers always serialise.
+    let _ = serde_json::to_writer_pretty(&mut output, document);
+    let _ = writeln!(output).and_then(|()| output.flush());
 }
 
 /// Prints what can't be had again, such as a secret that is kept nowhere.
@@ -100,11 +108,16 @@ impl Output {
         self.progress.suspend(|| complain(line));
     }
 
+    /// The end, of which nothing is told here.
+    pub fn clear(&self) {
+        self.progress.finish_and_clear();
+    }
+
     /// The end, too soon: what programs get of it.
     pub fn break_off(&self, report: &impl Serialize) {
         self.progress.finish_and_clear();
         if self.format == Format::Json {
-            say(serde_json::to_string_pretty(report).unwrap_or_default());
+            say_json(report);
         }
     }
 
@@ -113,8 +126,7 @@ impl Output {
         self.progress.finish_and_clear();
         match self.format {
             Format::Table => say(summary),
-            // Texts and numbers always serialise.
-            Format::Json => say(serde_json::to_string_pretty(report).unwrap_or_default()),
+            Format::Json => say_json(report),
         }
     }
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use moorage::store::layout::{self, Key};
 use moorage::store::{
-    Bucket, Http, ListRequest, Listed, Marker, Objects as _, StoreError, VIEW_MAX_AGE, pages,
+    Bucket, Http, ListRequest, Listed, MARKER_LIFETIME, Marker, Objects as _, StoreError,
+    VIEW_MAX_AGE, pages,
 };
 
 use futures::TryStreamExt as _;
 use futures::future::{Either, select};
+use futures::lock::Mutex;
 
 use super::{GcError, LEASE, RunId, claim};
 use crate::time::{Clock, Seconds};
@@ -19,11 +21,14 @@ use crate::time::{Clock, Seconds};
 /// How often claim and marker are renewed.
 const RENEWAL: Duration = Duration::from_secs(30);
 
-/// The longest that a call to the store may take until it has its effect, whatever became of its answer.
+/// The longest that a call to the store may take until it has its effect, whatever became of its answer. A marker counts
+/// for so much longer than things are removed by it.
 const LONGEST_CALL: Duration = Duration::from_secs(300);
 
-/// How much longer is waited than a view may be old: for clocks that differ, and for proxies that were busy.
-const VIEW_MARGIN: Duration = Duration::from_secs(5);
+const _: () = assert!(LEASE.as_secs() + LONGEST_CALL.as_secs() <= MARKER_LIFETIME.as_secs());
+
+/// How much longer is waited than a view may be old: for proxies that are busy, whose clocks stand still meanwhile.
+const VIEW_MARGIN: Duration = Duration::from_secs(10);
 
 /// What a run holds.
 pub struct Hold<'a, H, C> {
@@ -42,6 +47,8 @@ pub struct Hold<'a, H, C> {
     has_removed: Cell<bool>,
     /// Whether a removal may still take effect of which no answer came.
     is_unsure: Cell<bool>,
+    /// Held while claim and marker are renewed: what is written then must not come after its removal.
+    renewal: Mutex<()>,
 }
 
 impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
@@ -71,6 +78,7 @@ impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
             batches: Cell::default(),
             has_removed: Cell::default(),
             is_unsure: Cell::default(),
+            renewal: Mutex::default(),
         })
     }
 
@@ -122,6 +130,7 @@ impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
 
     /// The batch is over. A marker that is still needed is left to its end.
     pub async fn unpublish(&self) {
+        let _renewal = self.renewal.lock().await;
         let marker = self.marker.take();
         if let Some((key, _)) = marker
             && !self.is_unsure.get()
@@ -146,10 +155,18 @@ impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
         stop: impl Future<Output = ()>,
     ) -> Result<T, GcError> {
         let (keep_alive, stop) = (pin!(self.keep_alive()), pin!(stop));
+        // In the end, a renewal that is under way comes to its end.
+        let renewed = pin!(self.renewal.lock());
         match select(pin!(work), select(keep_alive, stop)).await {
-            Either::Left((outcome, _)) => outcome,
+            Either::Left((outcome, beside)) => {
+                select(renewed, beside).await;
+                outcome
+            }
             Either::Right((Either::Left((error, _)), _)) => Err(error),
-            Either::Right((Either::Right(_), _)) => Err(GcError::Interrupted),
+            Either::Right((Either::Right((_, keep_alive)), _)) => {
+                select(renewed, keep_alive).await;
+                Err(GcError::Interrupted)
+            }
         }
     }
 
@@ -172,6 +189,7 @@ impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
     }
 
     async fn renew(&self) -> Result<(), GcError> {
+        let _renewal = self.renewal.lock().await;
         if self.bucket.read(&layout::claim(self.run.as_str())).await?.is_none() {
             return Err(GcError::TakenOver);
         }
@@ -184,7 +202,7 @@ impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
 
     async fn write_marker(&self) -> Result<(), StoreError> {
         let begun = self.clock.now();
-        let until = Duration::from_secs(u64::from(self.store_time())) + LEASE + LONGEST_CALL;
+        let until = Duration::from_secs(u64::from(self.store_time())) + MARKER_LIFETIME;
         let written = self.marker.borrow_mut().as_mut().map(|(key, marker)| {
             marker.until = until;
             (key.clone(), marker.to_bytes())

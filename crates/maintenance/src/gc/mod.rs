@@ -29,24 +29,21 @@ mod undo;
 use std::future::Future;
 use std::time::Duration;
 
-use moorage::store::{Bucket, BucketOptions, Http, Marker, Objects as _, StoreError, layout};
+use moorage::store::{Bucket, Http, Marker, Objects as _, StoreError, layout};
 use thiserror::Error;
 
 pub use claim::RunId;
-pub use memory::MemoryError;
+pub use memory::{MemoryError, recall};
 pub use summary::{RepositorySummary, Summary, Unclear};
 pub use sweep::Removed;
 pub use trash::{Trash, list as list_trash};
 pub use undo::{Undone, undo};
 
 use crate::manifests::Manifests;
-use crate::mark::{Ages, Garbage, mark};
-use crate::s3_inventory;
-use crate::s3_inventory::{
-    HttpInventoryStore, InventoryError, Location, Summary as InventorySummary,
-};
-use crate::snapshot::{Loader, Snapshot};
-use crate::time::{Clock, Seconds, seconds};
+use crate::mark::{Ages, Garbage, mark, mark_within};
+use crate::s3_inventory::{InventoryError, Summary as InventorySummary};
+use crate::snapshot::{Inventory, Snapshot, SnapshotError};
+use crate::time::{Clock, Seconds};
 use hold::Hold;
 
 /// How long after the last renewal of its marker a run still begins to remove things.
@@ -74,15 +71,6 @@ pub struct Options {
     pub parallel: usize,
     /// An inventory that is taken in place of the first listing.
     pub inventory: Option<Inventory>,
-}
-
-/// An inventory of the registry's bucket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Inventory {
-    /// Where it is.
-    pub location: Location,
-    /// The bucket that it is of, and the way to the store.
-    pub bucket: BucketOptions,
 }
 
 /// Why a run did not come to its end. What it had not removed is still there, and another run goes on.
@@ -140,6 +128,15 @@ pub enum GcError {
         "the trash has nothing of a run {0}; `moorage/trash/` in the bucket has a folder for each run that can be undone"
     )]
     NoSuchRun(String),
+}
+
+impl From<SnapshotError> for GcError {
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::Store(error) => Self::Store(error),
+            SnapshotError::Inventory(error) => Self::Inventory(error),
+        }
+    }
 }
 
 /// What a run is at.
@@ -236,7 +233,7 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
 
     async fn collect(&self, hold: &Hold<'_, H, C>) -> Result<Removed, GcError> {
         let (mut plan, ages) = self.plan(hold.store_time()).await?;
-        let candidates = self.candidates(&mut plan).await?;
+        let candidates = self.candidates(&mut plan, ages).await?;
         self.observer.planned(&plan);
         self.note_condemned(hold, &plan).await?;
         memory::remember(self.bucket, &plan.snapshot, &plan.manifests).await?;
@@ -275,16 +272,10 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
     }
 
     async fn read_inventory(&self, inventory: &Inventory) -> Result<Snapshot, GcError> {
-        let Inventory { location, bucket: options } = inventory;
-        let store = HttpInventoryStore::new(self.bucket.http(), options.clone());
-        let prefix = options.key_prefix();
-        let mut loader = Loader::default();
-        let add = |object: crate::s3_inventory::ListedObject| loader.add_listed(&object);
-        let summary = s3_inventory::read(location, &store, &options.bucket, &prefix, add).await?;
+        let parallel = self.options.parallel;
+        let (snapshot, summary) = Snapshot::of_inventory(self.bucket, inventory, parallel).await?;
         self.observer.inventory(&summary);
-        loader.begin_at(seconds(summary.created));
-        loader.read(self.bucket, self.options.parallel, &Snapshot::default()).await?;
-        Ok(loader.into_snapshot())
+        Ok(snapshot)
     }
 
     async fn look(&self, earlier: Snapshot, now: Seconds) -> Result<Snapshot, StoreError> {
@@ -298,14 +289,15 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
     }
 
     /// What of the garbage was garbage at the run before: the hashes of its keys, in the order in which they go.
-    async fn candidates(&self, plan: &mut Plan) -> Result<Vec<u64>, GcError> {
+    async fn candidates(&self, plan: &mut Plan, ages: Ages) -> Result<Vec<u64>, GcError> {
         let noted = self.bucket.read(&layout::condemned()).await?;
         let noted = noted.and_then(|bytes| Marker::parse(&bytes).ok());
         let now = Duration::from_secs(u64::from(plan.snapshot.begun));
         let mut candidates = Vec::new();
         if let Some(noted) = noted.filter(|noted| noted.until > now) {
-            let keys = plan.garbage.iter().map(|garbage| garbage.key(&plan.snapshot));
-            candidates.extend(keys.filter(|key| noted.has(key)).map(|key| Marker::hash(&key)));
+            let Plan { snapshot, manifests, .. } = &*plan;
+            let garbage = mark_within(snapshot, manifests, ages, |key| noted.has(key));
+            candidates.extend(garbage.iter().map(|garbage| Marker::hash(&garbage.key(snapshot))));
         }
         plan.found_before = candidates.len();
         Ok(candidates)

@@ -2,11 +2,13 @@
 
 use std::cell::Cell;
 
-use moorage::store::{Http, MARKER_MAX_KEYS, Objects as _, StoreError, for_each_bounded, layout};
+use moorage::store::{
+    Http, MARKER_MAX_KEYS, Objects as _, SETTLING_MIN, StoreError, for_each_bounded, layout,
+};
 
 use super::hold::Hold;
 use super::{Collector, GcError, Observer, Plan, Stage, trash};
-use crate::mark::{Ages, Garbage, Kind, mark};
+use crate::mark::{Ages, Garbage, Kind, mark_within};
 use crate::snapshot::Totals;
 use crate::time::Clock;
 
@@ -42,13 +44,13 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
             // Whatever was written before the marker could be seen is seen now.
             plan.snapshot = self.look(plan.snapshot, hold.store_time()).await?;
             self.read(&mut plan).await?;
-            plan.garbage = mark(&plan.snapshot, &plan.manifests, ages);
-            plan.garbage.retain(|garbage| hold.covers(&garbage.key(&plan.snapshot)));
+            let Plan { snapshot, manifests, .. } = &plan;
+            plan.garbage = mark_within(snapshot, manifests, ages, |key| hold.covers(key));
             removed.spared += batch.len().saturating_sub(plan.garbage.len()) as u64;
             let swept = self.sweep_batch(hold, &plan, &mut removed).await;
             if swept.is_ok() {
                 self.observer.stage(Stage::Settling);
-                self.clock.sleep(self.options.link_ttl).await;
+                self.clock.sleep(self.options.link_ttl.max(SETTLING_MIN)).await;
                 hold.unpublish().await;
             }
             swept?;

@@ -29,6 +29,8 @@ pub type Objects = BTreeMap<String, Object>;
 #[derive(Debug, Default)]
 pub struct SimStore {
     pub objects: RefCell<Objects>,
+    /// Calls by this method whose path has this in it take so long to get here.
+    pub slow: RefCell<Vec<(Method, String, Duration)>>,
 }
 
 /// What is wrong with the way of somebody to the bucket, so that a test can tell whether it matters.
@@ -93,7 +95,7 @@ impl Http for SimHttp {
             return Ok(answer(200, LISTING_OF_NOTHING));
         }
         let (world, quiet) = (&self.world, self.world.is_quiet.get());
-        let (there, back) = (world.latency(), world.latency());
+        let (there, back) = (world.latency() + self.store.delay(request), world.latency());
         let is_lost = !quiet && world.one_in(150);
         let result = Rc::new(RefCell::new(None));
         // What was sent has its effect, whatever becomes of who sent it. The effect of what got lost comes late, or never.
@@ -152,6 +154,21 @@ fn query(request: &HttpRequest, name: &str) -> Option<String> {
 }
 
 impl SimStore {
+    /// From now on calls by this method whose path has this in it take so long to get here.
+    pub fn slow_down(&self, method: Method, path: &str, seconds: u64) {
+        let rule = (method, path.to_owned(), Duration::from_secs(seconds));
+        self.slow.borrow_mut().push(rule);
+    }
+
+    /// How much longer than others a call takes.
+    fn delay(&self, request: &HttpRequest) -> Duration {
+        let slow = self.slow.borrow();
+        let applies = |(method, path, _): &&(Method, String, Duration)| {
+            request.method == *method && request.path.contains(path.as_str())
+        };
+        slow.iter().find(applies).map_or(Duration::ZERO, |(_, _, time)| *time)
+    }
+
     /// Does what a request asks for.
     pub fn apply(&self, request: &HttpRequest, now: Duration) -> HttpResponse {
         let mut objects = self.objects.borrow_mut();

@@ -4,10 +4,11 @@
 //! Every call to the store takes a time that a seed decides, has its effect at some moment of it, and may fail with or
 //! without one. So each seed is a schedule, and a schedule that fails can be had again.
 
-mod bucket;
-mod client;
+pub mod bucket;
+pub mod client;
 mod oracle;
-mod proxy;
+pub mod proxy;
 mod scenario;
+mod stories;
 mod tests;
-mod world;
+pub mod world;

@@ -12,8 +12,8 @@ use futures::future::LocalBoxFuture;
 use http::{Method, StatusCode};
 use moorage::oci::{Digest, Hasher};
 use moorage::registry::{
-    Answer, Body, Environment, Hashing, HeaderFields, Mount, Nonce, Request, RequestBody, Settings,
-    handle, handle_streamed,
+    Answer, Body, Environment, Hashing, HeaderFields, ImmutableTags, Mount, Nonce, Request,
+    RequestBody, Settings, handle, handle_streamed,
 };
 use moorage::store::{
     Bucket, CacheEnvironment, CacheSettings, Cached, Http as _, HttpRequest, Repeat, StreamedWrite,
@@ -45,12 +45,14 @@ pub struct Reply {
 
 struct CacheWorld {
     world: Rc<World>,
+    /// How much the proxy's clock is ahead.
+    ahead: Duration,
     writes: RefCell<HashMap<u8, u64>>,
 }
 
 impl CacheEnvironment for CacheWorld {
     fn now(&self) -> Duration {
-        self.world.now()
+        self.world.now() + self.ahead
     }
 
     fn write_epoch(&self, shard: u8) -> u64 {
@@ -64,6 +66,7 @@ impl CacheEnvironment for CacheWorld {
 
 struct RequestWorld {
     world: Rc<World>,
+    ahead: Duration,
 }
 
 impl std::fmt::Debug for RequestWorld {
@@ -74,7 +77,7 @@ impl std::fmt::Debug for RequestWorld {
 
 impl Environment for RequestWorld {
     fn now(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + self.world.now()
+        SystemTime::UNIX_EPOCH + self.world.now() + self.ahead
     }
 
     fn nonce(&self) -> Nonce {
@@ -91,7 +94,20 @@ impl Environment for RequestWorld {
 }
 
 impl Proxy {
-    /// A worker that serves the bucket.
+    /// The same, where every tag is immutable.
+    pub fn with_immutable_tags(
+        world: &Rc<World>,
+        store: &Rc<SimStore>,
+        blindness: Blindness,
+    ) -> Rc<Self> {
+        let mut proxy = Self::new(world, store, blindness);
+        let any = || vec!["*".parse().expect("a pattern")];
+        let rule = ImmutableTags { repositories: any(), tags: any() };
+        Rc::get_mut(&mut proxy).expect("nobody else has it").settings.immutable_tags = vec![rule];
+        proxy
+    }
+
+    /// A worker that serves the bucket, whose clock is ahead of the bucket's.
     pub fn new(world: &Rc<World>, store: &Rc<SimStore>, blindness: Blindness) -> Rc<Self> {
         let cache = CacheSettings {
             max_bytes: 1 << 20,
@@ -99,13 +115,14 @@ impl Proxy {
             tag_ttl: Duration::ZERO,
             negative_ttl: Duration::ZERO,
         };
-        let cache_world = CacheWorld { world: Rc::clone(world), writes: RefCell::default() };
+        let ahead = world.time_up_to(Duration::from_secs(60 * 60));
+        let cache_world = CacheWorld { world: Rc::clone(world), ahead, writes: RefCell::default() };
         let bucket = SimHttp::bucket(world, store, blindness);
         Rc::new(Self {
             world: Rc::clone(world),
             store: Cached::new(bucket, cache_world, cache, 0),
             settings: Settings { mount: Mount::From, ..Settings::default() },
-            environment: Rc::new(RequestWorld { world: Rc::clone(world) }),
+            environment: Rc::new(RequestWorld { world: Rc::clone(world), ahead }),
         })
     }
 

@@ -73,18 +73,25 @@ impl Observer for Silent {
     fn failed(&self, _: &str, _: &StoreError) {}
 }
 
-/// A clock that does not wait.
-struct Hasty(Rc<World>);
+/// The clock of a collector.
+struct CollectorClock {
+    world: Rc<World>,
+    /// How much it is ahead of the bucket's.
+    ahead: Duration,
+    /// Whether nobody waits by it.
+    is_hasty: bool,
+}
 
-impl Clock for Hasty {
+impl Clock for CollectorClock {
     fn now(&self) -> Duration {
-        self.0.now()
+        self.world.now() + self.ahead
     }
 
     fn sleep(&self, time: Duration) -> LocalBoxFuture<'_, ()> {
         // What renews a marker must not go round without end.
-        let time = if time == Duration::from_secs(30) { time } else { Duration::ZERO };
-        self.0.wait(time).boxed_local()
+        let is_renewal = time == Duration::from_secs(30);
+        let time = if self.is_hasty && !is_renewal { Duration::ZERO } else { time };
+        self.world.wait(time).boxed_local()
     }
 }
 
@@ -99,7 +106,7 @@ fn options(world: &World, mutation: Mutation, only_tagged: bool) -> Options {
     }
 }
 
-async fn collect(
+pub async fn collect(
     world: Rc<World>,
     store: Rc<SimStore>,
     mutation: Mutation,
@@ -112,12 +119,14 @@ async fn collect(
     };
     let bucket = SimHttp::bucket(&world, &store, blindness);
     let run = run.parse().expect("a run's name");
-    let (options, observer, never) = (&options, &Silent, std::future::pending());
-    if mutation == Mutation::NoWait {
-        let clock = &Hasty(Rc::clone(&world));
-        return Collector { bucket: &bucket, clock, options, observer }.run(&run, never).await;
-    }
-    Collector { bucket: &bucket, clock: &*world, options, observer }.run(&run, never).await
+    let clock = &CollectorClock {
+        ahead: world.time_up_to(Duration::from_secs(60 * 60)),
+        is_hasty: mutation == Mutation::NoWait,
+        world: Rc::clone(&world),
+    };
+    let (options, observer) = (&options, &Silent);
+    let collector = Collector { bucket: &bucket, clock, options, observer };
+    collector.run(&run, std::future::pending()).await
 }
 
 impl Past {
@@ -259,7 +268,8 @@ fn some_manifest(client: &Client) -> Option<(String, Bytes)> {
 pub fn play(seed: u64, past: &Past, mutation: Mutation, only_tagged: bool) -> Outcome {
     let world = World::new(seed);
     world.pass(past.now.saturating_sub(world.now()));
-    let store = Rc::new(SimStore { objects: RefCell::new(past.objects.clone()) });
+    let store =
+        Rc::new(SimStore { objects: RefCell::new(past.objects.clone()), ..SimStore::default() });
     let ledger = Rc::new(RefCell::new(past.ledger.clone()));
     // What is old may go if no tag leads to it, where that is asked for.
     let untagged_before = |time| if only_tagged { time } else { Duration::ZERO };

@@ -180,6 +180,10 @@ impl Loader {
             let text = std::str::from_utf8(&bytes).ok();
             match text.and_then(|text| text.trim().parse().ok()) {
                 Some(target) => {
+                    if Digest::as_str(&target).len() != bytes.len() {
+                        let key = link.key().as_str().to_owned();
+                        self.repositories.get(link.name().clone()).padded.push(key);
+                    }
                     let target = self.snapshot.digests.intern(&target);
                     self.resolve(link, target);
                 }
@@ -209,8 +213,7 @@ impl Loader {
 
     /// A link or tag holds no digest.
     fn give_up(&mut self, link: &Unread) {
-        let (Unread::Tag(name, ..) | Unread::Blob(name, ..) | Unread::Manifest(name, ..)) = link;
-        let broken = &mut self.repositories.get(name.clone()).broken;
+        let broken = &mut self.repositories.get(link.name().clone()).broken;
         broken.push(link.key().as_str().to_owned());
     }
 
@@ -222,6 +225,11 @@ impl Loader {
 }
 
 impl Unread {
+    fn name(&self) -> &Name {
+        let (Self::Tag(name, ..) | Self::Blob(name, ..) | Self::Manifest(name, ..)) = self;
+        name
+    }
+
     fn key(&self) -> Key {
         match self {
             Self::Tag(name, tag, _) => layout::tag_link(name, tag),

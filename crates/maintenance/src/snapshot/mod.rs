@@ -8,6 +8,7 @@
 
 mod chunked;
 mod digests;
+mod inventory;
 mod load;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use std::collections::HashMap;
 use moorage::oci::{Digest, Name, Tag};
 
 pub use digests::{DigestId, Digests, Stored};
+pub use inventory::{Inventory, SnapshotError};
 pub use load::Loader;
 
 use crate::time::Seconds;
@@ -75,6 +77,9 @@ pub struct Repository {
     pub referrers: Vec<ReferrerEntry>,
     /// The keys of its links and tags that hold no digest. What they should lead to nobody knows.
     pub broken: Vec<String>,
+    /// The keys of its links and tags that hold a digest with white space around it. It is clear where they lead, but no
+    /// registry follows them.
+    pub padded: Vec<String>,
 }
 
 /// A link to a blob or a manifest.
@@ -131,6 +136,7 @@ impl Repository {
             history: Vec::new(),
             referrers: Vec::new(),
             broken: Vec::new(),
+            padded: Vec::new(),
         }
     }
 
@@ -163,6 +169,7 @@ impl Repository {
         self.history.shrink_to_fit();
         self.referrers.shrink_to_fit();
         self.broken.sort_unstable();
+        self.padded.sort_unstable();
     }
 }
 

@@ -6,9 +6,8 @@
 //! Three round trips to the store: what the manifest needs is looked up; then its content, its link and
 //! the tag's history are written together; then the tag, and the entry at its subject.
 //!
-//! What a collection of garbage is about to remove ([`crate::store`]'s markers) is looked at after the links are written, and
-//! before the tag is: a manifest that needs something of that is refused for now. The view by which it goes is read beside the
-//! references, so that it is no further round trip.
+//! A manifest that needs what a collection of garbage is about to remove is refused for now ([`Lookout`]). That is looked at
+//! beside the references, so that it is no further round trip, and after the links are written, before the tag is.
 //!
 //! A tag that policy makes immutable is created by the store's own conditional write, so that of two who race one wins. In
 //! the end its manifest's link is looked at again: a `DELETE` of the manifest that did not see the tag yet may have taken
@@ -26,7 +25,6 @@
 //! one that ended together with its client, its proxy or the store.
 
 use std::pin::pin;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{join, join_all, join3, try_join};
@@ -42,10 +40,11 @@ use crate::registry::access::Permit;
 use crate::registry::http::conditional::TagPrecondition;
 use crate::registry::http::error::{Error, ErrorCode, being_collected};
 use crate::registry::http::reply::{bare, identity};
+use crate::registry::lookout::Lookout;
 #[cfg(feature = "schema1")]
 use crate::registry::schema1::{Pushed, PushedError};
-use crate::registry::{Body, Request, Settings, policy};
-use crate::store::{PARALLEL_CALLS, Store, StoreError, TagCondition, layout};
+use crate::registry::{Body, Environment, Request, Settings, policy};
+use crate::store::{Condemned, PARALLEL_CALLS, Store, StoreError, TagCondition, layout};
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -75,20 +74,18 @@ pub async fn put(
     policy::check(&manifest, name, &resources, &settings.classes)?;
     let precondition = precondition(request, reference)?;
 
-    let now = || request.environment.recent_time();
-    let (missing, moves, condemned) = join3(
+    let (missing, moves, lookout) = join3(
         missing_references(store, settings, name, &manifest),
         plan_moves(store, settings, name, &tags, &digest, precondition),
-        store.condemned(now()),
+        Lookout::begin(store, &*request.environment),
     )
     .await;
     if let Some(error) = Error::all(missing?) {
         return Err(error);
     }
-    condemned?;
     let (digest, manifest, content) = (&digest, &manifest, &content);
-    let new = New { store, name, digest, manifest, content, now: &now };
-    if let Err(error) = new.write(&tags, &moves?).await {
+    let new = New { store, settings, name, digest, manifest, content };
+    if let Err(error) = new.write(&tags, &moves?, lookout?, &*request.environment).await {
         new.take_back_history(&tags).await;
         return Err(error);
     }
@@ -98,17 +95,22 @@ pub async fn put(
 /// A manifest that may be put.
 struct New<'a, S> {
     store: &'a S,
+    settings: &'a Settings,
     name: &'a Name,
     digest: &'a Digest,
     manifest: &'a ParsedManifest,
     content: &'a Bytes,
-    /// The time, since 1970.
-    now: &'a dyn Fn() -> Duration,
 }
 
 impl<S: Store> New<'_, S> {
     /// Two round trips. Whatever fails, all calls are over in the end.
-    async fn write(&self, tags: &[Tag], moves: &[Move]) -> Result<(), Error> {
+    async fn write(
+        &self,
+        tags: &[Tag],
+        moves: &[Move],
+        lookout: Lookout<'_>,
+        environment: &dyn Environment,
+    ) -> Result<(), Error> {
         let Self { store, name, digest, .. } = *self;
         let (content, link, history) = join3(
             store.put_content(digest, self.content.clone()),
@@ -117,38 +119,54 @@ impl<S: Store> New<'_, S> {
         )
         .await;
         content.and(link).and(history.into_iter().collect::<Result<(), _>>())?;
-        self.refuse_condemned(tags).await?;
+        self.refuse_condemned(tags, lookout).await?;
 
+        let lookout = Lookout::begin(store, environment).await?;
         let new_tags = tags.iter().zip(moves);
         let moved = new_tags.map(|(tag, planned)| point_tag(store, name, tag, digest, planned));
         let (referrer, moved) = join(self.record_referrer(), join_all(moved)).await;
         referrer.and(moved.into_iter().collect::<Result<(), _>>())?;
-        if moves.iter().any(Move::is_for_good) && store.manifest_link(name, digest).await?.is_none()
-        {
-            store.link_manifest(name, digest).await?;
-            self.refuse_condemned(tags).await?;
+        if moves.iter().any(Move::is_for_good) {
+            if store.manifest_link(name, digest).await?.is_none() {
+                // Somebody deletes it meanwhile, and may have found no tag yet.
+                store.link_manifest(name, digest).await?;
+            }
+            // The link may also have been away for a while and been put back: a collection that looked then saw no use of
+            // what the manifest needs.
+            self.refuse_condemned(tags, lookout).await?;
         }
         Ok(())
     }
 
-    /// Makes sure that no collection of garbage is about to remove what was written, or what the manifest refers to. No
-    /// call, unless writing took long.
-    async fn refuse_condemned(&self, tags: &[Tag]) -> Result<(), Error> {
-        let Self { store, name, digest, manifest, now, .. } = *self;
-        let condemned = store.condemned(now()).await?;
-        if condemned.is_empty() {
-            return Ok(());
+    /// Makes sure that no collection of garbage removes what was written, or what the manifest refers to. No call, unless
+    /// writing took long.
+    async fn refuse_condemned(&self, tags: &[Tag], lookout: Lookout<'_>) -> Result<(), Error> {
+        let Self { store, settings, name, digest, manifest, .. } = *self;
+        let rely =
+            async || match Error::all(missing_references(store, settings, name, manifest).await?) {
+                Some(error) => Err(error),
+                // Its link, too, may have come just before one that was condemned was removed.
+                None => Ok(store.has_manifest(name, digest).await?),
+            };
+        match lookout.end(store, |condemned| self.needs_any(condemned, tags), rely).await? {
+            true => Ok(()),
+            false => Err(being_collected(digest)),
         }
-        let has = |digest| condemned.has_manifest(name, digest) || condemned.has_blob(name, digest);
-        let dependencies = manifest.dependencies.iter().map(Dependency::digest);
+    }
+
+    /// Whether anything that was written, or that the manifest refers to, is condemned.
+    fn needs_any(&self, condemned: &Condemned, tags: &[Tag]) -> bool {
+        let Self { name, digest, manifest, .. } = *self;
+        let has = |digest: &Digest| {
+            condemned.has_manifest(name, digest) || condemned.has_blob(name, digest)
+        };
         let history = |tag| condemned.has(&layout::tag_history(name, tag, digest));
         let referrer = |subject| condemned.has(&layout::referrer(name, subject, digest));
-        match [digest].into_iter().chain(dependencies).find(|digest| has(digest)) {
-            Some(condemned) => Err(being_collected(condemned)),
-            None if tags.iter().any(history) => Err(being_collected(digest)),
-            None if manifest.subject.as_ref().is_some_and(referrer) => Err(being_collected(digest)),
-            None => Ok(()),
-        }
+        !condemned.is_empty()
+            && (has(digest)
+                || manifest.dependencies.iter().any(|dependency| has(dependency.digest()))
+                || tags.iter().any(history)
+                || manifest.subject.as_ref().is_some_and(referrer))
     }
 
     /// Removes what the history says of this manifest where there is no tag. If that fails too there is

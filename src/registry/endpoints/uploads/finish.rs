@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use futures::TryFutureExt as _;
-use futures::future::{join, try_join3, try_join4};
+use futures::future::{join, try_join, try_join3};
 use http::Response;
 
 use super::append::{TakenChunk, check_range, take_chunk};
 use super::{
     UploadOffset, check_length, complete_content, content_range, created, digest, digest_invalid,
-    end, forward_content, fresh_id, learn_about_checksums, link_uploaded, look_ahead, progress_at,
+    end, forward_content, fresh_id, learn_about_checksums, link_uploaded, look_out, progress_at,
     range_mismatch, session_state,
 };
 use crate::oci::Digest;
@@ -72,17 +72,12 @@ async fn whole(
             offset => Err(range_mismatch(session, *place, offset)),
         }
     };
-    let (length, state, (), ()) = try_join4(
-        whole_length(body),
-        look_up,
-        learn_about_checksums(store),
-        look_ahead(request, store),
-    )
-    .await?;
+    let (length, state, ()) =
+        try_join3(whole_length(body), look_up, learn_about_checksums(store)).await?;
     check_length(*range, length)?;
-    complete_content(body, digest).await?;
+    let ((), lookout) = try_join(complete_content(body, digest), look_out(request, store)).await?;
     let name = &session.name;
-    let linked = link_uploaded(request, store, name, digest);
+    let linked = link_uploaded(store, name, digest, lookout);
     let (linked, ()) = join(linked, end(store, session, Some(&state))).await;
     linked?;
     Ok(created(name, digest))
@@ -135,15 +130,15 @@ async fn close(
     }
     let chunks = store.upload_chunks(session, &progress).await?;
     let compose = store.compose_content(session, &chunks, digest);
-    let ((), state, ()) = try_join3(
+    let ((), state, lookout) = try_join3(
         compose.err_into(),
         store.upload_state(session).err_into(),
-        look_ahead(request, store),
+        look_out(request, store),
     )
     .await?;
     let name = &session.name;
     // The chunks stay until the repository has the blob: a client that has to repeat this needs them.
-    link_uploaded(request, store, name, digest).await?;
+    link_uploaded(store, name, digest, lookout).await?;
     end(store, session, state.as_ref()).await;
     Ok(created(name, digest))
 }

@@ -31,7 +31,10 @@ use crate::registry::Request;
 use crate::registry::body::{Hashing, RequestBody};
 use crate::registry::http::error::{Error, ErrorCode, being_collected};
 use crate::registry::http::reply::{DOCKER_CONTENT_DIGEST, bare};
-use crate::store::{Progress, Session, SessionState, Store, StoreError, Uploads, WriteTarget};
+use crate::registry::lookout::Lookout;
+use crate::store::{
+    Condemned, Progress, Session, SessionState, Store, StoreError, Uploads, WriteTarget,
+};
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
@@ -197,37 +200,35 @@ fn progress_headers(session: &Session, place: UploadOffset) -> Vec<(HeaderName, 
     headers.filter_map(|(name, text)| Some((name, HeaderValue::try_from(text).ok()?))).collect()
 }
 
-/// Puts a stored blob into the repository, unless a collection of garbage is about to remove it: `false` then. One call, and
-/// none more where [`look_ahead`] was not long ago.
+/// Puts a stored blob into the repository, unless a collection of garbage may remove it: `false` then. The lookout began
+/// before anybody relied on the blob's being stored. One call, unless that was long ago.
 async fn link(
-    request: &Request,
     store: &(impl Store + Uploads),
     name: &Name,
     digest: &Digest,
+    lookout: Lookout<'_>,
 ) -> Result<bool, StoreError> {
     store.link_blob(name, digest).await?;
-    // Only now: what the collection has not published yet will have this link before its eyes.
-    let condemned = store.condemned(request.environment.recent_time()).await?;
-    Ok(!condemned.has_blob(name, digest))
+    let has = |condemned: &Condemned| condemned.has_blob(name, digest);
+    lookout.end(store, has, async || store.has_content(digest).await).await
 }
 
 /// The same, for a blob that the client has uploaded.
 async fn link_uploaded(
-    request: &Request,
     store: &(impl Store + Uploads),
     name: &Name,
     digest: &Digest,
+    lookout: Lookout<'_>,
 ) -> Result<(), Error> {
-    match link(request, store, name, digest).await? {
+    match link(store, name, digest, lookout).await? {
         true => Ok(()),
         false => Err(being_collected(digest)),
     }
 }
 
-/// Reads what collections of garbage there are beside something that takes its time anyway, so that [`link`] need not.
-async fn look_ahead(request: &Request, store: &impl Store) -> Result<(), Error> {
-    store.condemned(request.environment.recent_time()).await?;
-    Ok(())
+/// Begins to look out for a collection of garbage.
+async fn look_out<'r>(request: &'r Request, store: &impl Store) -> Result<Lookout<'r>, Error> {
+    Ok(Lookout::begin(store, &*request.environment).await?)
 }
 
 /// The reply when the repository has the blob.

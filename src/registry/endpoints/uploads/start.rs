@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use futures::TryFutureExt as _;
-use futures::future::{try_join, try_join3};
+use futures::future::try_join;
 use http::{Response, StatusCode};
 
 use super::{
     UploadOffset, algorithm, complete_content, created, digest, forward_content, fresh_id,
-    learn_about_checksums, link, link_uploaded, look_ahead, progress_reply,
+    learn_about_checksums, link, link_uploaded, look_out, progress_reply,
 };
 use crate::oci::{Algorithm, Digest, Name};
 use crate::registry::access::Permit;
@@ -43,7 +43,8 @@ pub async fn start(
     }
     let session = Session { name: name.clone(), id: fresh_id(request) };
     let started = humantime::format_rfc3339_seconds(request.environment.now()).to_string();
-    try_join(store.begin_upload(&session, started).err_into(), look_ahead(request, store)).await?;
+    // What closes the upload then need not.
+    try_join(store.begin_upload(&session, started).err_into(), look_out(request, store)).await?;
     let place = UploadOffset::at(0, algorithm.unwrap_or(Algorithm::Sha256));
     Ok(progress_reply(StatusCode::ACCEPTED, &session, place))
 }
@@ -57,9 +58,9 @@ async fn whole(
     digest: &Digest,
 ) -> Result<Response<Bytes>, Error> {
     forward_content(body, store, digest);
-    try_join3(whole_length(body), learn_about_checksums(store), look_ahead(request, store)).await?;
-    complete_content(body, digest).await?;
-    link_uploaded(request, store, name, digest).await?;
+    try_join(whole_length(body), learn_about_checksums(store)).await?;
+    let ((), lookout) = try_join(complete_content(body, digest), look_out(request, store)).await?;
+    link_uploaded(store, name, digest, lookout).await?;
     Ok(created(name, digest))
 }
 
@@ -71,8 +72,8 @@ pub async fn empty(
     digest: &Digest,
 ) -> Result<Response<Bytes>, Error> {
     let stored = store.put_content(digest, Bytes::new()).err_into();
-    try_join(stored, look_ahead(request, store)).await?;
-    link_uploaded(request, store, name, digest).await?;
+    let ((), lookout) = try_join(stored, look_out(request, store)).await?;
+    link_uploaded(store, name, digest, lookout).await?;
     Ok(created(name, digest))
 }
 
@@ -96,9 +97,9 @@ async fn mounted(
             _ => Ok(false),
         }
     };
-    let (is_there, ()) = try_join(is_there.err_into(), look_ahead(request, store)).await?;
+    let (is_there, lookout) = try_join(is_there.err_into(), look_out(request, store)).await?;
     if !is_there {
         return Ok(None);
     }
-    Ok(link(request, store, name, &digest).await?.then_some(digest))
+    Ok(link(store, name, &digest, lookout).await?.then_some(digest))
 }

@@ -10,10 +10,11 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 use moorage::store::Bucket;
-use moorage_maintenance::gc::{self, Collector, GcError, Inventory, Options, RunId, list_trash};
+use moorage_maintenance::gc::{self, Collector, GcError, Options, RunId, list_trash};
 use moorage_maintenance::s3_inventory::Location;
+use moorage_maintenance::snapshot::Inventory;
 
-use super::random_bytes;
+use super::{parse_parallel, random_bytes};
 use crate::clock::{SystemClock, interrupted};
 use crate::connection::ConnectionOptions;
 use crate::output::Format;
@@ -93,13 +94,6 @@ fn parse_trash(text: &str) -> Result<Trash, humantime::DurationError> {
     }
 }
 
-fn parse_parallel(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(parallel @ 1..=256) => Ok(parallel),
-        _ => Err("must be a number from 1 to 256".to_owned()),
-    }
-}
-
 /// Collects, and gives the status.
 ///
 /// # Errors
@@ -114,10 +108,11 @@ pub async fn run(command: Gc) -> Result<ExitCode, Failure> {
     if command.list_runs {
         return list_runs(&command, &bucket).await.map_err(|error| told(&error));
     }
+    let clock = SystemClock::begin();
     if let Some(undone) = &command.undo {
         let run = new_run()?;
         let stop = interrupted()?;
-        let outcome = gc::undo(&bucket, &SystemClock, &run, undone, command.parallel, stop).await;
+        let outcome = gc::undo(&bucket, &clock, &run, undone, command.parallel, stop).await;
         return outcome
             .map(|outcome| report::undone(command.format, undone, outcome))
             .map_err(|error| told(&error));
@@ -132,7 +127,7 @@ pub async fn run(command: Gc) -> Result<ExitCode, Failure> {
     };
     let report = Report::new(command.format, command.apply, command.summary, bucket.http());
     let collector =
-        Collector { bucket: &bucket, clock: &SystemClock, options: &options, observer: &report };
+        Collector { bucket: &bucket, clock: &clock, options: &options, observer: &report };
     if !command.apply {
         collector.dry_run().await.map_err(|error| told(&error))?;
         return Ok(report.finish_dry_run());

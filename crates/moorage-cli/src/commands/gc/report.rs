@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use indicatif::BinaryBytes;
 use jiff::Timestamp;
@@ -13,6 +13,7 @@ use moorage_maintenance::s3_inventory::Summary as InventorySummary;
 use moorage_maintenance::snapshot::{Snapshot, Totals};
 use serde::Serialize;
 
+use crate::commands::told_inventory;
 use crate::output::{self, Format, Output};
 use crate::signed_http::SignedHttp;
 use crate::store_fault;
@@ -229,13 +230,7 @@ impl Observer for Report<'_> {
     }
 
     fn inventory(&self, summary: &InventorySummary) {
-        let age = humantime::format_duration(Duration::from_secs(
-            summary.age(SystemTime::now()).as_secs(),
-        ));
-        self.output.note(format!(
-            "the inventory lists {} objects as they were {age} ago; what was written since is not looked at",
-            summary.objects
-        ));
+        self.output.note(told_inventory(summary));
     }
 
     fn planned(&self, plan: &Plan) {
