@@ -235,6 +235,7 @@ run_bench() {
   have python3 || die "python3 is missing: the benchmark is written in it; install Python 3.10 or later"
   ensure_envoy
   ensure_debian_packages curl docker-registry wrk
+  ensure_distribution
   build_filter
   # As fast as it gets: the less the store takes, the more there is to see of what is before it.
   step "Building the stores and the program moorage, optimised"
@@ -246,6 +247,7 @@ run_bench() {
   MOORAGE_SYNTHETIC_BUCKET=$(cargo_target_dir)/release/synthetic-bucket
   MOORAGE_CLI=$(cargo_target_dir)/release/moorage
   export MOORAGE_WASM MOORAGE_ENVOY MOORAGE_BLOB_STORE MOORAGE_SYNTHETIC_BUCKET MOORAGE_CLI
+  export_optional MOORAGE_DISTRIBUTION "$(go_tool "$DISTRIBUTION")"
   (($#)) || prepare_comparisons
   step "Measuring"
   python3 scripts/bench "$@"
@@ -253,12 +255,10 @@ run_bench() {
 
 # What the filter is measured beside.
 prepare_comparisons() {
-  ensure_distribution
   ensure_garage
   build_fixed_reply
   MOORAGE_FIXED_REPLY=$(wasm_target_dir)/$WASM_TARGET/release/examples/fixed_reply.wasm
   export MOORAGE_FIXED_REPLY
-  export_optional MOORAGE_DISTRIBUTION "$(go_tool "$DISTRIBUTION")"
   export_optional MOORAGE_GARAGE "$(garage_binary)"
 }
 

@@ -7,7 +7,6 @@ import http.client
 import json
 import os
 import random
-import shutil
 import statistics
 import subprocess
 import threading
@@ -17,23 +16,25 @@ from functools import partial
 from pathlib import Path
 
 import bootstraps
-from contests import ACCEPT, DOCKER_REGISTRY, MOORAGE
-from load import Sample, Target, Unexpected, requests_per_second
-from servers import get
-from tree import MANIFEST_TYPE, Tree, image, into_folder
+from contests import ACCEPT, DISTRIBUTION, DOCKER_REGISTRY, MOORAGE
+from load import Sample, Target, Unexpected, ask, requests_per_second
+from servers import get, s3_storage
+from tree import MANIFEST_TYPE, Tree, image
 
 SIZES = (10_000, 100_000, 1_000_000)
 """Objects of the buckets that are only served from memory."""
+SHARED = 100_000
+"""Objects of the bucket that is pulled from and pushed to while its garbage is collected."""
+LATENCY = 10
+"""How long that bucket's store waits before it answers, in milliseconds."""
 ON_DISK = 100_000
 """Objects of the bucket that is written to a disk, so that docker-registry reads it as well."""
 PARALLEL = "--parallel=8"
 NAME, TAG = "library/bench", "latest"
 
-IDLE = ("chrt", "--idle", "0")
-"""Starts a program that runs only while a processor has nothing else to do."""
-
 FIRST, LATER = "first run", "manifests remembered"
-ALONE, BESIDE, APART = "alone", "beside a collection", "beside one on idle time"
+SAME_BUCKET, SAME_FOLDER = "first run, the same bucket", "first run, the same folder"
+ALONE, BESIDE = "alone", "beside a collection"
 
 
 @dataclass
@@ -77,12 +78,14 @@ def measure(settings, servers, folder, tell):
     collections = []
     for objects in SIZES:
         collections += _by_size(settings, servers, objects, tell)
+    if settings.distribution:
+        collections += _beside_distribution(settings, servers, tell)
     bucket = folder / "collected/registry"
     bucket.mkdir(parents=True)
     tell(f"writing {ON_DISK:,} objects")
     made = _made(["--objects", str(ON_DISK), "--write", bucket])
     collections += _beside_docker_registry(settings, servers, made, bucket, tell)
-    return collections, _disturbances(settings, servers, bucket, tell)
+    return collections, _disturbances(settings, servers, tell)
 
 
 def _made(options):
@@ -103,32 +106,50 @@ def _by_size(settings, servers, objects, tell):
             _run([*_gc(port), "--apply", "--trash=off"])
         for number in range(settings.rounds):
             tell(f"round {number + 1} of {settings.rounds}: {count:,} objects, {work}")
-            before = _calls(port)
-            run = _run(_gc(port))
-            run.calls = _calls(port) - before
-            collection.runs.append(run)
+            collection.runs.append(_counted(_gc(port), port))
     return [*found.values()]
+
+
+def _beside_distribution(settings, servers, tell):
+    """Dry runs of the same bucket by both programs, by turns. It calls the store for each object and more, so it gets the
+    smallest bucket."""
+    port, made = servers.synthetic_bucket(SIZES[0])
+    config = _configuration(servers, "collected-s3", s3_storage(port))
+    commands = {
+        MOORAGE: _gc(port),
+        DISTRIBUTION: [settings.distribution, "garbage-collect", "--dry-run", config],
+    }
+    return _by_turns(settings, SAME_BUCKET, made, commands, tell, port)
 
 
 def _beside_docker_registry(settings, servers, made, bucket, tell):
     """Dry runs of the same folder by both programs, by turns."""
-    port, count = servers.blob_store(bucket.parent), made["total"]["objects"]
-    config = servers.folder / "collected.yaml"
-    config.write_text(
-        "version: 0.1\n"
-        "log: { level: error }\n"
-        f"storage: {{ filesystem: {{ rootdirectory: '{bucket}' }} }}\n"
-    )
+    port = servers.blob_store(bucket.parent)
+    storage = f"filesystem: {{ rootdirectory: '{bucket}' }}"
+    config = _configuration(servers, "collected-folder", storage)
     commands = {
         MOORAGE: _gc(port),
         DOCKER_REGISTRY: ["docker-registry", "garbage-collect", "--dry-run", config],
     }
-    found = {who: Collection(f"{FIRST}, a folder", count, who) for who in commands}
+    return _by_turns(settings, SAME_FOLDER, made, commands, tell)
+
+
+def _by_turns(settings, work, made, commands, tell, counting_store=None):
+    """Runs the commands, by whose they are, one after the other. A store that counts calls is asked for them."""
+    count = made["total"]["objects"]
+    found = {who: Collection(work, count, who) for who in commands}
     for number in range(settings.rounds):
         for who, command in commands.items():
-            tell(f"round {number + 1} of {settings.rounds}: {count:,} objects in a folder, {who}")
-            found[who].runs.append(_run(command))
+            tell(f"round {number + 1} of {settings.rounds}: {count:,} objects, {work}, {who}")
+            found[who].runs.append(_counted(command, counting_store))
     return [*found.values()]
+
+
+def _configuration(servers, name, storage):
+    """Writes a configuration for distribution. `storage` is the driver, as YAML."""
+    config = servers.folder / f"{name}.yaml"
+    config.write_text(f"version: 0.1\nlog: {{ level: error }}\nstorage: {{ {storage} }}\n")
+    return config
 
 
 def _gc(port):
@@ -138,13 +159,25 @@ def _gc(port):
     return [*program, "--summary", "--endpoint", endpoint, "--no-sign-request", PARALLEL]
 
 
+def _counted(command, counting_store):
+    """Runs a command, and counts the calls to the store meanwhile if that tells."""
+    if counting_store is None:
+        return _run(command)
+    before = _calls(counting_store)
+    run = _run(command)
+    run.calls = _calls(counting_store) - before
+    return run
+
+
 def _calls(port):
     return sum(json.loads(get(port, "/_calls")).values())
 
 
 def _run(command):
     """Runs a command to its end, which must be a good one."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+    environment = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
         complaints = []
         reader = threading.Thread(target=lambda: complaints.append(process.stderr.read()))
         reader.start()
@@ -171,19 +204,17 @@ def _peak_of(process):
     return int(lines[0].split()[1]) / 1024 if lines else 0.0
 
 
-def _disturbances(settings, servers, bucket, tell):
+def _disturbances(settings, servers, tell):
     """Pulls and pushes through an Envoy, alone and beside collections that go on all the time.
 
-    All share the few cores of one machine, where a collection takes from the others what it computes itself. So it is
-    measured once more with the collection, and a store that serves it, on time that nobody else wants: what is left then
-    is nearer to what a collection on another machine costs.
+    The store answers as late as one at the other end of a network. So it is not the few cores of this machine that all
+    of them share which limit what is done, as they would with a store that answers at once.
     """
-    content = os.urandom(1024 * 1024)
-    tree = Tree(into_folder(bucket))
-    layer = tree.blob(NAME, content)
+    store, _ = servers.synthetic_bucket(SHARED, LATENCY)
+    tree = Tree(lambda key, content: ask(store, "PUT", f"/registry/{key}", body=content))
+    layer = tree.blob(NAME, os.urandom(64 * 1024))
     manifest = tree.manifest(NAME, image([layer], layer))
     tree.tags(NAME, [TAG], manifest["digest"])
-    store, other_store = (servers.blob_store(bucket.parent, prefix) for prefix in ((), IDLE))
     port, _ = servers.envoy("collected", bootstraps.moorage(store, settings.wasm))
 
     def pulls(path):
@@ -193,36 +224,32 @@ def _disturbances(settings, servers, bucket, tell):
     works = [
         ("manifest by digest, pull", "requests/s", pulls(f"/v2/{NAME}/manifests/{manifest['digest']}")),
         ("manifest by tag, pull", "requests/s", pulls(f"/v2/{NAME}/manifests/{TAG}")),
-        ("blob of 1 MiB, pull", "requests/s", pulls(f"/v2/{NAME}/blobs/{layer['digest']}")),
+        ("blob of 64 KiB, pull", "requests/s", pulls(f"/v2/{NAME}/blobs/{layer['digest']}")),
         ("image of one small layer, push", "images/s", partial(_pushes, port, settings.seconds)),
     ]
-    ways = {
-        ALONE: contextlib.nullcontext,
-        BESIDE: partial(_collecting, bucket, store, ()),
-        APART: partial(_collecting, bucket, other_store, IDLE),
-    }
+    ways = {ALONE: contextlib.nullcontext, BESIDE: partial(_collecting, store)}
     found = [Disturbance(work, unit, {way: [] for way in ways}) for work, unit, _ in works]
     for number in range(settings.rounds):
         for disturbance, (work, _, act) in zip(found, works):
             tell(f"round {number + 1} of {settings.rounds}: {work}, alone and beside a collection")
-            # Another first each time: what is pushed stays, and the machine has other work.
-            order = list(ways)[number % len(ways) :] + list(ways)[: number % len(ways)]
-            for way in order:
+            # The other first each time: the machine has other work.
+            for way in sorted(ways, reverse=number % 2 == 1):
                 with ways[way]():
                     disturbance.samples[way].append(act())
     return found
 
 
 @contextlib.contextmanager
-def _collecting(bucket, port, prefix):
+def _collecting(store):
     """Has garbage collected over and over for as long as the `with` lasts, without what an earlier run remembered."""
     ended, begun, failures = threading.Event(), [], []
-    command = [*prefix, *_gc(port), "--apply"]
+    command = [*_gc(store), "--apply"]
 
     def repeat():
         while not ended.is_set():
             # The first run reads all manifests. So each is a first run.
-            shutil.rmtree(bucket / "moorage/gc", ignore_errors=True)
+            for key in ("manifests", "condemned"):
+                ask(store, "DELETE", f"/registry/moorage/gc/{key}", status=204)
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             begun.append(process)
             if ended.is_set():

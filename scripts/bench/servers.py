@@ -42,11 +42,12 @@ class Servers:
         listeners = json.loads(get(admin, "/listeners?format=json"))["listener_statuses"]
         return listeners[0]["local_address"]["socket_address"]["port_value"], admin
 
-    def blob_store(self, root, prefix=()):
-        """The local blob store, on the folder `root`; `prefix` is a program that starts it. Gives its port."""
+    def blob_store(self, root):
+        """The local blob store, on the folder `root`. Gives its port."""
         port = _free_port()
-        program = [*prefix, os.environ["MOORAGE_BLOB_STORE"]]
-        self._start(f"blob-store-{port}", [*program, "--listen", f"127.0.0.1:{port}", "--root", root])
+        listen = ["--listen", f"127.0.0.1:{port}"]
+        program = os.environ["MOORAGE_BLOB_STORE"]
+        self._start(f"blob-store-{port}", [program, *listen, "--root", root])
         _wait("blob-store", lambda: socket.create_connection(("127.0.0.1", port)).close() or True)
         return port
 
