@@ -4,11 +4,9 @@
 //! Every call to the store takes a time that a seed decides, has its effect at some moment of it, and may fail with or
 //! without one. So each seed is a schedule, and a schedule that fails can be had again.
 
-mod bucket;
-mod client;
-mod listings;
 pub mod bucket;
 pub mod client;
+mod listings;
 mod oracle;
 pub mod proxy;
 mod scenario;
