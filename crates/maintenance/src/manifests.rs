@@ -105,14 +105,16 @@ impl Manifests {
 
     /// The manifests of the snapshot that have not been read and whose content is there, each once.
     fn unread(&self, snapshot: &Snapshot) -> Vec<DigestId> {
+        let is_there = |id: &DigestId| snapshot.digests.stored(*id).is_some();
         let mut unread: Vec<_> = snapshot
             .repositories
             .iter()
             .flat_map(|repository| {
+                // An inventory may be older than a tag, and not list what that leads to.
                 let tags = repository.tags.iter().map(|tag| tag.target);
-                repository.manifests.iter().map(|link| link.target).chain(tags)
+                repository.manifests.iter().map(|link| link.target).filter(is_there).chain(tags)
             })
-            .filter(|id| !self.read.contains_key(id) && snapshot.digests.stored(*id).is_some())
+            .filter(|id| !self.read.contains_key(id))
             .collect();
         unread.sort_unstable();
         unread.dedup();

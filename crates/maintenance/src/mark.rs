@@ -193,6 +193,35 @@ fn mark_for(
     garbage
 }
 
+/// The manifests of a repository that a tag leads to, or an index, and whose content is gone: nobody knows what they need. What
+/// was written since `young_since` may still be on its way.
+pub fn lost_manifests(
+    repository: &Repository,
+    manifests: &Manifests,
+    young_since: Seconds,
+) -> Vec<DigestId> {
+    let is_lost = |target: &DigestId| {
+        manifests.get(*target).is_none() && manifests.unreadable(*target).is_none()
+    };
+    let old = |modified: Seconds| modified < young_since;
+    let tags = repository.tags.iter().filter(|tag| old(tag.modified)).map(|tag| tag.target);
+    let mut lost: Vec<_> = tags.filter(is_lost).collect();
+    let mut links = repository.manifests.iter().filter(|link| old(link.modified));
+    if links.any(|link| is_lost(&link.target)) {
+        // Only now: to look at all references takes its time.
+        for manifest in repository.manifests.iter().filter_map(|link| manifests.get(link.target)) {
+            let children =
+                manifest.references.iter().filter_map(|child| repository.manifest(*child));
+            let children = children.map(|place| &repository.manifests[place]);
+            let targets = children.filter(|link| old(link.modified)).map(|link| link.target);
+            lost.extend(targets.filter(is_lost));
+        }
+    }
+    lost.sort_unstable();
+    lost.dedup();
+    lost
+}
+
 /// One repository while it is marked.
 struct Marking<'a> {
     snapshot: &'a Snapshot,
@@ -303,6 +332,10 @@ impl<'a> Marking<'a> {
 
     /// Whether it can't be told what the repository needs.
     fn is_unclear(&self) -> bool {
+        let young_since = self.ages.young_since;
+        if !lost_manifests(self.repository, self.manifests, young_since).is_empty() {
+            return true;
+        }
         let is_unreadable = |link: &Link| self.manifests.unreadable(link.target).is_some();
         let mut tags = self.repository.tags.iter();
         !self.repository.broken.is_empty()

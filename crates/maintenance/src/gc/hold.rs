@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use moorage::store::layout::{self, Key};
 use moorage::store::{
-    Bucket, Http, ListRequest, Listed, MARKER_LIFETIME, Marker, Objects as _, StoreError,
-    VIEW_MAX_AGE, pages,
+    Bucket, Http, ListRequest, Listed, MARKER_LIFETIME, Marker, Objects as _, SETTLING_MIN,
+    StoreError, VIEW_MAX_AGE, pages,
 };
 
 use futures::TryStreamExt as _;
@@ -26,6 +26,9 @@ const RENEWAL: Duration = Duration::from_secs(30);
 const LONGEST_CALL: Duration = Duration::from_secs(300);
 
 const _: () = assert!(LEASE.as_secs() + LONGEST_CALL.as_secs() <= MARKER_LIFETIME.as_secs());
+
+/// How much longer proxies may remember links than they are told to.
+const CLOCK_MARGIN: Duration = Duration::from_secs(5);
 
 /// How much longer is waited than a view may be old: for proxies that are busy, whose clocks stand still meanwhile.
 const VIEW_MARGIN: Duration = Duration::from_secs(10);
@@ -58,7 +61,6 @@ impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
         clock: &'a C,
         run: &'a RunId,
     ) -> Result<Self, GcError> {
-        let begun = clock.now();
         claim::write(bucket, run).await?;
         let store_time = match claim::check(bucket, run).await {
             Ok(time) => time,
@@ -72,7 +74,8 @@ impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
             bucket,
             clock,
             run,
-            store_time: (store_time, begun),
+            // The claim was written before this, so the time by it is never ahead.
+            store_time: (store_time, clock.now()),
             marker: RefCell::default(),
             lease_end: Cell::default(),
             batches: Cell::default(),
@@ -128,13 +131,20 @@ impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
         self.is_unsure.set(true);
     }
 
-    /// The batch is over. A marker that is still needed is left to its end.
+    /// Waits until what was removed is gone, and proxies have forgotten the links among it.
+    pub async fn settle(&self, link_ttl: Duration) {
+        // Whoever reads a clock that stands still for a moment remembers longer.
+        let forgotten = (link_ttl + CLOCK_MARGIN).max(SETTLING_MIN);
+        let gone = if self.is_unsure.get() { LONGEST_CALL } else { Duration::ZERO };
+        self.clock.sleep(forgotten.max(gone)).await;
+        self.has_removed.set(false);
+    }
+
+    /// The batch is over.
     pub async fn unpublish(&self) {
         let _renewal = self.renewal.lock().await;
         let marker = self.marker.take();
-        if let Some((key, _)) = marker
-            && !self.is_unsure.get()
-        {
+        if let Some((key, _)) = marker {
             // One that can't be removed comes to its end by itself.
             let _ = self.bucket.remove(&key).await;
         }
@@ -215,7 +225,7 @@ impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
     }
 
     /// Makes sure that nobody else sweeps, and removes the markers of runs that are long over.
-    async fn clear_markers(&self) -> Result<(), GcError> {
+    pub async fn clear_markers(&self) -> Result<(), GcError> {
         let folder = layout::markers();
         let listed = pages(self.bucket, ListRequest::new(&folder, Listed::Objects));
         let keys: Vec<Key> = listed.map_ok(|page| page.keys).try_concat().await?;

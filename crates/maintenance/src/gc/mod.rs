@@ -187,6 +187,8 @@ pub struct Plan {
     pub garbage: Vec<Garbage>,
     /// How many of it the run before had found too.
     pub found_before: usize,
+    /// What was written at this time or later stays.
+    pub young_since: Seconds,
 }
 
 /// A collector of the garbage of a bucket.
@@ -254,7 +256,8 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
         };
         // What has come since an inventory was made is none of it, and nothing of the inventory is older than it was then.
         let ages = self.ages(snapshot.begun.min(now));
-        let mut plan = Plan { snapshot, ..Plan::default() };
+        let young_since = ages.young_since;
+        let mut plan = Plan { snapshot, young_since, ..Plan::default() };
         memory::recall(self.bucket, &mut plan.snapshot, &mut plan.manifests).await?;
         self.read(&mut plan).await?;
         plan.garbage = mark(&plan.snapshot, &plan.manifests, ages);

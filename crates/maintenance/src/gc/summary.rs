@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use moorage::oci::Name;
 
 use super::Plan;
-use crate::mark::{Garbage, Kind, NO_REPOSITORY, Reason};
+use crate::mark::{Garbage, Kind, NO_REPOSITORY, Reason, lost_manifests};
 use crate::snapshot::{DigestId, Repository, Snapshot, Totals};
 
 /// What a plan comes to.
@@ -109,6 +109,11 @@ impl Plan {
                 let why = self.manifests.unreadable(digest).unwrap_or_default().to_owned();
                 let what = format!("the manifest {}", self.snapshot.digest(digest));
                 unclear.push(Unclear { name: name(), what, why });
+            }
+            for digest in lost_manifests(repository, &self.manifests, self.young_since) {
+                let why = "its content is gone; push the image again, or delete what leads to it";
+                let what = format!("the manifest {}", self.snapshot.digest(digest));
+                unclear.push(Unclear { name: name(), what, why: why.to_owned() });
             }
             for key in &repository.broken {
                 let why = "it holds no digest".to_owned();

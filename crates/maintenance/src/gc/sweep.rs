@@ -1,10 +1,10 @@
 //! Removing what has been found to be garbage twice, in batches.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
 
-use moorage::store::{
-    Http, MARKER_MAX_KEYS, Objects as _, SETTLING_MIN, StoreError, for_each_bounded, layout,
-};
+use moorage::store::layout::{self, Key};
+use moorage::store::{Http, MARKER_MAX_KEYS, Marker, Objects as _, StoreError, for_each_bounded};
 
 use super::hold::Hold;
 use super::{Collector, GcError, Observer, Plan, Stage, trash};
@@ -39,83 +39,89 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
     ) -> Result<Removed, GcError> {
         let mut removed = Removed::default();
         for batch in candidates.chunks(MARKER_MAX_KEYS) {
+            let batch = self.copy_to_trash(hold, &mut plan, ages, batch, &mut removed).await?;
             self.observer.stage(Stage::Waiting(batch.len()));
-            hold.publish(batch).await?;
+            hold.publish(&batch).await?;
             // Whatever was written before the marker could be seen is seen now.
             plan.snapshot = self.look(plan.snapshot, hold.store_time()).await?;
             self.read(&mut plan).await?;
             let Plan { snapshot, manifests, .. } = &plan;
             plan.garbage = mark_within(snapshot, manifests, ages, |key| hold.covers(key));
             removed.spared += batch.len().saturating_sub(plan.garbage.len()) as u64;
-            let swept = self.sweep_batch(hold, &plan, &mut removed).await;
-            if swept.is_ok() {
-                self.observer.stage(Stage::Settling);
-                self.clock.sleep(self.options.link_ttl.max(SETTLING_MIN)).await;
-                hold.unpublish().await;
+            let failures = removed.failures;
+            // Whatever fails, what leads to something goes before that.
+            for group in plan.garbage.chunk_by(|a, b| a.kind == b.kind) {
+                self.remove_group(hold, &plan, group, &mut removed).await?;
+                if removed.failures > failures {
+                    break;
+                }
             }
-            swept?;
-            if removed.failures > 0 {
+            self.observer.stage(Stage::Settling);
+            hold.settle(self.options.link_ttl).await;
+            hold.unpublish().await;
+            if removed.failures > failures {
                 break;
             }
         }
         Ok(removed)
     }
 
-    /// Removes what is published and still garbage. Whatever fails, what leads to something goes before that.
-    async fn sweep_batch(
+    /// Copies what has these hashes to the trash, before anybody is kept from pushing it; gives those that may go, which are
+    /// all but those that could not be copied.
+    async fn copy_to_trash(
         &self,
         hold: &Hold<'_, H, C>,
-        plan: &Plan,
+        plan: &mut Plan,
+        ages: Ages,
+        batch: &[u64],
         removed: &mut Removed,
-    ) -> Result<(), GcError> {
-        if let Some(keep) = self.options.trash {
-            let failures = self.trash(hold, plan, keep).await?;
-            removed.failures += failures;
-            if failures > 0 {
-                return Ok(());
-            }
-        }
-        for group in plan.garbage.chunk_by(|a, b| a.kind == b.kind) {
-            self.remove_group(hold, plan, group, removed).await?;
-            if removed.failures > 0 {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Copies what is to be removed to the trash; gives how often that failed.
-    async fn trash(
-        &self,
-        hold: &Hold<'_, H, C>,
-        plan: &Plan,
-        keep: std::time::Duration,
-    ) -> Result<u64, GcError> {
-        if plan.garbage.is_empty() {
-            return Ok(0);
-        }
+    ) -> Result<Vec<u64>, GcError> {
+        let Some(keep) = self.options.trash else {
+            return Ok(batch.to_vec());
+        };
+        let batch = Marker::new(Duration::ZERO, batch.iter().copied());
+        let Plan { snapshot, manifests, .. } = &*plan;
+        plan.garbage = mark_within(snapshot, manifests, ages, |key| batch.has(key));
         trash::label(self.bucket, hold.run(), hold.store_time(), keep).await?;
-        let (done, failures) = (Cell::new(0), Cell::new(0));
+        let (done, copied) = (Cell::new(0), RefCell::new(Vec::new()));
         for_each_bounded(self.options.parallel, &plan.garbage, async |garbage| {
             let key = garbage.key(&plan.snapshot);
-            let to = layout::trashed(hold.run().as_str(), &key);
-            // Of a link any number does: it is copied by one call.
-            let length = match garbage.kind {
-                Kind::Content => garbage.size(&plan.snapshot),
-                _ => 1,
-            };
-            if let Err(error) = self.bucket.copy_object(&key, &to, length).await
-                && self.bucket.exists(&key).await?
-            {
-                failures.set(failures.get() + 1);
-                self.observer.failed(&format!("copying {} to the trash", key.as_str()), &error);
+            if self.copy(hold, plan, garbage, &key).await? {
+                copied.borrow_mut().push(Marker::hash(&key));
             }
             done.set(done.get() + 1);
             self.observer.stage(Stage::Trashing(done.get()));
             Ok::<_, StoreError>(())
         })
         .await?;
-        Ok(failures.get())
+        let copied = copied.into_inner();
+        removed.failures += plan.garbage.len().saturating_sub(copied.len()) as u64;
+        Ok(copied)
+    }
+
+    /// Copies something to the trash; `false` if that can't be done.
+    async fn copy(
+        &self,
+        hold: &Hold<'_, H, C>,
+        plan: &Plan,
+        garbage: &Garbage,
+        key: &Key,
+    ) -> Result<bool, StoreError> {
+        let to = layout::trashed(hold.run().as_str(), key);
+        // Of a link any number does: it is copied by one call.
+        let length = match garbage.kind {
+            Kind::Content => garbage.size(&plan.snapshot),
+            _ => 1,
+        };
+        let Err(error) = self.bucket.copy_object(key, &to, length).await else {
+            return Ok(true);
+        };
+        // What is gone needs no copy.
+        let is_there = self.bucket.exists(key).await?;
+        if is_there {
+            self.observer.failed(&format!("copying {} to the trash", key.as_str()), &error);
+        }
+        Ok(!is_there)
     }
 
     /// Removes things of one kind.

@@ -38,7 +38,12 @@ pub async fn undo<H: Http, C: Clock>(
     stop: impl Future<Output = ()>,
 ) -> Result<Undone, GcError> {
     let hold = Hold::take(bucket, clock, run).await?;
-    let outcome = hold.during(restore(bucket, undone, parallel), stop).await;
+    let restored = async {
+        // A removal may still take effect that a run did not hear of.
+        hold.clear_markers().await?;
+        restore(bucket, undone, parallel).await
+    };
+    let outcome = hold.during(restored, stop).await;
     hold.release().await;
     outcome
 }

@@ -215,6 +215,11 @@ impl Loader {
     fn give_up(&mut self, link: &Unread) {
         let broken = &mut self.repositories.get(link.name().clone()).broken;
         broken.push(link.key().as_str().to_owned());
+        // It is as good as certain that it led to what its key names.
+        if let Unread::Blob(_, digest, _) | Unread::Manifest(_, digest, _) = link {
+            let digest = self.snapshot.digests.intern(digest);
+            self.snapshot.otherwise_linked.push(digest);
+        }
     }
 
     /// The snapshot.

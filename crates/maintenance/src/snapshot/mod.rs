@@ -31,7 +31,7 @@ pub struct Snapshot {
     /// What belongs to upload sessions.
     pub uploads: Totals,
     /// Content to which links of a kind lead that this registry does not know, such as those of the signatures of old
-    /// versions of `distribution`.
+    /// versions of `distribution`, and content that is in the keys of links that can't be read.
     pub otherwise_linked: Vec<DigestId>,
     /// What no registry wrote, or what this one does not know.
     pub foreign: Totals,
