@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import random
+import resource
 import statistics
 import subprocess
 import threading
@@ -42,6 +43,8 @@ class Run:
     """One process that ran to its end."""
 
     seconds: float
+    processor_seconds: float
+    """What it computed itself; the work of others on the machine does not change that."""
     mebibytes: float
     """The most memory that it held."""
     calls: int | None = None
@@ -177,6 +180,7 @@ def _run(command):
     """Runs a command to its end, which must be a good one."""
     environment = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with subprocess.Popen(command, env=environment, **pipes) as process:
         complaints = []
         reader = threading.Thread(target=lambda: complaints.append(process.stderr.read()))
@@ -191,7 +195,9 @@ def _run(command):
         reader.join()
     if process.returncode != 0:
         raise Unexpected(f"{command}: {process.returncode} {complaints[0][-500:]!r}")
-    return Run(seconds, peak)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    computed = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Run(seconds, computed, peak)
 
 
 def _peak_of(process):

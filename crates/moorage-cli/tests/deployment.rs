@@ -35,7 +35,7 @@ fn jobs() -> BTreeMap<String, (Value, String)> {
         files("deploy/kubernetes").into_iter().map(|(name, text)| (name, (yaml(&text), text)));
     let jobs: BTreeMap<_, _> =
         objects.filter(|(_, (object, _))| object["kind"] == "CronJob").collect();
-    assert_eq!(jobs.keys().collect::<Vec<_>>(), ["gc.yaml", "purge-uploads.yaml"]);
+    assert_eq!(jobs.keys().collect::<Vec<_>>(), ["check.yaml", "gc.yaml", "purge-uploads.yaml"]);
     jobs
 }
 
