@@ -9,8 +9,11 @@ use crate::snapshot::{DigestId, Repository, Snapshot};
 /// How many tags are told of those that need something.
 const TOLD_TAGS: usize = 3;
 
-/// Notes with each finding which tags need what it is about. The findings of a repository must stand together.
+/// Notes with each finding which manifests and tags need what it is about. The findings of a repository must stand together.
 pub fn note_affected(snapshot: &Snapshot, reading: &Reading, findings: &mut [Finding]) {
+    // Of others the manifests are known.
+    let digests = findings.iter().filter(|finding| is_of_unknown_need(finding));
+    let needing = reading.needing(&digests.filter_map(|finding| finding.digest).collect());
     let mut ways: Option<(u32, Ways<'_>)> = None;
     for finding in findings {
         let Some(place) = finding.repository else {
@@ -21,9 +24,22 @@ pub fn note_affected(snapshot: &Snapshot, reading: &Reading, findings: &mut [Fin
             ways = Some((place, Ways::new(repository, reading)));
         }
         if let Some((_, ways)) = &ways {
+            let digest = finding.digest.filter(|_| is_of_unknown_need(finding));
+            if let Some(contents) = digest.and_then(|digest| needing.get(&digest)) {
+                let links = contents.iter().flat_map(|content| places(&ways.links, *content));
+                finding.manifests = links.collect();
+            }
             finding.affected = ways.affected(finding);
         }
     }
+}
+
+/// Whether it was found without a thought of who needs it.
+fn is_of_unknown_need(finding: &Finding) -> bool {
+    matches!(
+        finding.problem,
+        Problem::ContentDamaged { .. } | Problem::LinkMisleads { .. } | Problem::LinkBroken { .. }
+    )
 }
 
 /// The ways from a repository's tags to its manifests.

@@ -16,6 +16,7 @@ mod telling;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -144,7 +145,7 @@ impl<H: Http, C: Clock> Checker<'_, H, C> {
                 parallel: self.options.parallel,
             };
             let (damaged, totals) = deep.suspects(|totals| at(Stage::Hashing(totals))).await?;
-            findings.extend(damaged);
+            findings.extend(without_wrong_sizes(damaged, &findings));
             hashed = Some(totals);
         }
         let mut findings = self.confirm(&snapshot, findings, &at).await?;
@@ -189,6 +190,18 @@ impl<H: Http, C: Clock> Checker<'_, H, C> {
         let found = looked.buffer_unordered(self.options.parallel);
         found.try_filter_map(async |finding| Ok(finding)).try_collect().await
     }
+}
+
+/// Damaged content but for that of which it is known already that its size is wrong.
+fn without_wrong_sizes(damaged: Vec<Finding>, known: &[Finding]) -> Vec<Finding> {
+    let is_size = |finding: &&Finding| matches!(finding.problem, Problem::SizeDiffers { .. });
+    let wrong = known.iter().filter(is_size);
+    let wrong: HashSet<_> = wrong.map(|finding| (finding.repository, finding.digest)).collect();
+    let is_new = |finding: &Finding| {
+        !matches!(finding.problem, Problem::ContentDamaged { .. })
+            || !wrong.contains(&(finding.repository, finding.digest))
+    };
+    damaged.into_iter().filter(is_new).collect()
 }
 
 /// By repository, then by what it is about.

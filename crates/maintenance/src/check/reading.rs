@@ -1,6 +1,8 @@
 //! What the manifests of a snapshot need, read from each of them: nothing that was remembered, since what was so once may be
 //! broken now.
 
+use std::collections::{HashMap, HashSet};
+
 use futures::stream::{self, StreamExt, TryStreamExt};
 use moorage::oci::Digest;
 use moorage::store::{Content, Objects, Store as _, StoreError};
@@ -119,6 +121,20 @@ impl Reading {
     /// What the manifest with this content needs.
     pub fn needs(&self, manifest: DigestId) -> &[StoredNeed] {
         run(&self.needs, manifest, |need| need.manifest)
+    }
+
+    /// All that any manifest needs.
+    pub fn needed(&self) -> impl Iterator<Item = DigestId> {
+        self.needs.iter().map(|need| need.digest)
+    }
+
+    /// The contents of the manifests that need any of these, by what they need.
+    pub fn needing(&self, digests: &HashSet<DigestId>) -> HashMap<DigestId, Vec<DigestId>> {
+        let mut needing: HashMap<_, Vec<_>> = HashMap::new();
+        for need in self.needs.iter().filter(|need| digests.contains(&need.digest)) {
+            needing.entry(need.digest).or_default().push(need.manifest);
+        }
+        needing
     }
 
     /// What it says of sizes that may be wrong.

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use moorage::store::Place;
+
 use super::finding::{Finding, Problem};
 use super::needs::NeedKind;
 use super::reading::{Reading, StoredNeed};
@@ -33,7 +35,7 @@ pub fn suspects(
         }
     }
     if is_all_asked {
-        unlinked_content(snapshot, &mut found);
+        unlinked_content(snapshot, reading, &mut found);
         foreign_objects(snapshot, &mut found);
     }
     found
@@ -81,7 +83,15 @@ impl Search<'_> {
         let Repository { broken, padded, .. } = self.repository;
         for key in broken.iter().chain(padded) {
             let problem = Problem::LinkBroken { key: key.clone() };
-            self.found.push(Finding::new(problem, Some(self.place), None));
+            let mut finding = Finding::new(problem, Some(self.place), None);
+            match finding.broken_place() {
+                Some(Place::Tag(_, tag)) => finding.tag = Some(tag),
+                Some(Place::BlobLink(_, digest) | Place::ManifestLink(_, digest)) => {
+                    finding.digest = self.snapshot.digests.get(&digest);
+                }
+                _ => {}
+            }
+            self.found.push(finding);
         }
     }
 
@@ -148,6 +158,8 @@ impl Search<'_> {
         }
         for size in self.reading.sizes(manifest.target) {
             let link = self.linked(size.digest, NeedKind::Child);
+            // Of a manifest that can't be read more is told than its size.
+            let link = link.filter(|link| self.reading.unreadable(link.target).is_none());
             let stored = link.and_then(|link| self.snapshot.digests.stored(link.target));
             if let Some(stored) = stored.filter(|stored| stored.size != size.size) {
                 note(Lack::Size { stated: size.size, found: stored.size }, size.digest);
@@ -210,7 +222,8 @@ impl Search<'_> {
     }
 }
 
-fn unlinked_content(snapshot: &Snapshot, found: &mut Vec<Finding>) {
+/// Content to which no link leads, and that no manifest needs whose repository merely lost the link.
+fn unlinked_content(snapshot: &Snapshot, reading: &Reading, found: &mut Vec<Finding>) {
     let mut is_linked = vec![false; snapshot.digests.len()];
     for repository in &snapshot.repositories {
         for link in repository.blobs.iter().chain(&repository.manifests) {
@@ -221,7 +234,7 @@ fn unlinked_content(snapshot: &Snapshot, found: &mut Vec<Finding>) {
             is_linked[tag.target.index()] = true;
         }
     }
-    for id in &snapshot.otherwise_linked {
+    for id in snapshot.otherwise_linked.iter().copied().chain(reading.needed()) {
         is_linked[id.index()] = true;
     }
     let old = snapshot.begun.saturating_sub(OLD);

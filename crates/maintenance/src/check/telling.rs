@@ -27,7 +27,7 @@ pub fn told(snapshot: &Snapshot, finding: &Finding) -> Told {
     let words = Words {
         finding,
         name: finding.repository(snapshot).map(|repository| repository.name.to_string()),
-        digest: finding.digest.map(|id| snapshot.digest(id).to_string()).unwrap_or_default(),
+        digest: digest(snapshot, finding),
         manifest: finding.manifests.first().map(|id| snapshot.digest(*id).to_string()),
         key: finding.key(snapshot).map(|key| key.as_str().to_owned()).unwrap_or_default(),
         references: references(snapshot, finding),
@@ -41,15 +41,22 @@ pub fn told(snapshot: &Snapshot, finding: &Finding) -> Told {
     Told { place, what, means, advice, references: words.references, key }
 }
 
+/// The digest of what it is about; empty for a tag that holds none.
+fn digest(snapshot: &Snapshot, finding: &Finding) -> String {
+    let digest = finding.digest.map(|id| snapshot.digest(id));
+    let digest = digest.or_else(|| match finding.broken_place()? {
+        Place::BlobLink(_, digest) | Place::ManifestLink(_, digest) => Some(digest),
+        _ => None,
+    });
+    digest.map(|digest| digest.to_string()).unwrap_or_default()
+}
+
 /// What a pull would name that is affected.
 fn references(snapshot: &Snapshot, finding: &Finding) -> Vec<String> {
     let Some(repository) = finding.repository(snapshot) else {
         return Vec::new();
     };
     let name = &repository.name;
-    if let Some(Place::Tag(_, tag)) = finding.broken_place() {
-        return vec![format!("{name}:{tag}")];
-    }
     if !finding.affected.tags.is_empty() {
         return finding.affected.tags.iter().map(|tag| format!("{name}:{tag}")).collect();
     }
@@ -74,8 +81,8 @@ impl Words<'_> {
         let (digest, key) = (&self.digest, &self.key);
         match &self.finding.problem {
             Problem::LinkBroken { .. } => match self.finding.broken_place() {
-                Some(Place::Tag(_, tag)) => format!("the tag {tag} holds no digest ({key})"),
-                _ => format!("a link holds no digest ({key})"),
+                Some(Place::Tag(..)) => format!("the tag holds no digest ({key})"),
+                _ => format!("the link of {digest} holds none ({key})"),
             },
             Problem::TagWithoutManifest => {
                 format!("the tag points at {digest}, which the repository does not have")
@@ -139,20 +146,12 @@ impl Words<'_> {
     fn means(&self) -> String {
         let pulls = self.pulls();
         match &self.finding.problem {
-            Problem::LinkBroken { .. } => match self.finding.broken_place() {
-                Some(Place::Tag(..)) => format!("{pulls} fail with UNKNOWN (500)"),
-                Some(Place::ManifestLink(_, digest)) => {
-                    format!("pulls of the manifest {digest} fail with UNKNOWN (500)")
-                }
-                Some(Place::BlobLink(_, digest)) => {
-                    format!("pulls of images with the blob {digest} fail with UNKNOWN (500)")
-                }
-                _ => "what it leads to can't be had".to_owned(),
-            },
             Problem::TagWithoutManifest | Problem::ManifestMissing => {
                 format!("{pulls} fail with MANIFEST_UNKNOWN")
             }
-            Problem::ManifestUnreadable { .. } => format!("{pulls} fail with UNKNOWN (500)"),
+            Problem::LinkBroken { .. } | Problem::ManifestUnreadable { .. } => {
+                format!("{pulls} fail with UNKNOWN (500)")
+            }
             Problem::BlobNotLinked | Problem::BlobMissing => {
                 format!("{pulls} fail with BLOB_UNKNOWN")
             }
