@@ -11,6 +11,7 @@ mod attacks;
 mod broken_uploads;
 mod cache;
 mod clients;
+mod collection;
 mod configuration;
 mod conformance;
 mod discovery;

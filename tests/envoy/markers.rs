@@ -25,6 +25,9 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 const MARKERS: &str = "moorage/gc/markers";
 
+/// In seconds.
+const DAY: i64 = 24 * 60 * 60;
+
 fn name(name: &str) -> Name {
     name.parse().expect("a name")
 }
@@ -105,20 +108,21 @@ async fn a_manifest_that_needs_what_is_about_to_go_is_refused() {
     let mut layer = image_json(FREE);
     layer["layers"] = json!([descriptor("a/b", STORED)]);
 
-    for (tag, manifest, condemned) in [
-        ("t", image(LINKED), digest_of(&image(LINKED))),
-        ("t", image(STORED), digest_of(STORED)),
-        ("t", layer.to_string(), digest_of(STORED)),
-        ("t", index, digest_of(&image(LINKED))),
-        ("old", image(FREE), digest_of(&image(FREE))),
-        ("t", artifact.clone(), digest_of(&artifact)),
+    for (tag, manifest) in [
+        ("t", image(LINKED)),
+        ("t", image(STORED)),
+        ("t", layer.to_string()),
+        ("t", index),
+        ("old", image(FREE)),
+        ("t", artifact.clone()),
     ] {
-        assert_refused(&registry.put("a", tag, manifest.clone()).await, &condemned);
+        let digest = digest_of(&manifest);
+        assert_refused(&registry.put("a", tag, manifest.clone()).await, &digest);
         // Nobody is told that it is there, and no trace of the tag is left.
         assert_eq!(registry.status(Method::GET, &format!("a/manifests/{tag}"), "").await, 404);
         let tag = format!("docker/registry/v2/repositories/a/_manifests/tags/{tag}");
         let tag = registry.root.path().join("registry").join(tag);
-        let history = layout::tag_history(&name("a"), &"x".parse().expect("a tag"), &condemned);
+        let history = layout::tag_history(&name("a"), &"x".parse().expect("a tag"), &digest);
         let history = history.as_str().rsplit_once("/x/").map(|(_, rest)| tag.join(rest));
         assert!(!history.expect("a history").exists(), "{manifest}");
     }
@@ -131,15 +135,15 @@ async fn a_manifest_that_needs_what_is_about_to_go_is_refused() {
 
 #[tokio::test]
 #[ignore = "needs Envoy: run ./build.sh test"]
-async fn a_marker_counts_until_a_minute_after_its_end() {
-    let over = Registry::with_markers(&[("run-0", marker(-120, &condemned()))]).await;
-    over.takes_pushes().await;
-    over.serves_all().await;
+async fn only_a_marker_that_ended_long_ago_counts_no_more() {
+    let long_over = Registry::with_markers(&[("run-0", marker(-2 * DAY, &condemned()))]).await;
+    long_over.takes_pushes().await;
+    long_over.serves_all().await;
 
-    let hardly_over = Registry::with_markers(&[("run-0", Bytes::new())]).await;
-    fs::write(hardly_over.marker(), marker(0, &condemned())).expect("a file");
-    let refused = hardly_over.put("a", "t", image(STORED)).await;
-    assert_refused(&refused, &digest_of(STORED));
+    // The clocks of the collection and of this Envoy may differ.
+    let over = Registry::with_markers(&[("run-0", marker(-DAY / 2, &condemned()))]).await;
+    let manifest = image(STORED);
+    assert_refused(&over.put("a", "t", manifest.clone()).await, &digest_of(&manifest));
 
     let none = Registry::with_markers(&[]).await;
     none.takes_pushes().await;
@@ -237,11 +241,12 @@ async fn a_pull_costs_nothing_and_pushes_a_listing_every_ten_seconds() {
 #[ignore = "needs Envoy: run ./build.sh test"]
 async fn pushes_go_on_once_a_collection_is_over() {
     let registry = Registry::with_markers(&[("run-0", marker(600, &condemned()))]).await;
-    assert_refused(&registry.put("a", "t", image(STORED)).await, &digest_of(STORED));
+    let manifest = image(STORED);
+    assert_refused(&registry.put("a", "t", manifest.clone()).await, &digest_of(&manifest));
     fs::remove_file(registry.marker()).expect("the marker is there");
 
     wait_for("the push", async || {
-        let response = registry.put("a", "t", image(STORED)).await;
+        let response = registry.put("a", "t", manifest.clone()).await;
         (response.status() == 201).then_some(())
     })
     .await;

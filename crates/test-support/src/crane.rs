@@ -10,8 +10,27 @@ use crate::process::run;
 
 /// Pushes an image from an OCI layout.
 pub async fn push(crane: &Path, layout: &Path, registry: SocketAddr, reference: &str) {
-    let destination = format!("{registry}/{reference}");
-    run(Command::new(crane).arg("push").arg(layout).arg(destination)).await;
+    run(&mut push_command(crane, layout, registry, reference)).await;
+}
+
+/// What does that.
+pub fn push_command(crane: &Path, layout: &Path, registry: SocketAddr, reference: &str) -> Command {
+    let mut command = Command::new(crane);
+    command.arg("push").arg(layout).arg(format!("{registry}/{reference}"));
+    command
+}
+
+/// What copies an image to another place in the same registry; its blobs are mounted.
+pub fn copy_command(crane: &Path, registry: SocketAddr, from: &str, to: &str) -> Command {
+    let mut command = Command::new(crane);
+    command.arg("copy").args([from, to].map(|reference| format!("{registry}/{reference}")));
+    command
+}
+
+/// Pulls an image and everything that it has, and checks it against its digests.
+pub async fn validate(crane: &Path, registry: SocketAddr, reference: &str) {
+    let mut command = Command::new(crane);
+    run(command.arg("validate").arg("--remote").arg(format!("{registry}/{reference}"))).await;
 }
 
 /// Pulls an image with all its platforms into a layout.

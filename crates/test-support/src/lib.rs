@@ -35,6 +35,7 @@ pub mod stand_in;
 pub mod tls;
 pub mod tree;
 pub mod watched_store;
+pub mod whole;
 
 use moorage::oci::{Algorithm, Digest};
 

@@ -44,6 +44,17 @@ pub async fn attach(
     artifact_type: &str,
     file: &Path,
 ) {
+    run(&mut attach_command(oras, registry, reference, artifact_type, file)).await;
+}
+
+/// What does that.
+pub fn attach_command(
+    oras: &Path,
+    registry: SocketAddr,
+    reference: &str,
+    artifact_type: &str,
+    file: &Path,
+) -> Command {
     let subject = format!("{registry}/{reference}");
     let name = file.file_name().expect("a file has a name");
     let folder = file.parent().expect("a file is in a folder");
@@ -53,7 +64,7 @@ pub async fn attach(
         .args(["--artifact-type", artifact_type, &subject])
         .arg(name)
         .current_dir(folder);
-    run(&mut command).await;
+    command
 }
 
 /// The referrers of an image, as descriptors: all, or those of a type.

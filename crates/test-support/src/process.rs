@@ -77,3 +77,16 @@ pub async fn run(command: &mut Command) -> Vec<u8> {
     assert!(output.status.success(), "{:?} failed: {complaint}", command.as_std());
     output.stdout
 }
+
+/// Runs a command that may fail, and gives what it printed, or what it said instead.
+///
+/// # Errors
+///
+/// What it said on standard error.
+pub async fn try_run(command: &mut Command) -> Result<Vec<u8>, String> {
+    let output = output(command).await;
+    match output.status.success() {
+        true => Ok(output.stdout),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+    }
+}

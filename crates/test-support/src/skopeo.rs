@@ -17,6 +17,16 @@ pub const AS_IT_IS: &[&str] = &["--all", "--preserve-digests"];
 /// Pushes an image from an OCI layout. The registry gets the very bytes, unless `options` has it
 /// convert them.
 pub async fn push(layout: &Path, options: &[&str], registry: SocketAddr, reference: &str) {
+    run(&mut push_command(layout, options, registry, reference)).await;
+}
+
+/// What does that.
+pub fn push_command(
+    layout: &Path,
+    options: &[&str],
+    registry: SocketAddr,
+    reference: &str,
+) -> Command {
     let source = format!("oci:{}:image", layout.display());
     let destination = format!("docker://{registry}/{reference}");
     let mut command = Command::new("skopeo");
@@ -24,7 +34,7 @@ pub async fn push(layout: &Path, options: &[&str], registry: SocketAddr, referen
         .args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"])
         .args(options)
         .args([source, destination]);
-    run(&mut command).await;
+    command
 }
 
 /// Pulls an image with all its platforms, and gives every file of it: manifests and blobs.

@@ -13,8 +13,8 @@ use moorage::oci::{Digest, Name};
 use moorage::store::layout;
 use serde_json::{Value, json};
 
-use moorage_test_support::client::{self, send_body};
-use moorage_test_support::digest_of;
+use moorage_test_support::client::send_body;
+use moorage_test_support::{digest_of, whole};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -35,6 +35,8 @@ pub struct Written {
     platforms: BTreeSet<String>,
     /// What refers to a tagged manifest, with all that it needs.
     referrers: BTreeSet<String>,
+    /// The manifests of that.
+    signatures: Vec<String>,
     /// What a tag points at to whose manifest there is no link.
     unlinked: BTreeSet<String>,
     writers: Vec<SocketAddr>,
@@ -50,6 +52,7 @@ impl Written {
             tags: BTreeMap::new(),
             platforms: BTreeSet::new(),
             referrers: BTreeSet::new(),
+            signatures: Vec::new(),
             unlinked: BTreeSet::new(),
             writers,
             turn: Cell::new(0),
@@ -146,7 +149,8 @@ impl Written {
             artifact["subject"] = descriptor(MANIFEST, &subject);
             subject = artifact.to_string();
             let digest = self.put_untagged("signed", MANIFEST, &subject, what).await;
-            self.referrers.extend(parts.into_iter().chain([digest]));
+            self.referrers.extend(parts.into_iter().chain([digest.clone()]));
+            self.signatures.push(digest);
         }
     }
 
@@ -289,46 +293,18 @@ impl Written {
         fs::write(path, "rotten").expect("a file");
     }
 
-    /// Everything that is tagged is there, wholly.
+    /// Everything that is tagged is there, wholly, and so is what refers to it.
     pub async fn is_served(&self, server: SocketAddr) {
         for ((repository, tag), digest) in &self.tags {
-            let content = get(server, &format!("/v2/{repository}/manifests/{tag}")).await;
-            assert_eq!(digest_of(&content).as_str(), digest, "{repository}:{tag}");
-            self.has_all(server, repository, &content).await;
+            let pulled = whole::pull(server, repository, tag).await;
+            assert_eq!(pulled.as_ref().map(Digest::as_str), Ok(digest.as_str()));
         }
-        for digest in &self.referrers {
-            if self.about(digest).starts_with("the signature") && is_manifest(&self.bucket, digest)
-            {
-                let content = get(server, &format!("/v2/signed/manifests/{digest}")).await;
-                self.has_all(server, "signed", &content).await;
-            }
+        let signatures = self.signatures.iter().map(String::as_str);
+        for digest in signatures {
+            let pulled = whole::pull(server, "signed", digest).await;
+            assert_eq!(pulled.as_ref().map(Digest::as_str), Ok(digest));
         }
     }
-
-    /// What a manifest refers to is there.
-    async fn has_all(&self, server: SocketAddr, repository: &str, manifest: &Bytes) {
-        let manifest: Value = serde_json::from_slice(manifest).expect("JSON");
-        let list = |field: &str| manifest[field].as_array().cloned().unwrap_or_default();
-        let config = manifest["config"].as_object().map(|_| manifest["config"].clone());
-        for blob in list("layers").iter().chain(&config) {
-            let digest = blob["digest"].as_str().expect("a digest");
-            let content = get(server, &format!("/v2/{repository}/blobs/{digest}")).await;
-            assert_eq!(digest_of(&content).as_str(), digest, "{repository}");
-        }
-        for image in list("manifests") {
-            let digest = image["digest"].as_str().expect("a digest");
-            let content = get(server, &format!("/v2/{repository}/manifests/{digest}")).await;
-            assert_eq!(digest_of(&content).as_str(), digest, "{repository}");
-            Box::pin(self.has_all(server, repository, &content)).await;
-        }
-    }
-}
-
-/// Whether the content of a digest is a manifest.
-fn is_manifest(bucket: &Path, digest: &str) -> bool {
-    let digest = digest.parse().expect("a digest");
-    let content = fs::read(bucket.join(layout::content(&digest).as_str())).expect("the content");
-    content.starts_with(b"{") && content.windows(13).any(|part| part == b"schemaVersion")
 }
 
 fn config_of(manifest: &str) -> String {
@@ -339,11 +315,4 @@ fn config_of(manifest: &str) -> String {
 fn descriptor(media_type: &str, content: &str) -> Value {
     let digest = digest_of(content);
     json!({ "mediaType": media_type, "digest": digest.as_str(), "size": content.len() })
-}
-
-async fn get(server: SocketAddr, path: &str) -> Bytes {
-    let accept = [MANIFEST, INDEX, DOCKER_MANIFEST, DOCKER_LIST].join(",");
-    let response = client::get(server, path, &[("accept", &accept)]).await;
-    assert_eq!(response.status(), 200, "{path}: {response:?}");
-    response.into_body()
 }
