@@ -249,6 +249,10 @@ async fn read(
     let has_unreadable = page.next.is_some();
     let mut markers = Markers { has_unreadable, at: now, ..Markers::default() };
     for ((key, modified), size) in page.keys.into_iter().zip(page.modified).zip(page.sizes) {
+        // An object by which some tools show a folder.
+        if key.as_str().ends_with('/') {
+            continue;
+        }
         if markers.markers.len() == MAX_MARKERS {
             markers.has_unreadable = true;
             break;
@@ -412,6 +416,14 @@ mod tests {
             store.put(layout::marker(&number.to_string()), marker(NOW + VIEW_MAX_AGE, &[]));
         }
         assert!(view(&store, NOW).0.has(&any), "more markers than there can be");
+    }
+
+    #[test]
+    fn an_object_that_stands_for_the_folder_is_no_marker() {
+        let store = MemoryStore::default();
+        store.put(layout::markers(), "");
+        let (condemned, calls) = view(&store, NOW);
+        assert!(condemned.is_empty() && calls == 1);
     }
 
     #[test]

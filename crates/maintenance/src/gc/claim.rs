@@ -73,8 +73,11 @@ async fn list(objects: &impl Objects) -> Result<Vec<(Key, Seconds)>, GcError> {
     let mut pages = std::pin::pin!(pages(objects, ListRequest::new(&folder, Listed::Objects)));
     while let Some(page) = pages.try_next().await? {
         for (key, modified) in page.keys.into_iter().zip(page.modified) {
-            let modified = seconds(parse_time(&key, &modified)?);
-            claims.push((key, modified));
+            // Not an object by which some tools show a folder.
+            if !key.as_str().ends_with('/') {
+                let modified = seconds(parse_time(&key, &modified)?);
+                claims.push((key, modified));
+            }
         }
     }
     Ok(claims)

@@ -230,7 +230,7 @@ impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
         let listed = pages(self.bucket, ListRequest::new(&folder, Listed::Objects));
         let keys: Vec<Key> = listed.map_ok(|page| page.keys).try_concat().await?;
         let now = Duration::from_secs(u64::from(self.store_time()));
-        for key in keys {
+        for key in keys.into_iter().filter(|key| !key.as_str().ends_with('/')) {
             let Some(bytes) = self.bucket.read(&key).await? else {
                 continue;
             };
