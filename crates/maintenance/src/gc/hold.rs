@@ -131,20 +131,24 @@ impl<'a, H: Http, C: Clock> Hold<'a, H, C> {
         self.is_unsure.set(true);
     }
 
-    /// Waits until what was removed is gone, and proxies have forgotten the links among it.
+    /// Waits until proxies have forgotten the links that were removed.
     pub async fn settle(&self, link_ttl: Duration) {
         // Whoever reads a clock that stands still for a moment remembers longer.
-        let forgotten = (link_ttl + CLOCK_MARGIN).max(SETTLING_MIN);
-        let gone = if self.is_unsure.get() { LONGEST_CALL } else { Duration::ZERO };
-        self.clock.sleep(forgotten.max(gone)).await;
-        self.has_removed.set(false);
+        self.clock.sleep((link_ttl + CLOCK_MARGIN).max(SETTLING_MIN)).await;
     }
 
-    /// The batch is over.
+    /// Whether a removal may still take effect of which no answer came.
+    pub fn may_still_remove(&self) -> bool {
+        self.is_unsure.get()
+    }
+
+    /// The batch is over. A marker that is still needed is left to its end.
     pub async fn unpublish(&self) {
         let _renewal = self.renewal.lock().await;
         let marker = self.marker.take();
-        if let Some((key, _)) = marker {
+        if let Some((key, _)) = marker
+            && !self.is_unsure.get()
+        {
             // One that can't be removed comes to its end by itself.
             let _ = self.bucket.remove(&key).await;
         }

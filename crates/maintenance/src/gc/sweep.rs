@@ -59,7 +59,8 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
             self.observer.stage(Stage::Settling);
             hold.settle(self.options.link_ttl).await;
             hold.unpublish().await;
-            if removed.failures > failures {
+            // What may still take effect keeps its marker, and there is no other beside it.
+            if removed.failures > failures || hold.may_still_remove() {
                 break;
             }
         }

@@ -42,14 +42,12 @@ fn images(bucket: &mut Bucket) {
     bucket.blob("images", "no manifest's blob", Goes);
     bucket.content("no repository's content", Goes);
     bucket.content("", Goes);
-    // A tag keeps its manifest whether there is a link to it or not; what is not there can't go.
+    // A tag keeps its manifest whether there is a link to it or not.
     let unlinked = bucket.image_json("images", "unlinked", Stays);
     let unlinked = bucket.content(unlinked.to_string(), Stays);
     bucket.tag("images", "unlinked", &unlinked);
-    let absent = Digest::of(Algorithm::Sha256, b"absent");
-    bucket.tag("images", "absent", &absent);
     // No tag, and nothing behind the link.
-    let absent = Digest::of(Algorithm::Sha256, b"absent as well");
+    let absent = Digest::of(Algorithm::Sha256, b"absent");
     bucket.put(&layout::manifest_link(&name("images"), &absent), absent.as_str(), Goes);
     bucket.link("images", &Digest::of(Algorithm::Sha256, b"an absent blob"), Goes);
     // Garbage of two repositories, and of one while another needs it.
@@ -230,10 +228,11 @@ fn what_is_none_of_its_business(bucket: &mut Bucket) {
 }
 
 /// The repositories that are left alone, with what is told of each.
-pub const UNCLEAR: [(&str, &str); 5] = [
+pub const UNCLEAR: [(&str, &str); 6] = [
     ("unclear/broken-link", "it holds no digest"),
     ("unclear/broken-tag", "it holds no digest"),
     ("unclear/corrupt", "it is not what its digest says"),
+    ("unclear/lost", "its content is gone"),
     ("unclear/no-json", ""),
     ("unclear/unknown-type", ""),
 ];
@@ -245,12 +244,13 @@ fn unclear_repositories(bucket: &mut Bucket) {
         bucket.history(repository, "gone", &untagged, Stays);
         bucket.referrer(repository, &untagged, &format!("a signature of {repository}"), Stays);
     }
-    let [link, tag, corrupt, no_json, unknown] = UNCLEAR.map(|(repository, _)| repository);
+    let [link, tag, corrupt, lost, no_json, unknown] = UNCLEAR.map(|(repository, _)| repository);
     let somewhere = Digest::of(Algorithm::Sha256, b"somewhere");
     bucket.put(&layout::blob_link(&name(link), &somewhere), "nowhere", Stays);
     bucket.put(&layout::tag_link(&name(tag), &"t".parse().expect("a tag")), "sha256:12", Stays);
     let image = bucket.image(corrupt, "an image that rots", Stays);
     bucket.put(&layout::content(&image), "rotten", Stays);
+    bucket.tag(lost, "t", &Digest::of(Algorithm::Sha256, b"a lost manifest"));
     bucket.manifest_of(no_json, b"\x80 is no JSON", Stays);
     let unknown_type = json!({ "schemaVersion": 2, "mediaType": "application/vnd.example+json" });
     bucket.manifest(unknown, &unknown_type, Stays);
