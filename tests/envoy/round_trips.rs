@@ -77,7 +77,8 @@ async fn a_manifest_of_a_hundred_layers_is_put_in_three_round_trips() {
     let response =
         client::send_body(envoy.address, Method::PUT, path, &[], manifest.to_string()).await;
     assert_eq!(response.status(), 201);
-    assert_eq!(store.requests().len(), round_trips.iter().sum::<usize>());
+    // And a look, beside the first, whether garbage is being collected: it does for a while.
+    assert_eq!(store.requests().len(), round_trips.iter().sum::<usize>() + 1);
 }
 
 #[tokio::test]
