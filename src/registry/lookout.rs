@@ -11,7 +11,8 @@
 use std::time::Duration;
 
 use super::request::Environment;
-use crate::store::{Condemned, SETTLING_MIN, Store, StoreError};
+use crate::store::layout::Key;
+use crate::store::{Condemned, Marker, SETTLING_MIN, Store, StoreError};
 
 /// How long after its beginning a lookout still proves something.
 const WRITE_MAX: Duration = Duration::from_secs(20);
@@ -48,22 +49,22 @@ impl<'a> Lookout<'a> {
         Ok(Self { environment, begun, condemned })
     }
 
-    /// Tells whether what was relied on is safe, now that the link is written. `has` tells whether any of it is condemned;
-    /// `rely` makes sure anew that it is there, and is called only if all took long. No call if it did not.
+    /// Tells whether what was relied on is safe, now that the link is written. `keys` are those of all of it, the link
+    /// included; `rely` makes sure anew that it is there, and is called only if all took long. No call if it did not.
     ///
     /// # Errors
     ///
     /// As the store fails, and those of `rely`.
-    pub async fn end<E: From<StoreError>>(
+    pub async fn end<E: From<StoreError>, K: IntoIterator<Item = Key>>(
         mut self,
         store: &impl Store,
-        has: impl Fn(&Condemned) -> bool,
+        keys: impl Fn() -> K,
         rely: impl AsyncFn() -> Result<bool, E>,
     ) -> Result<bool, E> {
         for _ in 0..ATTEMPTS {
             let now = self.environment.recent_time();
             let condemned = store.condemned(now).await?;
-            if has(&self.condemned) || has(&condemned) {
+            if any_condemned([&self.condemned, &condemned], &keys) {
                 return Ok(false);
             }
             // A clock that was set back proves nothing.
@@ -77,4 +78,16 @@ impl<'a> Lookout<'a> {
         }
         Ok(false)
     }
+}
+
+/// Whether any of these keys is in any of the views. Mostly nothing is, and then they are not even made.
+fn any_condemned<K: IntoIterator<Item = Key>>(
+    views: [&Condemned; 2],
+    keys: &impl Fn() -> K,
+) -> bool {
+    let is_condemned = |key: Key| {
+        let hash = Marker::hash(&key);
+        views.iter().any(|view| view.has_hash(hash))
+    };
+    views.iter().any(|view| !view.is_empty()) && keys().into_iter().any(is_condemned)
 }

@@ -124,7 +124,11 @@ impl Marker {
 
     /// Whether the object of this key is about to be removed.
     pub fn has(&self, key: &Key) -> bool {
-        !self.hashes.is_empty() && self.hashes.binary_search(&Self::hash(key)).is_ok()
+        self.has_hash(Self::hash(key))
+    }
+
+    fn has_hash(&self, hash: u64) -> bool {
+        self.hashes.binary_search(&hash).is_ok()
     }
 
     /// How many keys it has.
@@ -171,7 +175,12 @@ impl Condemned {
 
     /// Whether the object of this key is.
     pub fn has(&self, key: &Key) -> bool {
-        self.0.has_unreadable || self.counting().any(|known| known.marker.has(key))
+        self.has_hash(Marker::hash(key))
+    }
+
+    /// The same, of a key with this hash ([`Marker::hash`]).
+    pub fn has_hash(&self, hash: u64) -> bool {
+        self.0.has_unreadable || self.counting().any(|known| known.marker.has_hash(hash))
     }
 
     /// The markers that still count.
@@ -183,13 +192,6 @@ impl Condemned {
     pub fn has_blob(&self, name: &Name, digest: &Digest) -> bool {
         !self.is_empty()
             && (self.has(&layout::blob_link(name, digest)) || self.has(&layout::content(digest)))
-    }
-
-    /// Whether a manifest of a repository is: its link there, or its content.
-    pub fn has_manifest(&self, name: &Name, digest: &Digest) -> bool {
-        !self.is_empty()
-            && (self.has(&layout::manifest_link(name, digest))
-                || self.has(&layout::content(digest)))
     }
 }
 
@@ -215,21 +217,28 @@ impl CondemnedView {
         objects: &impl Objects,
         now: Duration,
     ) -> Result<Condemned, StoreError> {
-        loop {
-            if let Some(condemned) = self.known(now) {
-                return Ok(condemned);
-            }
-            let read = async || {
-                let before = self.latest.borrow().as_ref().map(|(_, condemned)| condemned.clone());
-                read(objects, now, &before.unwrap_or_default()).await.map(|read| (now, read))
-            };
-            // Whoever reads may have begun too long ago for this one. Then it is another's turn.
-            let (begun, condemned) = self.reads.share(&(), read).await?;
-            self.latest.replace(Some((begun, condemned.clone())));
-            if is_recent(begun, now) {
-                return Ok(condemned);
-            }
+        if let Some(condemned) = self.known(now) {
+            return Ok(condemned);
         }
+        let (begun, condemned) =
+            self.reads.share(&(), async || self.read(objects, now).await).await?;
+        if is_recent(begun, now) {
+            return Ok(condemned);
+        }
+        // Whoever read had begun too long ago for this one.
+        Ok(self.read(objects, now).await?.1)
+    }
+
+    /// Reads the view, with the time at which that begins.
+    async fn read(
+        &self,
+        objects: &impl Objects,
+        now: Duration,
+    ) -> Result<(Duration, Condemned), StoreError> {
+        let before = self.latest.borrow().as_ref().map(|(_, condemned)| condemned.clone());
+        let condemned = read(objects, now, &before.unwrap_or_default()).await?;
+        self.latest.replace(Some((now, condemned.clone())));
+        Ok((now, condemned))
     }
 }
 
@@ -238,7 +247,7 @@ fn is_recent(begun: Duration, now: Duration) -> bool {
     now.checked_sub(begun).is_some_and(|age| age <= VIEW_MAX_AGE)
 }
 
-/// Reads the markers, but for those that are known from `before`: they never change.
+/// Reads the markers, but for those that are known from `before` and have not been written again.
 async fn read(
     objects: &impl Objects,
     now: Duration,
@@ -390,9 +399,9 @@ mod tests {
         let (condemned, calls) = view(&store, NOW);
         assert_eq!(calls, 4, "a listing and three markers");
         assert!(condemned.has(&key) && condemned.has_blob(&name(), &digest("x")));
-        assert!(!condemned.has_manifest(&name(), &digest("x")));
-        assert!(condemned.has_manifest(&name(), &digest("y")));
-        assert!(!condemned.has_manifest(&name(), &digest("z")), "it ended a day ago");
+        assert!(!condemned.has(&layout::manifest_link(&name(), &digest("x"))));
+        assert!(condemned.has_blob(&name(), &digest("y")));
+        assert!(!condemned.has_blob(&name(), &digest("z")), "it ended a day ago");
         store.delete(&layout::marker("run-2"));
         let later = NOW + MARKER_LIFETIME - second;
         let (condemned, calls) = view(&store, later);

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use moorage::oci::Digest;
 use moorage::store::{Content, Objects, Store as _, StoreError};
 
 use crate::references::References;
@@ -74,14 +76,8 @@ impl Manifests {
         let mut left = unread.len();
         let digests = unread.into_iter().map(|id| (id, snapshot.digest(id)));
         let read = stream::iter(digests.collect::<Vec<_>>()).map(async |(id, digest)| {
-            let references = match objects.content(&digest).await? {
-                Content::Absent => None,
-                Content::TooLarge { limit } => Some(Err(format!("it has more than {limit} bytes"))),
-                content => content.into_bytes().map(|bytes| match digest.matches(&bytes) {
-                    true => References::of(&bytes),
-                    false => Err("it is not what its digest says".to_owned()),
-                }),
-            };
+            let content = verified(&digest, objects.content(&digest).await?);
+            let references = content.map(|content| References::of(&content?));
             Ok::<_, StoreError>((id, references))
         });
         let mut read = std::pin::pin!(read.buffer_unordered(parallel));
@@ -120,6 +116,19 @@ impl Manifests {
         unread.dedup();
         unread
     }
+}
+
+/// Content that was read to be taken for a manifest, if it is what its digest says, or why it can't be; `None` if it is not
+/// there.
+pub fn verified(digest: &Digest, content: Content) -> Option<Result<Bytes, String>> {
+    if let Content::TooLarge { limit } = content {
+        return Some(Err(format!("it has more than {limit} bytes")));
+    }
+    let bytes = content.into_bytes()?;
+    Some(match digest.matches(&bytes) {
+        true => Ok(bytes),
+        false => Err("it is not what its digest says".to_owned()),
+    })
 }
 
 impl Manifest {

@@ -7,8 +7,8 @@
 //! - whatever was written of late, and the content of whatever link was.
 //!
 //! Links are live or not in each repository by itself; content is live if any live link leads to it, or any live manifest
-//! refers to it. A repository with a manifest, a link or a tag that can't be read is live as a whole: nobody knows what it
-//! refers to.
+//! refers to it. A repository with a manifest, a link or a tag that can't be read, or with a manifest in use whose content is
+//! gone, is live as a whole: nobody knows what that refers to.
 
 use moorage::store::layout::{self, Key};
 
@@ -17,7 +17,7 @@ use crate::snapshot::{DigestId, Link, Repository, Snapshot};
 use crate::time::Seconds;
 
 /// What counts as old.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Ages {
     /// What was written at this time or later stays, whatever else there is to say.
     pub young_since: Seconds,
@@ -145,7 +145,7 @@ impl Garbage {
 
 /// Finds what is garbage, in the order in which it is to be removed. All manifests of the snapshot must have been read.
 pub fn mark(snapshot: &Snapshot, manifests: &Manifests, ages: Ages) -> Vec<Garbage> {
-    mark_for(snapshot, manifests, ages, |_| true)
+    mark_for(snapshot, manifests, ages, None)
 }
 
 /// Finds what is garbage and may go, where only that may for whose key `may_go` holds: what a link leads to, or refers to, that
@@ -154,9 +154,9 @@ pub fn mark_within(
     snapshot: &Snapshot,
     manifests: &Manifests,
     ages: Ages,
-    may_go: impl Fn(&Key) -> bool,
+    may_go: &dyn Fn(&Key) -> bool,
 ) -> Vec<Garbage> {
-    let mut garbage = mark_for(snapshot, manifests, ages, &may_go);
+    let mut garbage = mark_for(snapshot, manifests, ages, Some(may_go));
     garbage.retain(|garbage| may_go(&garbage.key(snapshot)));
     garbage
 }
@@ -165,7 +165,7 @@ fn mark_for(
     snapshot: &Snapshot,
     manifests: &Manifests,
     ages: Ages,
-    may_go: impl Fn(&Key) -> bool,
+    may_go: Option<&dyn Fn(&Key) -> bool>,
 ) -> Vec<Garbage> {
     let mut contents = vec![false; snapshot.digests.len()];
     for id in &snapshot.otherwise_linked {
@@ -175,7 +175,9 @@ fn mark_for(
     for (place, repository) in (0..).zip(&snapshot.repositories) {
         let mut marking = Marking::new(snapshot, repository, manifests, ages, &mut contents);
         marking.mark();
-        marking.keep_what_may_not_go(&may_go);
+        if let Some(may_go) = may_go {
+            marking.keep_what_may_not_go(may_go);
+        }
         marking.sweep(place, &mut garbage);
     }
     for id in snapshot.digests.ids() {
@@ -222,12 +224,23 @@ pub fn lost_manifests(
     lost
 }
 
+/// Whether it can't be told what a repository needs.
+fn is_unclear(repository: &Repository, manifests: &Manifests, young_since: Seconds) -> bool {
+    let links = repository.manifests.iter().map(|link| link.target);
+    let mut targets = links.chain(repository.tags.iter().map(|tag| tag.target));
+    !repository.broken.is_empty()
+        || targets.any(|target| manifests.unreadable(target).is_some())
+        || !lost_manifests(repository, manifests, young_since).is_empty()
+}
+
 /// One repository while it is marked.
 struct Marking<'a> {
     snapshot: &'a Snapshot,
     repository: &'a Repository,
     manifests: &'a Manifests,
     ages: Ages,
+    /// Whether it can't be told what it needs, so that all of it is live.
+    is_unclear: bool,
     /// Which links to manifests are live.
     live_manifests: Vec<bool>,
     /// Which links to blobs are live.
@@ -265,6 +278,7 @@ impl<'a> Marking<'a> {
             repository,
             manifests,
             ages,
+            is_unclear: is_unclear(repository, manifests, ages.young_since),
             live_manifests: vec![false; repository.manifests.len()],
             live_blobs: vec![false; repository.blobs.len()],
             contents,
@@ -275,7 +289,7 @@ impl<'a> Marking<'a> {
 
     fn mark(&mut self) {
         let repository = self.repository;
-        if self.is_unclear() {
+        if self.is_unclear {
             let links = repository.manifests.iter().chain(&repository.blobs);
             for link in links {
                 self.keep_content(link.digest);
@@ -306,7 +320,7 @@ impl<'a> Marking<'a> {
     }
 
     /// Links that may not go are live, and what they lead to.
-    fn keep_what_may_not_go(&mut self, may_go: impl Fn(&Key) -> bool) {
+    fn keep_what_may_not_go(&mut self, may_go: &dyn Fn(&Key) -> bool) {
         let Repository { name, manifests, blobs, .. } = self.repository;
         for (place, link) in manifests.iter().enumerate() {
             let key = || layout::manifest_link(name, &self.snapshot.digest(link.digest));
@@ -328,19 +342,6 @@ impl<'a> Marking<'a> {
         while let Some(digest) = self.found.pop() {
             self.look_at(digest);
         }
-    }
-
-    /// Whether it can't be told what the repository needs.
-    fn is_unclear(&self) -> bool {
-        let young_since = self.ages.young_since;
-        if !lost_manifests(self.repository, self.manifests, young_since).is_empty() {
-            return true;
-        }
-        let is_unreadable = |link: &Link| self.manifests.unreadable(link.target).is_some();
-        let mut tags = self.repository.tags.iter();
-        !self.repository.broken.is_empty()
-            || self.repository.manifests.iter().any(is_unreadable)
-            || tags.any(|tag| self.manifests.unreadable(tag.target).is_some())
     }
 
     fn is_young(&self, modified: Seconds) -> bool {
@@ -433,7 +434,7 @@ impl<'a> Marking<'a> {
                 note(Kind::BlobLink, place, Reason::Unreferenced);
             }
         }
-        if self.is_unclear() {
+        if self.is_unclear {
             return;
         }
         for (place, entry) in history.iter().enumerate() {

@@ -7,6 +7,10 @@ use futures::future::LocalBoxFuture;
 /// A time in seconds since 1970.
 pub type Seconds = u32;
 
+/// By how much the time of an object may differ from when it was written: stores count in seconds, and two nodes of one
+/// differ by another. What was written so short a time ago may have been written again at the same time.
+pub const CLOCK_STEP: Seconds = 2;
+
 /// A time in whole seconds.
 pub fn seconds(time: SystemTime) -> Seconds {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

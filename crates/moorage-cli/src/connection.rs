@@ -7,6 +7,8 @@ use clap::Args;
 use http::Uri;
 use http::uri::Scheme;
 use moorage::store::{Addressing, Bucket, BucketOptions, Budget};
+use moorage_maintenance::s3_inventory::Location;
+use moorage_maintenance::snapshot::Inventory;
 use reqwest::Certificate;
 
 use crate::Failure;
@@ -106,6 +108,15 @@ impl ConnectionOptions {
             prefix: self.prefix.clone(),
             content_limit: CONTENT_LIMIT,
         })
+    }
+
+    /// An inventory of the bucket.
+    ///
+    /// # Errors
+    ///
+    /// Options that make no address.
+    pub fn inventory(&self, location: &Location) -> Result<Inventory, Failure> {
+        Ok(Inventory { location: location.clone(), bucket: self.bucket_options()? })
     }
 
     fn region(&self, environment: &Environment) -> String {

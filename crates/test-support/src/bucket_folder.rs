@@ -1,6 +1,6 @@
 //! A bucket as the folder that the local blob store keeps it in, for tests in which the age of objects matters.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, FileTimes};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -41,22 +41,26 @@ impl BucketFolder {
 
     /// The keys of all objects.
     pub fn keys(&self) -> BTreeSet<String> {
-        let mut keys = BTreeSet::new();
-        let bucket = self.path("");
-        let mut folders = vec![bucket.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).expect("a folder") {
-                let path = entry.expect("an entry").path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else {
-                    let key = path.strip_prefix(&bucket).expect("a path in the bucket");
-                    keys.insert(key.to_str().expect("a key is text").to_owned());
-                }
-            }
-        }
-        keys
+        objects(&self.path("")).into_keys().collect()
     }
+}
+
+/// The files of all objects below a bucket's folder, by their keys.
+pub fn objects(bucket: &Path) -> BTreeMap<String, PathBuf> {
+    let (mut objects, mut folders) = (BTreeMap::new(), vec![bucket.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let key = path.strip_prefix(bucket).expect("a path in the bucket");
+            let key = key.to_str().expect("a key is text").to_owned();
+            objects.insert(key, path);
+        }
+    }
+    objects
 }
 
 /// Makes a file so old.

@@ -34,7 +34,6 @@ pub mod skopeo;
 pub mod stand_in;
 pub mod tls;
 pub mod tree;
-pub mod watched_store;
 pub mod whole;
 
 use moorage::oci::{Algorithm, Digest};

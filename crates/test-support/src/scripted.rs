@@ -28,6 +28,13 @@ pub struct Call {
     pub is_copy: bool,
 }
 
+impl Call {
+    /// The key with plain slashes, also in a query.
+    pub fn plain_key(&self) -> String {
+        self.key.replace("%2F", "/")
+    }
+}
+
 /// What becomes of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {

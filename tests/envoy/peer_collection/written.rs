@@ -2,10 +2,10 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File, FileTimes};
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Response};
@@ -14,7 +14,7 @@ use moorage::store::layout;
 use serde_json::{Value, json};
 
 use moorage_test_support::client::send_body;
-use moorage_test_support::{digest_of, whole};
+use moorage_test_support::{bucket_folder, digest_of, whole};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -271,18 +271,8 @@ impl Written {
     }
 
     fn make_old(&self) {
-        let hour_ago = SystemTime::now() - Duration::from_secs(60 * 60);
-        let mut folders = vec![self.bucket.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).expect("a folder") {
-                let path = entry.expect("an entry").path();
-                if path.is_dir() {
-                    folders.push(path);
-                    continue;
-                }
-                let file = File::options().write(true).open(path).expect("a file");
-                file.set_times(FileTimes::new().set_modified(hour_ago)).expect("its time is set");
-            }
+        for path in bucket_folder::objects(&self.bucket).values() {
+            bucket_folder::set_age(path, Duration::from_secs(60 * 60));
         }
     }
 

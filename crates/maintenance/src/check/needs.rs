@@ -3,6 +3,8 @@
 //! [`References`] decides what it refers to. What its descriptors say besides is taken where it makes sense: who looks for
 //! what is broken must not stop at a size that is no number.
 
+use std::collections::HashMap;
+
 use moorage::oci::Digest;
 use moorage::oci::manifest::FOREIGN_LAYERS;
 use serde::Deserialize;
@@ -86,15 +88,15 @@ impl Needs {
         let described = described(content);
         let mut all = Vec::with_capacity(digests.len());
         for digest in digests {
-            let descriptors = || described.iter().filter(|(known, _)| *known == digest);
-            let is_elsewhere = descriptors().next().is_some()
-                && descriptors().all(|(_, descriptor)| descriptor.is_kept_elsewhere);
+            let descriptors = described.get(&digest).map_or(&[][..], Vec::as_slice);
+            let is_elsewhere = !descriptors.is_empty()
+                && descriptors.iter().all(|descriptor| descriptor.is_kept_elsewhere);
             let kind = match (is_index, is_elsewhere) {
                 (true, _) => NeedKind::Child,
                 (false, true) => NeedKind::Elsewhere,
                 (false, false) => NeedKind::Blob,
             };
-            let mut sizes: Vec<_> = descriptors().filter_map(|(_, known)| known.size).collect();
+            let mut sizes: Vec<_> = descriptors.iter().filter_map(|known| known.size).collect();
             sizes.sort_unstable();
             sizes.dedup();
             let of_size = |size| Need { digest: digest.clone(), kind, size };
@@ -113,13 +115,17 @@ struct Described {
     is_kept_elsewhere: bool,
 }
 
-/// The descriptors that make sense.
-fn described(content: &[u8]) -> Vec<(Digest, Described)> {
+/// The descriptors that make sense, by what they describe.
+fn described(content: &[u8]) -> HashMap<Digest, Vec<Described>> {
     let fields: Fields = serde_json::from_slice(content).unwrap_or_default();
     let lists = [fields.layers, fields.manifests, fields.blobs].into_iter().flatten();
     let listed = lists.filter_map(Lenient::sense).flatten();
     let all = listed.chain(fields.config).filter_map(Lenient::sense);
-    all.filter_map(Descriptor::described).collect()
+    let mut described: HashMap<_, Vec<_>> = HashMap::new();
+    for (digest, descriptor) in all.filter_map(Descriptor::described) {
+        described.entry(digest).or_default().push(descriptor);
+    }
+    described
 }
 
 impl Descriptor {

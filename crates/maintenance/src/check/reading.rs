@@ -5,10 +5,11 @@ use std::collections::{HashMap, HashSet};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use moorage::oci::Digest;
-use moorage::store::{Content, Objects, Store as _, StoreError};
+use moorage::store::{Objects, Store as _, StoreError};
 
 use super::needs::{Need, NeedKind, Needs};
 use super::object_fault;
+use crate::manifests::verified;
 use crate::snapshot::{DigestId, Repository, Snapshot};
 
 /// What the manifests need.
@@ -181,12 +182,5 @@ pub async fn read(
         Ok(content) => content,
         Err(error) => return object_fault(error).map(|why| Some(Err(why))),
     };
-    Ok(match content {
-        Content::Absent => None,
-        Content::TooLarge { limit } => Some(Err(format!("it has more than {limit} bytes"))),
-        content => content.into_bytes().map(|bytes| match digest.matches(&bytes) {
-            true => Needs::of(&bytes),
-            false => Err("its content is not what its digest says".to_owned()),
-        }),
-    })
+    Ok(verified(digest, content).map(|content| Needs::of(&content?)))
 }

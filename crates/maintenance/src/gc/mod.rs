@@ -3,15 +3,16 @@
 //! A run finds what is garbage ([`crate::mark`]) and notes it in the bucket. What the run before had noted too is swept,
 //! in batches:
 //!
-//! 1. The batch is published as a marker ([`moorage::store::Marker`]), and for longer than a writer's view of the markers
-//!    may be old, nothing happens.
-//! 2. Everything is listed and marked once more. Only what is still garbage goes on.
-//! 3. It is copied to the trash, and removed: links before what they lead to.
+//! 1. The batch is copied to the trash.
+//! 2. It is published as a marker ([`moorage::store::Marker`]), and for longer than a writer's view of the markers may be
+//!    old, nothing happens.
+//! 3. Everything is listed and marked once more. Only what is still garbage is removed: links before what they lead to.
 //! 4. For as long as proxies may remember links that are gone, the marker stays. Then it is removed.
 //!
 //! Why no acknowledged write loses anything: a link that was written before the second look is seen by it. A link that is
 //! written later has a writer who looks at the markers afterwards, by a view that is newer than the marker, and who does
-//! not acknowledge the write. What a manifest refers to is covered in the same way, because its writer looks for that too.
+//! not acknowledge the write. Nor does one who looked at the markers before he relied on anything, and saw this one: what he
+//! found may be gone, and the marker too, when he comes to write. What a manifest refers to is covered in the same way.
 //! Needed are a store that gives what was written last, and clocks that run at about the same speed; neither locks nor
 //! conditional writes. Writers that do not look at markers, which are all but Moorage, must not write meanwhile.
 //!
@@ -29,7 +30,8 @@ mod undo;
 use std::future::Future;
 use std::time::Duration;
 
-use moorage::store::{Bucket, Http, Marker, Objects as _, StoreError, layout};
+use moorage::store::layout::{self, Key};
+use moorage::store::{Bucket, Http, Marker, Objects as _, StoreError};
 use thiserror::Error;
 
 pub use claim::RunId;
@@ -43,7 +45,7 @@ use crate::manifests::Manifests;
 use crate::mark::{Ages, Garbage, mark, mark_within};
 use crate::s3_inventory::{InventoryError, Summary as InventorySummary};
 use crate::snapshot::{Inventory, Snapshot, SnapshotError};
-use crate::time::{Clock, Seconds};
+use crate::time::{CLOCK_STEP, Clock, Seconds};
 use hold::Hold;
 
 /// How long after the last renewal of its marker a run still begins to remove things.
@@ -51,10 +53,6 @@ pub const LEASE: Duration = Duration::from_secs(120);
 
 /// How long it counts that a run found something to be garbage, for the next to remove it.
 const CONDEMNED_FOR: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-
-/// A store counts time in seconds, and two of its nodes differ by another: what is that young was perhaps written again
-/// since it was listed.
-const CLOCK_STEP: Seconds = 2;
 
 /// How a run collects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,8 +185,15 @@ pub struct Plan {
     pub garbage: Vec<Garbage>,
     /// How many of it the run before had found too.
     pub found_before: usize,
-    /// What was written at this time or later stays.
-    pub young_since: Seconds,
+    /// What counted as old.
+    pub ages: Ages,
+}
+
+impl Plan {
+    /// What is garbage and may go, where only that may for whose key `may_go` holds.
+    fn garbage_within(&self, may_go: impl Fn(&Key) -> bool) -> Vec<Garbage> {
+        mark_within(&self.snapshot, &self.manifests, self.ages, &may_go)
+    }
 }
 
 /// A collector of the garbage of a bucket.
@@ -212,7 +217,7 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
     /// As the store fails.
     pub async fn dry_run(&self) -> Result<(), GcError> {
         let now = u32::try_from(self.clock.now().as_secs()).unwrap_or(Seconds::MAX);
-        let (plan, _) = self.plan(now).await?;
+        let plan = self.plan(now).await?;
         self.observer.planned(&plan);
         Ok(())
     }
@@ -234,12 +239,12 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
     }
 
     async fn collect(&self, hold: &Hold<'_, H, C>) -> Result<Removed, GcError> {
-        let (mut plan, ages) = self.plan(hold.store_time()).await?;
-        let candidates = self.candidates(&mut plan, ages).await?;
+        let mut plan = self.plan(hold.store_time()).await?;
+        let candidates = self.candidates(&mut plan).await?;
         self.observer.planned(&plan);
         self.note_condemned(hold, &plan).await?;
         memory::remember(self.bucket, &plan.snapshot, &plan.manifests).await?;
-        let removed = self.sweep(hold, plan, ages, &candidates).await?;
+        let removed = self.sweep(hold, plan, &candidates).await?;
         self.observer.stage(Stage::EmptyingTrash);
         trash::empty_old(self.bucket, hold.store_time(), |what, error| {
             self.observer.failed(what, error);
@@ -249,19 +254,18 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
     }
 
     /// Finds what is garbage at `now`, by the store's clock.
-    async fn plan(&self, now: Seconds) -> Result<(Plan, Ages), GcError> {
+    async fn plan(&self, now: Seconds) -> Result<Plan, GcError> {
         let snapshot = match &self.options.inventory {
             Some(inventory) => self.read_inventory(inventory).await?,
             None => self.look(Snapshot::default(), now).await?,
         };
         // What has come since an inventory was made is none of it, and nothing of the inventory is older than it was then.
         let ages = self.ages(snapshot.begun.min(now));
-        let young_since = ages.young_since;
-        let mut plan = Plan { snapshot, young_since, ..Plan::default() };
+        let mut plan = Plan { snapshot, ages, ..Plan::default() };
         memory::recall(self.bucket, &mut plan.snapshot, &mut plan.manifests).await?;
         self.read(&mut plan).await?;
         plan.garbage = mark(&plan.snapshot, &plan.manifests, ages);
-        Ok((plan, ages))
+        Ok(plan)
     }
 
     fn ages(&self, now: Seconds) -> Ages {
@@ -292,15 +296,15 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
     }
 
     /// What of the garbage was garbage at the run before: the hashes of its keys, in the order in which they go.
-    async fn candidates(&self, plan: &mut Plan, ages: Ages) -> Result<Vec<u64>, GcError> {
+    async fn candidates(&self, plan: &mut Plan) -> Result<Vec<u64>, GcError> {
         let noted = self.bucket.read(&layout::condemned()).await?;
         let noted = noted.and_then(|bytes| Marker::parse(&bytes).ok());
         let now = Duration::from_secs(u64::from(plan.snapshot.begun));
         let mut candidates = Vec::new();
         if let Some(noted) = noted.filter(|noted| noted.until > now) {
-            let Plan { snapshot, manifests, .. } = &*plan;
-            let garbage = mark_within(snapshot, manifests, ages, |key| noted.has(key));
-            candidates.extend(garbage.iter().map(|garbage| Marker::hash(&garbage.key(snapshot))));
+            let garbage = plan.garbage_within(|key| noted.has(key));
+            let keys = garbage.iter().map(|garbage| garbage.key(&plan.snapshot));
+            candidates.extend(keys.map(|key| Marker::hash(&key)));
         }
         plan.found_before = candidates.len();
         Ok(candidates)

@@ -110,7 +110,7 @@ impl Plan {
                 let what = format!("the manifest {}", self.snapshot.digest(digest));
                 unclear.push(Unclear { name: name(), what, why });
             }
-            for digest in lost_manifests(repository, &self.manifests, self.young_since) {
+            for digest in lost_manifests(repository, &self.manifests, self.ages.young_since) {
                 let why = "its content is gone; push the image again, or delete what leads to it";
                 let what = format!("the manifest {}", self.snapshot.digest(digest));
                 unclear.push(Unclear { name: name(), what, why: why.to_owned() });

@@ -8,7 +8,7 @@ use moorage::store::{Http, MARKER_MAX_KEYS, Marker, Objects as _, StoreError, fo
 
 use super::hold::Hold;
 use super::{Collector, GcError, Observer, Plan, Stage, trash};
-use crate::mark::{Ages, Garbage, Kind, mark_within};
+use crate::mark::{Garbage, Kind};
 use crate::snapshot::Totals;
 use crate::time::Clock;
 
@@ -34,19 +34,17 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
         &self,
         hold: &Hold<'_, H, C>,
         mut plan: Plan,
-        ages: Ages,
         candidates: &[u64],
     ) -> Result<Removed, GcError> {
         let mut removed = Removed::default();
         for batch in candidates.chunks(MARKER_MAX_KEYS) {
-            let batch = self.copy_to_trash(hold, &mut plan, ages, batch, &mut removed).await?;
+            let batch = self.copy_to_trash(hold, &mut plan, batch, &mut removed).await?;
             self.observer.stage(Stage::Waiting(batch.len()));
             hold.publish(&batch).await?;
             // Whatever was written before the marker could be seen is seen now.
             plan.snapshot = self.look(plan.snapshot, hold.store_time()).await?;
             self.read(&mut plan).await?;
-            let Plan { snapshot, manifests, .. } = &plan;
-            plan.garbage = mark_within(snapshot, manifests, ages, |key| hold.covers(key));
+            plan.garbage = plan.garbage_within(|key| hold.covers(key));
             removed.spared += batch.len().saturating_sub(plan.garbage.len()) as u64;
             let failures = removed.failures;
             // Whatever fails, what leads to something goes before that.
@@ -73,7 +71,6 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
         &self,
         hold: &Hold<'_, H, C>,
         plan: &mut Plan,
-        ages: Ages,
         batch: &[u64],
         removed: &mut Removed,
     ) -> Result<Vec<u64>, GcError> {
@@ -81,8 +78,7 @@ impl<H: Http, C: Clock, O: Observer> Collector<'_, H, C, O> {
             return Ok(batch.to_vec());
         };
         let batch = Marker::new(Duration::ZERO, batch.iter().copied());
-        let Plan { snapshot, manifests, .. } = &*plan;
-        plan.garbage = mark_within(snapshot, manifests, ages, |key| batch.has(key));
+        plan.garbage = plan.garbage_within(|key| batch.has(key));
         trash::label(self.bucket, hold.run(), hold.store_time(), keep).await?;
         let (done, copied) = (Cell::new(0), RefCell::new(Vec::new()));
         for_each_bounded(self.options.parallel, &plan.garbage, async |garbage| {

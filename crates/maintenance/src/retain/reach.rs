@@ -15,6 +15,7 @@ use moorage::store::{
 };
 
 use super::fallback::FallbackTag;
+use crate::manifests::verified;
 use crate::references::References;
 
 /// How many manifests are read at a time.
@@ -126,14 +127,10 @@ impl<'a, O: Objects> Manifests<'a, O> {
 
 /// What the manifest lists.
 fn listed(digest: &Digest, content: Content) -> Read {
-    let bytes = match content {
-        Content::Absent => return Read::Absent,
-        Content::TooLarge { .. } => return Read::Unreadable,
-        Content::Verified(verified) => verified.content().clone(),
-        Content::Whole(bytes) if digest.matches(&bytes) => bytes,
-        Content::Whole(_) => return Read::Unreadable,
+    let Some(content) = verified(digest, content) else {
+        return Read::Absent;
     };
-    match References::of(&bytes) {
+    match content.and_then(|content| References::of(&content)) {
         Ok(references) if references.is_index => Read::Lists(references.digests),
         // What an image has is blobs.
         Ok(_) => Read::Lists(Vec::new()),

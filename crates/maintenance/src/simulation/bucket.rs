@@ -56,6 +56,18 @@ pub struct SimHttp {
     pub calls: Cell<usize>,
 }
 
+/// The bucket by any way.
+pub fn bucket_over<H: Http>(http: H) -> Bucket<H> {
+    let options = BucketOptions {
+        authority: "store".to_owned(),
+        bucket: "b".to_owned(),
+        addressing: Addressing::Path,
+        prefix: String::new(),
+        content_limit: 4 * 1024 * 1024,
+    };
+    Bucket::new(http, &options, Rc::new(Budget::new(1 << 30)))
+}
+
 impl SimHttp {
     /// A bucket by this way.
     pub fn bucket(world: &Rc<World>, store: &Rc<SimStore>, blindness: Blindness) -> Bucket<Self> {
@@ -66,14 +78,7 @@ impl SimHttp {
             first_look: RefCell::default(),
             calls: Cell::default(),
         };
-        let options = BucketOptions {
-            authority: "store".to_owned(),
-            bucket: "b".to_owned(),
-            addressing: Addressing::Path,
-            prefix: String::new(),
-            content_limit: 4 * 1024 * 1024,
-        };
-        Bucket::new(http, &options, Rc::new(Budget::new(1 << 30)))
+        bucket_over(http)
     }
 
     /// The objects that an answer is made of.

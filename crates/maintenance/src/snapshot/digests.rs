@@ -2,6 +2,8 @@
 //!
 //! There may be millions, so each takes about 60 bytes: a hash, what is known of its content, and its place in a table.
 
+use std::hash::{BuildHasher as _, RandomState};
+
 use hashbrown::HashTable;
 use moorage::oci::{Algorithm, Digest};
 
@@ -34,6 +36,8 @@ pub struct Digests {
     entries: Chunked<Entry>,
     /// The numbers, found by the hash.
     table: HashTable<u32>,
+    /// Mixes hashes: clients choose digests, and could choose many that share a place in the table.
+    mixer: RandomState,
     /// What the hashes of SHA-512 have beyond the 32 bytes of an entry, in the order of their numbers.
     long: Vec<(u32, [u8; 32])>,
 }
@@ -62,9 +66,9 @@ impl Digests {
         let is_long = rest.is_some();
         self.entries.push(Entry { hash: first, size: ABSENT, modified: 0, is_long });
         self.long.extend(rest.map(|rest| (number, rest)));
-        let entries = &self.entries;
-        let hash_of = |number: &u32| bits(&entries.get(*number as usize).hash);
-        self.table.insert_unique(bits(&first), number, hash_of);
+        let Self { entries, mixer, table, .. } = self;
+        let hash_of = |number: &u32| mixer.hash_one(entries.get(*number as usize).hash);
+        table.insert_unique(mixer.hash_one(first), number, hash_of);
         DigestId(number)
     }
 
@@ -78,7 +82,7 @@ impl Digests {
         let is_same = |number: &u32| {
             self.entries.get(*number as usize).hash == *first && self.rest(*number) == rest
         };
-        self.table.find(bits(first), is_same).copied().map(DigestId)
+        self.table.find(self.mixer.hash_one(first), is_same).copied().map(DigestId)
     }
 
     fn rest(&self, number: u32) -> Option<&[u8; 32]> {
@@ -146,12 +150,6 @@ fn halves(digest: &Digest) -> ([u8; 32], Option<[u8; 32]>) {
     let hash = digest.hash();
     let half = |bytes: Option<&[u8]>| bytes.and_then(|bytes| bytes.try_into().ok());
     (half(hash.get(..32)).unwrap_or_default(), half(hash.get(32..64)))
-}
-
-/// Of a hash that is as good as random, any bits will do. (Whoever stores content under chosen digests would have to find
-/// collisions of SHA-256's first bits one by one.)
-fn bits(hash: &[u8; 32]) -> u64 {
-    hash.iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]

@@ -10,14 +10,10 @@ use super::{
 };
 use crate::listing::{ListedObject, list_all};
 use crate::s3_inventory;
-use crate::time::{Seconds, seconds};
+use crate::time::{CLOCK_STEP, Seconds, seconds};
 
 /// How many of the keys are kept that no registry wrote.
 const FOREIGN_KEYS: usize = 20;
-
-/// A link that was written in the same second as a snapshot was begun may have been written once more since. Two nodes of
-/// a store may differ by another second.
-const CLOCK_STEP: Seconds = 2;
 
 /// What a listing said of links and tags that have to be read.
 enum Unread {

@@ -101,8 +101,9 @@ impl Usage {
         recall(bucket, &mut snapshot, &mut manifests).await?;
         manifests.read(bucket, &mut snapshot, parallel, left).await?;
         let young_since = snapshot.begun.saturating_sub(GRACE);
-        let garbage = mark(&snapshot, &manifests, Ages { young_since, untagged_before: None });
-        let plan = Plan { snapshot, manifests, garbage, ..Plan::default() };
+        let ages = Ages { young_since, untagged_before: None };
+        let garbage = mark(&snapshot, &manifests, ages);
+        let plan = Plan { snapshot, manifests, garbage, ages, ..Plan::default() };
         Ok(Self::of_plan(&plan, trash))
     }
 

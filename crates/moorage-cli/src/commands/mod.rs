@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use moorage::registry::access::{NewUserError, is_account_name};
 use moorage::store::Bucket;
 use moorage_maintenance::s3_inventory::{Location, Summary};
-use moorage_maintenance::snapshot::{Inventory, Snapshot, SnapshotError};
+use moorage_maintenance::snapshot::{Snapshot, SnapshotError};
 
 use crate::connection::ConnectionOptions;
 use crate::output::Output;
@@ -50,8 +50,7 @@ async fn snapshot_of_inventory(
     output: &Output,
 ) -> Result<Snapshot, Failure> {
     output.looking_at("the inventory");
-    let bucket_options = connection.bucket_options()?;
-    let inventory = Inventory { location: location.clone(), bucket: bucket_options };
+    let inventory = connection.inventory(location)?;
     let read = Snapshot::of_inventory(bucket, &inventory, parallel).await;
     let (snapshot, summary) = read.map_err(|error| {
         Failure::Failed(match error {

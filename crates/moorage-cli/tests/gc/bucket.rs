@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
 
+use moorage_test_support::bucket_folder;
 use moorage_test_support::process::{output, tool};
 
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -155,20 +156,8 @@ impl Bucket {
     /// The objects of the whole bucket.
     pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
         let bucket = self.root.path().join("registry");
-        let (mut objects, mut folders) = (BTreeMap::new(), vec![bucket.clone()]);
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).expect("a folder") {
-                let path = entry.expect("an entry").path();
-                if path.is_dir() {
-                    folders.push(path);
-                    continue;
-                }
-                let key = path.strip_prefix(&bucket).expect("a path in the bucket");
-                let key = key.to_str().expect("a key is text").to_owned();
-                objects.insert(key, fs::read(&path).expect("a file"));
-            }
-        }
-        objects
+        let objects = bucket_folder::objects(&bucket).into_iter();
+        objects.map(|(key, path)| (key, fs::read(path).expect("a file"))).collect()
     }
 
     /// The same, but for what collections keep for themselves.

@@ -9,7 +9,7 @@ use http::Method;
 use moorage::oci::Tag;
 use moorage::store::layout;
 use moorage_test_support::blob_store::BlobStore;
-use moorage_test_support::watched_store::WatchedStore;
+use moorage_test_support::scripted::{Fate, ScriptedStore};
 
 use super::registry::{DAY, Outcome, Registry, image_of, name, retain};
 
@@ -30,7 +30,7 @@ enum Act {
 /// Runs the program, and lets somebody else act before the first request that is so.
 async fn with_act(
     act: Act,
-    is_moment: impl Fn(&Method, &str) -> bool + Send + Sync + 'static,
+    is_moment: impl Fn(&Method, &str) -> bool + Send + 'static,
 ) -> (Registry, Outcome) {
     let registry = Registry::new();
     let digest = registry.image("a", "old", DAY * 30);
@@ -40,8 +40,8 @@ async fn with_act(
     let others = registry.clone();
     let is_done = Arc::new(AtomicBool::new(false));
     let was_done = Arc::clone(&is_done);
-    let watched = WatchedStore::start(store.address, move |method, path| {
-        if is_moment(method, path) && !is_done.swap(true, Ordering::Relaxed) {
+    let scripted = ScriptedStore::start(store.address, move |call| {
+        if is_moment(&call.method, &call.plain_key()) && !is_done.swap(true, Ordering::Relaxed) {
             match act {
                 Act::Move => {
                     let other = others.manifest("a", &image_of("moved"));
@@ -54,10 +54,10 @@ async fn with_act(
                 }
             }
         }
-        None
+        Fate::Pass
     })
     .await;
-    let outcome = retain(watched.address, &registry, POLICY, &APPLY).await;
+    let outcome = retain(scripted.address, &registry, POLICY, &APPLY).await;
     assert!(was_done.load(Ordering::Relaxed), "the moment never came");
     (registry, outcome)
 }
@@ -137,12 +137,15 @@ async fn what_fails_in_one_repository_does_not_stop_the_others() {
             }
         }
         let store = BlobStore::open(registry.root()).await;
-        let watched = WatchedStore::start(store.address, move |method, path| {
-            fault(method, path).then_some(refusal)
+        let scripted = ScriptedStore::start(store.address, move |call| {
+            match fault(&call.method, &call.plain_key()) {
+                true => Fate::Answer(refusal.0, refusal.1),
+                false => Fate::Pass,
+            }
         })
         .await;
 
-        let outcome = retain(watched.address, &registry, POLICY, &APPLY).await;
+        let outcome = retain(scripted.address, &registry, POLICY, &APPLY).await;
 
         assert_eq!(outcome.status, Some(1), "{told}");
         let [complaint] = outcome.stderr.as_slice() else {

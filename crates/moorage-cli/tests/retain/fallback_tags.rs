@@ -7,7 +7,7 @@ use http::Method;
 use moorage::oci::Digest;
 use moorage::store::layout;
 use moorage_test_support::blob_store::BlobStore;
-use moorage_test_support::watched_store::WatchedStore;
+use moorage_test_support::scripted::{Fate, ScriptedStore};
 
 use super::registry::{DAY, Registry, image_of, name, retain};
 
@@ -131,15 +131,15 @@ async fn a_tag_that_comes_meanwhile_holds_its_signatures() {
     let (_, signature) = registry.attach("a", &old, ".sig");
     let store = BlobStore::open(registry.root()).await;
     let others = registry.clone();
-    let watched = WatchedStore::start(store.address, move |method, path| {
-        if method == Method::DELETE && path.ends_with("/tags/old/current/link") {
+    let scripted = ScriptedStore::start(store.address, move |call| {
+        if call.method == Method::DELETE && call.key.ends_with("/tags/old/current/link") {
             others.tag("a", "rescued", &old, Duration::ZERO);
         }
-        None
+        Fate::Pass
     })
     .await;
 
-    let outcome = retain(watched.address, &registry, POLICY, &APPLY).await;
+    let outcome = retain(scripted.address, &registry, POLICY, &APPLY).await;
 
     assert_eq!((outcome.status, outcome.stderr.len()), (Some(0), 0), "{:?}", outcome.stderr);
     assert_eq!(registry.tags(), all(&["main", "newer", "rescued", &signature]));
@@ -183,13 +183,16 @@ async fn where_nobody_knows_what_a_manifest_lists_signatures_stay() {
 async fn where_a_tag_could_not_be_deleted_signatures_stay() {
     let Filled { registry, .. } = filled();
     let store = BlobStore::open(registry.root()).await;
-    let watched = WatchedStore::start(store.address, |method, path| {
-        let fails = method == Method::DELETE && path.ends_with("/tags/older/current/link");
-        fails.then_some((403, "<Error><Code>AccessDenied</Code></Error>"))
+    let scripted = ScriptedStore::start(store.address, |call| {
+        let fails = call.method == Method::DELETE && call.key.ends_with("/tags/older/current/link");
+        match fails {
+            true => Fate::Answer(403, "<Error><Code>AccessDenied</Code></Error>"),
+            false => Fate::Pass,
+        }
     })
     .await;
 
-    let outcome = retain(watched.address, &registry, POLICY, &APPLY).await;
+    let outcome = retain(scripted.address, &registry, POLICY, &APPLY).await;
 
     assert_eq!((outcome.status, outcome.stderr.len()), (Some(1), 1), "{:?}", outcome.stderr);
     let deleted = outcome.told("deleted");

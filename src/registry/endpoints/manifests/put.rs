@@ -44,7 +44,8 @@ use crate::registry::lookout::Lookout;
 #[cfg(feature = "schema1")]
 use crate::registry::schema1::{Pushed, PushedError};
 use crate::registry::{Body, Environment, Request, Settings, policy};
-use crate::store::{Condemned, PARALLEL_CALLS, Store, StoreError, TagCondition, layout};
+use crate::store::layout::{self, Key};
+use crate::store::{PARALLEL_CALLS, Store, StoreError, TagCondition};
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -121,14 +122,17 @@ impl<S: Store> New<'_, S> {
         content.and(link).and(history.into_iter().collect::<Result<(), _>>())?;
         self.refuse_condemned(tags, lookout).await?;
 
-        let lookout = Lookout::begin(store, environment).await?;
+        // Before the tag is there: a DELETE of the manifest may take its link away until it sees that.
+        let lookout = match moves.iter().any(Move::is_for_good) {
+            true => Some(Lookout::begin(store, environment).await?),
+            false => None,
+        };
         let new_tags = tags.iter().zip(moves);
         let moved = new_tags.map(|(tag, planned)| point_tag(store, name, tag, digest, planned));
         let (referrer, moved) = join(self.record_referrer(), join_all(moved)).await;
         referrer.and(moved.into_iter().collect::<Result<(), _>>())?;
-        if moves.iter().any(Move::is_for_good) {
+        if let Some(lookout) = lookout {
             if store.manifest_link(name, digest).await?.is_none() {
-                // Somebody deletes it meanwhile, and may have found no tag yet.
                 store.link_manifest(name, digest).await?;
             }
             // The link may also have been away for a while and been put back: a collection that looked then saw no use of
@@ -148,25 +152,24 @@ impl<S: Store> New<'_, S> {
                 // Its link, too, may have come just before one that was condemned was removed.
                 None => Ok(store.has_manifest(name, digest).await?),
             };
-        match lookout.end(store, |condemned| self.needs_any(condemned, tags), rely).await? {
+        match lookout.end(store, || self.keys(tags), rely).await? {
             true => Ok(()),
             false => Err(being_collected(digest)),
         }
     }
 
-    /// Whether anything that was written, or that the manifest refers to, is condemned.
-    fn needs_any(&self, condemned: &Condemned, tags: &[Tag]) -> bool {
+    /// The keys of what is written, but for the tags, and of what the manifest refers to.
+    fn keys<'k>(&'k self, tags: &'k [Tag]) -> impl Iterator<Item = Key> + 'k {
         let Self { name, digest, manifest, .. } = *self;
-        let has = |digest: &Digest| {
-            condemned.has_manifest(name, digest) || condemned.has_blob(name, digest)
+        let dependencies = manifest.dependencies.iter().map(Dependency::digest);
+        let linked = |digest: &'k Digest| {
+            let links = [layout::manifest_link(name, digest), layout::blob_link(name, digest)];
+            links.into_iter().chain([layout::content(digest)])
         };
-        let history = |tag| condemned.has(&layout::tag_history(name, tag, digest));
-        let referrer = |subject| condemned.has(&layout::referrer(name, subject, digest));
-        !condemned.is_empty()
-            && (has(digest)
-                || manifest.dependencies.iter().any(|dependency| has(dependency.digest()))
-                || tags.iter().any(history)
-                || manifest.subject.as_ref().is_some_and(referrer))
+        let history = move |tag| layout::tag_history(name, tag, digest);
+        let referrer = move |subject| layout::referrer(name, subject, digest);
+        let linked = [digest].into_iter().chain(dependencies).flat_map(linked);
+        linked.chain(tags.iter().map(history)).chain(manifest.subject.as_ref().map(referrer))
     }
 
     /// Removes what the history says of this manifest where there is no tag. If that fails too there is

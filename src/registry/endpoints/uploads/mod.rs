@@ -33,7 +33,7 @@ use crate::registry::http::error::{Error, ErrorCode, being_collected};
 use crate::registry::http::reply::{DOCKER_CONTENT_DIGEST, bare};
 use crate::registry::lookout::Lookout;
 use crate::store::{
-    Condemned, Progress, Session, SessionState, Store, StoreError, Uploads, WriteTarget,
+    Progress, Session, SessionState, Store, StoreError, Uploads, WriteTarget, layout,
 };
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -209,9 +209,9 @@ async fn link(
     lookout: Lookout<'_>,
 ) -> Result<bool, StoreError> {
     store.link_blob(name, digest).await?;
-    let has = |condemned: &Condemned| condemned.has_blob(name, digest);
+    let keys = || [layout::blob_link(name, digest), layout::content(digest)];
     // The link, too, may have come just before one that was condemned was removed.
-    lookout.end(store, has, async || store.has_blob(name, digest).await).await
+    lookout.end(store, keys, async || store.has_blob(name, digest).await).await
 }
 
 /// The same, for a blob that the client has uploaded.

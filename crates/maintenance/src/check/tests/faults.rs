@@ -6,13 +6,12 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use moorage::oci::{Algorithm, Digest};
 use moorage::store::{
-    Addressing, Bucket, BucketOptions, Budget, Http, HttpError, HttpRequest, HttpResponse, Repeat,
-    StoreError, StoreErrorKind, layout,
+    Http, HttpError, HttpRequest, HttpResponse, Repeat, StoreError, StoreErrorKind, layout,
 };
 
 use super::fixture::{Fixture, SETTLE, blob_link, problems};
 use crate::check::{Checked, Checker, Options};
-use crate::simulation::bucket::SimStore;
+use crate::simulation::bucket::{SimStore, bucket_over};
 use crate::simulation::world::World;
 use crate::time::Clock as _;
 
@@ -44,14 +43,7 @@ fn check(
 ) -> Result<Checked, StoreError> {
     let (store, world) = (Rc::clone(&fixture.store), Rc::clone(&fixture.world));
     let http = FaultyHttp { store, world: Rc::clone(&world), fault: Box::new(fault) };
-    let options = BucketOptions {
-        authority: "store".to_owned(),
-        bucket: "b".to_owned(),
-        addressing: Addressing::Path,
-        prefix: String::new(),
-        content_limit: 4 * 1024 * 1024,
-    };
-    let bucket = Bucket::new(http, &options, Rc::new(Budget::new(1 << 30)));
+    let bucket = bucket_over(http);
     let options = Options { repositories: Vec::new(), is_deep: true, settle: SETTLE, parallel: 4 };
     fixture.world.quietly(async move {
         let checker = Checker { bucket: &bucket, clock: &*world, options: &options };

@@ -12,7 +12,6 @@ use jiff::Timestamp;
 use moorage::store::Bucket;
 use moorage_maintenance::gc::{self, Collector, GcError, Options, RunId, list_trash};
 use moorage_maintenance::s3_inventory::Location;
-use moorage_maintenance::snapshot::Inventory;
 
 use super::{parse_parallel, random_bytes};
 use crate::clock::{SystemClock, interrupted};
@@ -117,13 +116,15 @@ pub async fn run(command: Gc) -> Result<ExitCode, Failure> {
             .map(|outcome| report::undone(command.format, undone, outcome))
             .map_err(|error| told(&error));
     }
+    let inventory = command.inventory.as_ref().map(|at| command.connection.inventory(at));
+    let inventory = inventory.transpose()?;
     let options = Options {
         grace: command.grace,
         untagged_older_than: command.untagged_older_than,
         trash: trash(&command, &bucket).await.map_err(|error| told(&error))?,
         link_ttl: command.link_ttl,
         parallel: command.parallel,
-        inventory: inventory(&command)?,
+        inventory,
     };
     let report = Report::new(command.format, command.apply, command.summary, bucket.http());
     let collector =
@@ -150,15 +151,6 @@ async fn trash(command: &Gc, bucket: &Bucket<SignedHttp>) -> Result<Option<Durat
         None if !command.apply => Ok(None),
         None => Ok((!bucket.keeps_versions().await?).then_some(TRASH)),
     }
-}
-
-/// The inventory to be taken in place of the first listing.
-fn inventory(command: &Gc) -> Result<Option<Inventory>, Failure> {
-    let inventory = |location: &Location| {
-        let bucket = command.connection.bucket_options()?;
-        Ok(Inventory { location: location.clone(), bucket })
-    };
-    command.inventory.as_ref().map(inventory).transpose()
 }
 
 async fn list_runs(command: &Gc, bucket: &Bucket<SignedHttp>) -> Result<ExitCode, GcError> {
