@@ -8,6 +8,7 @@ mod answer;
 pub mod body;
 mod content_stream;
 mod endpoints;
+pub mod events;
 pub mod glob;
 pub mod http;
 mod jose;
@@ -50,6 +51,7 @@ pub use settings::{DEFAULT_MANIFEST_MAX_BYTES, ImmutableTags, Limits, Mount, Set
 use crate::store::{Session, Store, Uploads};
 use access::{Permit, permit};
 use endpoints::{base, blobs, catalog, manifests, referrers, tags, token, uploads};
+use events::Reporter;
 use http::error::{Error, ErrorCode};
 use route::Endpoint;
 
@@ -84,13 +86,14 @@ async fn dispatch(
         return Err(Error::method_not_allowed(allowed));
     }
     let permit = permit(request, settings).await?;
+    let reporter = Reporter::new(request, &permit);
     match (permit.endpoint(), &request.method) {
         (Endpoint::Base, _) => Ok(Answer::reply(base::get())),
         (Endpoint::Blob { name, digest }, &Method::GET | &Method::HEAD) => {
             blobs::get(request, store, name, digest).await
         }
         (Endpoint::Manifest { name, reference }, &Method::GET | &Method::HEAD) => {
-            manifests::get(request, store, settings, name, reference).await
+            manifests::get(request, reporter, store, settings, name, reference).await
         }
         // On the heap: a pull, which is what most requests are, need not make room for all of this.
         _ => {
@@ -108,11 +111,12 @@ async fn change_or_list(
     settings: &Settings,
     permit: &Permit<'_>,
 ) -> Result<Response<Bytes>, Error> {
+    let reporter = Reporter::new(request, permit);
     match permit.endpoint() {
         Endpoint::Base => Ok(base::get()),
-        Endpoint::Blob { name, digest } => blobs::delete(store, name, digest).await,
+        Endpoint::Blob { name, digest } => blobs::delete(reporter, store, name, digest).await,
         Endpoint::Manifest { name, reference } => match request.method {
-            Method::DELETE => manifests::delete(store, settings, name, reference).await,
+            Method::DELETE => manifests::delete(reporter, store, settings, name, reference).await,
             _ => manifests::put(request, permit, store, settings, name, reference).await,
         },
         Endpoint::Uploads { name } => {
@@ -122,7 +126,7 @@ async fn change_or_list(
             let session = Session { name: name.clone(), id: id.clone() };
             match request.method {
                 Method::PATCH => uploads::append(request, body, store, &session).await,
-                Method::PUT => uploads::finish(request, body, store, &session).await,
+                Method::PUT => uploads::finish(request, reporter, body, store, &session).await,
                 Method::DELETE => uploads::cancel(store, &session).await,
                 _ => uploads::status(request, store, &session).await,
             }
