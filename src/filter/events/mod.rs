@@ -7,6 +7,8 @@
 mod delivery;
 mod losses;
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;

@@ -5,6 +5,8 @@
 
 mod format;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::str::FromStr;
@@ -199,39 +201,4 @@ pub struct RequestRecord {
     pub method: String,
     /// The client's `User-Agent`.
     pub user_agent: String,
-}
-
-#[cfg(test)]
-mod tests {
-    #[cfg(target_family = "wasm")]
-    use wasm_bindgen_test::wasm_bindgen_test as test;
-
-    use super::*;
-
-    #[test]
-    fn a_filter_lets_through_what_has_its_action_and_is_in_its_repositories() {
-        use EventAction::{Delete, Mount, Pull, Push, TagMoved};
-
-        let filter = EventFilter {
-            actions: EventActions::from_iter([Push, TagMoved]),
-            repositories: ["apps/**", "base"].map(|glob| glob.parse().expect("a glob")).to_vec(),
-        };
-        for (action, repository, matches) in [
-            (Push, "apps/web", true),
-            (Push, "apps/a/b", true),
-            (TagMoved, "base", true),
-            (Push, "apps", false),
-            (Push, "other", false),
-            (Pull, "base", false),
-            (Delete, "base", false),
-            (Mount, "base", false),
-        ] {
-            let name = repository.parse().expect("a name");
-            assert_eq!(filter.matches(action, &name), matches, "{action:?} in {repository}");
-        }
-        for action in EventAction::ALL {
-            assert_eq!(action.as_str().parse(), Ok(action));
-        }
-        assert_eq!("Push".parse::<EventAction>(), Err(EventActionError));
-    }
 }
