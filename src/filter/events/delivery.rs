@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::EventCounts;
 use super::losses::Losses;
 use super::queue::Queue;
+use super::troubles::{Trouble, Troubles};
 use crate::config::EventEndpointConfig;
 use crate::filter::host::{CallError, Host};
 
@@ -24,9 +25,6 @@ const LONGEST_ASKED_PAUSE: Duration = Duration::from_secs(600);
 /// sent.
 const LATENESS: Duration = Duration::from_secs(10);
 
-/// How long the log is spared of a problem that it was told of.
-const SPARED: Duration = Duration::from_secs(60);
-
 /// The events of one endpoint.
 #[derive(Debug)]
 pub struct Delivery {
@@ -37,9 +35,7 @@ pub struct Delivery {
     pause: Duration,
     sent: u64,
     losses: Losses,
-    problem: Option<Problem>,
-    /// The problem that the log was told of last, and when.
-    told: Option<(Problem, Duration)>,
+    troubles: Troubles,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,17 +46,6 @@ enum State {
     UnderWay { token: u32, count: usize, until: Duration },
     /// Nothing is sent until then.
     Paused { until: Duration },
-}
-
-/// What keeps an endpoint from getting its events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Problem {
-    /// Envoy does not send the request.
-    NotSent(CallError),
-    /// There is no answer, or none in time.
-    NoAnswer,
-    /// The answer is this status.
-    Status(u16),
 }
 
 /// What an endpoint answers.
@@ -100,8 +85,7 @@ impl Delivery {
             pause: FIRST_PAUSE,
             sent: 0,
             losses: Losses::default(),
-            problem: None,
-            told: None,
+            troubles: Troubles::default(),
         }
     }
 
@@ -127,7 +111,7 @@ impl Delivery {
     pub fn tick(&mut self, host: &impl Host, now: Duration) {
         match self.state {
             State::UnderWay { until, .. } if now >= until => {
-                self.put_off(now, Problem::NoAnswer, None);
+                self.put_off(now, Trouble::NoAnswer, None);
             }
             State::Paused { until } if now >= until => self.state = State::Ready,
             _ => {}
@@ -160,7 +144,7 @@ impl Delivery {
                 let until = now.saturating_add(*timeout).saturating_add(LATENESS);
                 self.state = State::UnderWay { token, count, until };
             }
-            Err(error) => self.put_off(now, Problem::NotSent(error), None),
+            Err(error) => self.put_off(now, Trouble::NotSent(error), None),
         }
     }
 
@@ -170,18 +154,18 @@ impl Delivery {
             return;
         };
         let (status, asked) = match answer {
-            Answer::None => return self.put_off(now, Problem::NoAnswer, None),
+            Answer::None => return self.put_off(now, Trouble::NoAnswer, None),
             Answer::Status(status, asked) => (status, asked),
         };
         match status {
             200..=299 => {
                 self.sent = self.sent.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
-                self.end_problem();
+                self.end_trouble();
             }
-            408 | 429 | 500.. => return self.put_off(now, Problem::Status(status), asked),
+            408 | 429 | 500.. => return self.put_off(now, Trouble::Status(status), asked),
             _ => {
                 self.losses.add(count);
-                self.tell(now, Problem::Status(status), "what it was sent is lost");
+                self.tell(now, Trouble::Status(status), "what it was sent is lost");
             }
         }
         self.queue.remove(count);
@@ -194,48 +178,44 @@ impl Delivery {
     }
 
     /// What was to be sent is sent later.
-    fn put_off(&mut self, now: Duration, problem: Problem, asked: Option<Duration>) {
+    fn put_off(&mut self, now: Duration, trouble: Trouble, asked: Option<Duration>) {
         let asked = asked.unwrap_or_default().min(LONGEST_ASKED_PAUSE);
         self.state = State::Paused { until: now.saturating_add(self.pause.max(asked)) };
         self.pause = self.pause.saturating_mul(2).min(LONGEST_PAUSE);
-        self.tell(now, problem, "its events are kept, and sent again");
+        self.tell(now, trouble, "its events are kept, and sent again");
     }
 
-    /// Tells the log of a problem when it begins, unless it was told of the same a moment ago.
-    fn tell(&mut self, now: Duration, problem: Problem, consequence: &str) {
-        if self.problem == Some(problem) {
+    /// Tells the log of a trouble, unless it was told enough.
+    fn tell(&mut self, now: Duration, trouble: Trouble, consequence: &str) {
+        if !self.troubles.begin(now, trouble) {
             return;
         }
-        self.problem = Some(problem);
-        let is_spared = self
-            .told
-            .is_some_and(|(told, when)| told == problem && now.saturating_sub(when) < SPARED);
-        if is_spared {
-            return;
-        }
-        self.told = Some((problem, now));
         let EventEndpointConfig { name, cluster, .. } = &self.endpoint;
-        match problem {
-            Problem::NotSent(CallError::NoSuchCluster) => log::error!(
+        match trouble {
+            Trouble::NotSent(CallError::NoSuchCluster) => log::error!(
                 "the endpoint {name:?} of events can't be reached: Envoy has no cluster {cluster:?}; {consequence}"
             ),
-            Problem::NotSent(CallError::Refused) => log::warn!(
+            Trouble::NotSent(CallError::Refused) => log::warn!(
                 "Envoy does not send a request to the endpoint {name:?} of events; {consequence}"
             ),
-            Problem::NoAnswer => {
+            Trouble::NoAnswer => {
                 log::warn!(
                     "the endpoint {name:?} of events does not answer in time; {consequence}"
                 );
             }
-            Problem::Status(status) => {
+            // Envoy's own answers look no different.
+            Trouble::Status(status @ (503 | 504)) => log::warn!(
+                "the endpoint {name:?} of events answers {status}, or Envoy does because it can't be reached in \
+                 time; {consequence}"
+            ),
+            Trouble::Status(status) => {
                 log::warn!("the endpoint {name:?} of events answers {status}; {consequence}");
             }
         }
     }
 
-    fn end_problem(&mut self) {
-        let ended = self.problem.take();
-        if ended.is_some() && ended == self.told.map(|(problem, _)| problem) {
+    fn end_trouble(&mut self) {
+        if self.troubles.end() {
             log::info!("the endpoint {:?} of events takes them again", self.endpoint.name);
         }
     }

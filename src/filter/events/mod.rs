@@ -9,6 +9,7 @@ mod losses;
 mod queue;
 #[cfg(test)]
 mod tests;
+mod troubles;
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;

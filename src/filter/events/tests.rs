@@ -141,8 +141,6 @@ fn what_may_be_taken_later_is_kept_and_sent_again_after_pauses_that_grow() {
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
             fixture.answer(answer);
             assert_eq!(fixture.counts(), [0, 0, 2]);
-            // What comes meanwhile does not make it sooner.
-            fixture.push(2, 0);
             assert_eq!(fixture.pause(), seconds * 10, "{answer:?}");
             assert_eq!(fixture.last_sent(), [0, 1]);
         }
