@@ -10,6 +10,7 @@
 //! secret, and with the paths of fields in them it makes the module 80 KB larger.
 
 mod access;
+mod events;
 mod fields;
 
 use std::rc::Rc;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use access::AccessConfig;
+pub use events::{EventEndpointConfig, EventHeader, EventsConfig};
 use fields::Fields;
 
 use crate::registry::http::is_authority;
@@ -57,6 +59,8 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// What operators see.
     pub telemetry: TelemetryConfig,
+    /// Who is told of pushes and the like; nobody unless set.
+    pub events: EventsConfig,
     /// The `payload_in_metadata` of the provider by which Envoy's `jwt_authn` filter verifies callers'
     /// tokens. Without it, and without access control, callers have no resources.
     pub jwt_payload: Option<String>,
@@ -160,6 +164,7 @@ impl Config {
     pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
         let mut fields = Fields::new("", strict_json::parse(json)?)?;
         let access = fields.take("access").map(AccessConfig::read).transpose()?;
+        let events = fields.take("events").map(EventsConfig::read).transpose()?;
         let config = Self {
             store: StoreConfig::read(fields.take_object("store")?)?,
             manifest_max_bytes: fields
@@ -174,6 +179,7 @@ impl Config {
             legacy: read_legacy(fields.take_object("legacy")?)?,
             cache: CacheConfig::read(fields.take_object("cache")?)?,
             limits: LimitsConfig::read(fields.take_object("limits")?)?,
+            events: events.unwrap_or_default(),
             policy: PolicyConfig::read(fields.take_object("policy")?)?,
             telemetry: TelemetryConfig::read(fields.take_object("telemetry")?)?,
             jwt_payload: fields.take_text("jwt_payload")?,

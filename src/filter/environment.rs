@@ -15,10 +15,13 @@ use futures::future::LocalBoxFuture;
 use sha2::{Digest as _, Sha256};
 
 use super::clock::Clock;
+use super::events::Events;
 use super::host::Host;
 use super::telemetry::Telemetry;
 use super::{clients, metadata};
+use crate::oci::Name;
 use crate::registry::access::ResourceActions;
+use crate::registry::events::{Event, EventAction};
 use crate::registry::{Environment, Nonce};
 use crate::store::layout::SHARDS;
 use crate::store::{CacheEnvironment, CacheEvent};
@@ -75,14 +78,15 @@ impl<H: Host> CacheEnvironment for WorkerEnvironment<H> {
 pub struct RequestEnvironment<H> {
     host: H,
     clock: Rc<Clock<H>>,
+    events: Rc<Events<H>>,
     seed: [u8; 32],
     given: Cell<u64>,
 }
 
 impl<H: Host> RequestEnvironment<H> {
     /// Random values that no other `seed` gives. The seed must be secret.
-    pub fn new(host: H, clock: Rc<Clock<H>>, seed: [u8; 32]) -> Self {
-        Self { host, clock, seed, given: Cell::default() }
+    pub fn new(host: H, clock: Rc<Clock<H>>, events: Rc<Events<H>>, seed: [u8; 32]) -> Self {
+        Self { host, clock, events, seed, given: Cell::default() }
     }
 }
 
@@ -101,6 +105,18 @@ impl<H: Host> Environment for RequestEnvironment<H> {
 
     fn client_address(&self) -> Option<IpAddr> {
         clients::source_address(&self.host)
+    }
+
+    fn client_socket(&self) -> Option<String> {
+        String::from_utf8(self.host.property(vec!["source", "address"])?).ok()
+    }
+
+    fn wants_event(&self, action: EventAction, repository: &Name) -> bool {
+        self.events.wants(action, repository)
+    }
+
+    fn send_event(&self, event: Event) {
+        self.events.send(&event);
     }
 
     fn certificate_names(&self) -> Vec<String> {
@@ -145,14 +161,21 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+    use crate::config::EventsConfig;
     use crate::filter::scripted_host::ScriptedHost;
 
     #[test]
     fn no_nonce_is_given_twice_and_none_is_told_by_the_others() {
         let host = ScriptedHost::default();
         let clock = Rc::new(Clock::new(host.clone()));
+        let events = Rc::new(Events::new(host.clone(), EventsConfig::default()));
         let nonces = |seed| {
-            let environment = RequestEnvironment::new(host.clone(), Rc::clone(&clock), [seed; 32]);
+            let environment = RequestEnvironment::new(
+                host.clone(),
+                Rc::clone(&clock),
+                Rc::clone(&events),
+                [seed; 32],
+            );
             (0..100).map(|_| environment.nonce().0).collect::<HashSet<_>>()
         };
         let (first, second) = (nonces(1), nonces(2));

@@ -13,6 +13,7 @@ mod environment;
 #[cfg(all(feature = "filter", target_family = "wasm"))]
 mod envoy;
 mod error_document;
+mod events;
 mod headers;
 mod host;
 mod http_filter;
@@ -32,6 +33,7 @@ mod tests;
 mod upstream;
 mod wake_queue;
 
+pub use events::EventCounts;
 pub use host::{Action, CallError, Headers, Host, MetricKind, SharedData, SharedDataError};
 pub use http_filter::HttpFilter;
 pub use plugin::Plugin;

@@ -16,6 +16,7 @@ mod configuration;
 mod conformance;
 mod discovery;
 mod drain;
+mod events;
 mod faults;
 mod guards;
 mod held_memory;

@@ -27,6 +27,7 @@ pub mod podman;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod receiver;
 pub mod regctl;
 pub mod relay;
 pub mod scripted;

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use crate::oci::{Digest, Name};
 use crate::registry::content_stream::{WantedParts, requested_ranges, too_costly};
+use crate::registry::events::Reporter;
 use crate::registry::http::conditional::IfNoneMatch;
 use crate::registry::http::error::{Error, ErrorCode};
 use crate::registry::http::range::Ranges;
@@ -72,6 +73,7 @@ fn blob_headers(digest: &Digest) -> HeaderMap {
 /// `DELETE`: takes the blob out of the repository, in two round trips to the store. Its content stays
 /// until garbage is collected, and other repositories keep it.
 pub async fn delete(
+    reporter: Reporter<'_>,
     store: &impl Store,
     name: &Name,
     digest: &Digest,
@@ -80,6 +82,7 @@ pub async fn delete(
         return Err(blob_unknown(digest));
     }
     store.unlink_blob(name, digest).await?;
+    reporter.blob_deleted(name, digest);
     Ok(bare(StatusCode::ACCEPTED))
 }
 
