@@ -46,7 +46,7 @@ use crate::oci::{Digest, Name, Tag};
 pub use bucket::Bucket;
 pub use bucket_options::{Addressing, BucketOptions};
 pub use budget::{Budget, Purpose, Reservation, UNCOUNTED, no_room_for_reads};
-pub use cache::{CacheEnvironment, CacheSettings, Cached};
+pub use cache::{CacheEnvironment, CacheEvent, CacheKind, CacheSettings, Cached};
 pub use catalog::Repositories;
 pub use compose::MultipartId;
 pub use condemned::{

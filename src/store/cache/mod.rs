@@ -1,0 +1,315 @@
+//! A bucket in front of which what is known is answered from memory.
+//!
+//! Content never changes under its digest: it is verified when it enters, and stays until there is no
+//! room. Links and tags may be kept for a time. A write through this proxy takes effect at once, in all
+//! its workers: every shard of repositories has a number that each write changes, and what was read under
+//! another number counts no more. A write through another proxy takes effect when the time is over.
+//!
+//! Everything else goes to the bucket, writes and listings always.
+//!
+//! The future of a read that misses is on the heap: the future of a hit, which is what most reads are, is
+//! small, and so are those of all that contain it.
+
+mod entries;
+mod event;
+
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use entries::{Entries, Entry};
+pub use event::{CacheEvent, CacheKind};
+
+use super::budget::Budget;
+use super::compose::{HasParts, Parts};
+use super::condemned::CondemnedView;
+use super::fault::StoreError;
+use super::layout::{self, Key, Kind};
+use super::objects::{
+    Condition, Content, Head, ListRequest, Object, Objects, Page, Removal, Verified, Version,
+};
+use super::permits::Permits;
+use super::single_flight::SingleFlight;
+use crate::oci::{Digest, Name};
+
+/// How much is cached, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// How much a worker keeps, in bytes; nothing if it is 0.
+    pub max_bytes: usize,
+    /// How long it is known that a repository has a manifest or a blob.
+    pub link_ttl: Duration,
+    /// How long it is known what a tag points at.
+    pub tag_ttl: Duration,
+    /// How long it is known that something is not there.
+    pub negative_ttl: Duration,
+}
+
+/// The environment of a cache: a clock, and the write epochs of repositories.
+pub trait CacheEnvironment {
+    /// The time since some moment in the past that stays the same.
+    fn now(&self) -> Duration;
+
+    /// A number that is another one after each write to a repository of this shard, through any worker of
+    /// this proxy.
+    fn write_epoch(&self, shard: u8) -> u64;
+
+    /// A repository of this shard has been written to: its number is another one from now on.
+    fn begin_write_epoch(&self, shard: u8);
+
+    /// Called at everything that is worth counting. Whoever implements it may ask the cache for
+    /// [`Cached::cached_bytes`].
+    fn count(&self, _event: CacheEvent) {}
+}
+
+/// A bucket with a cache in front.
+#[derive(Debug)]
+pub struct Cached<O, S> {
+    bucket: O,
+    environment: S,
+    settings: CacheSettings,
+    entries: RefCell<Entries>,
+    contents: SingleFlight<Key, Result<Content, StoreError>>,
+    links: SingleFlight<(Key, u64), Result<Option<Bytes>, StoreError>>,
+}
+
+impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
+    /// Puts a cache in front of `bucket`. `hash_seed` is random, so that nobody can choose keys that collide.
+    pub fn new(bucket: O, environment: S, settings: CacheSettings, hash_seed: u64) -> Self {
+        Self {
+            bucket,
+            environment,
+            settings,
+            entries: RefCell::new(Entries::new(settings.max_bytes, hash_seed)),
+            contents: SingleFlight::default(),
+            links: SingleFlight::default(),
+        }
+    }
+
+    /// The bucket itself.
+    pub fn bucket(&self) -> &O {
+        &self.bucket
+    }
+
+    /// The clock and the write epochs.
+    pub fn environment(&self) -> &S {
+        &self.environment
+    }
+
+    /// How much memory what is cached takes now, in bytes, about.
+    pub fn cached_bytes(&self) -> usize {
+        self.entries.borrow().bytes()
+    }
+
+    /// Keeps an entry, and counts what goes for it.
+    fn keep(&self, kind: &Kind, entry: Entry) {
+        let evicted = self.entries.borrow_mut().put(kind, entry);
+        for kind in evicted {
+            self.environment.count(CacheEvent::Evicted(kind));
+        }
+    }
+
+    async fn read_link(
+        &self,
+        key: &Key,
+        name: &Name,
+        kind: CacheKind,
+        ttl: Duration,
+    ) -> Result<Option<Bytes>, StoreError> {
+        if self.settings.max_bytes == 0 || ttl.is_zero() {
+            return Box::pin(self.bucket.read(key)).await;
+        }
+        // Before the read: what a write makes of it meanwhile must not be taken for newer.
+        let writes = self.environment.write_epoch(layout::shard(name));
+        let now = self.environment.now();
+        if let Some(value) = self.known_link(key.kind(), writes, now, ttl) {
+            self.environment.count(CacheEvent::Hit(kind));
+            return Ok(value);
+        }
+        self.environment.count(CacheEvent::Miss(kind));
+        let flight = (key.clone(), writes);
+        let value =
+            Box::pin(self.links.share(&flight, async || self.bucket.read(key).await)).await?;
+        let ttl = if value.is_some() { ttl } else { self.settings.negative_ttl.min(ttl) };
+        if !ttl.is_zero() {
+            let entry =
+                Entry::Link { value: value.clone(), writes, until: now.saturating_add(ttl) };
+            self.keep(key.kind(), entry);
+        }
+        Ok(value)
+    }
+
+    /// What is known of a link, if it still counts.
+    fn known_link(
+        &self,
+        kind: &Kind,
+        writes: u64,
+        now: Duration,
+        ttl: Duration,
+    ) -> Option<Option<Bytes>> {
+        match self.entries.borrow_mut().get(kind)? {
+            Entry::Link { value, writes: under, until }
+                if *under == writes
+                // A clock that is set back must not make it last longer.
+                && (now..=now.saturating_add(ttl)).contains(until)
+                && now < *until =>
+            {
+                Some(value.clone())
+            }
+            _ => None,
+        }
+    }
+
+    async fn read_verified(&self, key: &Key, digest: &Digest) -> Result<Content, StoreError> {
+        if self.settings.max_bytes == 0 {
+            return Box::pin(self.bucket.read_content(key)).await;
+        }
+        if let Some(verified) = self.known_content(key.kind()) {
+            self.environment.count(CacheEvent::Hit(CacheKind::Content));
+            return Ok(Content::Verified(verified));
+        }
+        self.environment.count(CacheEvent::Miss(CacheKind::Content));
+        Box::pin(self.contents.share(key, async || self.verify(key, digest).await)).await
+    }
+
+    fn known_content(&self, kind: &Kind) -> Option<Verified> {
+        match self.entries.borrow_mut().get(kind)? {
+            Entry::Content(verified) => Some(verified.clone()),
+            Entry::Link { .. } => None,
+        }
+    }
+
+    /// Reads content and keeps it if it is what its digest says.
+    async fn verify(&self, key: &Key, digest: &Digest) -> Result<Content, StoreError> {
+        let content = match self.bucket.read_content(key).await? {
+            Content::Whole(bytes) if digest.matches(&bytes) => bytes,
+            other => return Ok(other),
+        };
+        // A copy: what was read is counted as such until it is dropped, and what is kept is not.
+        let verified = Verified::new(digest.clone(), Bytes::copy_from_slice(&content));
+        self.keep(key.kind(), Entry::Content(verified.clone()));
+        Ok(Content::Verified(verified))
+    }
+
+    /// Counts a write to where `key` is once the result is dropped: when it is over, or given up and
+    /// done all the same.
+    fn writing(&self, key: &Key) -> Writing<'_, S> {
+        debug_assert!(!layout::is_misnamed(key), "{key:?} would not be counted");
+        Writing {
+            environment: &self.environment,
+            shard: key.kind().repository().map(layout::shard),
+        }
+    }
+}
+
+/// A write under way.
+struct Writing<'a, S: CacheEnvironment> {
+    environment: &'a S,
+    shard: Option<u8>,
+}
+
+impl<S: CacheEnvironment> Drop for Writing<'_, S> {
+    fn drop(&mut self) {
+        if let Some(shard) = self.shard {
+            self.environment.begin_write_epoch(shard);
+        }
+    }
+}
+
+impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
+    fn content_limit(&self) -> u64 {
+        self.bucket.content_limit()
+    }
+
+    fn budget(&self) -> &Budget {
+        self.bucket.budget()
+    }
+
+    fn permits(&self) -> &Permits {
+        self.bucket.permits()
+    }
+
+    fn heeds_conditions(&self) -> &Cell<Option<bool>> {
+        self.bucket.heeds_conditions()
+    }
+
+    fn heeds_conditional_removal(&self) -> &Cell<Option<bool>> {
+        self.bucket.heeds_conditional_removal()
+    }
+
+    fn condemned_view(&self) -> &CondemnedView {
+        self.bucket.condemned_view()
+    }
+
+    async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
+        match key.kind() {
+            Kind::BlobLink(name, _) | Kind::ManifestLink(name, _) => {
+                self.read_link(key, name, CacheKind::Link, self.settings.link_ttl).await
+            }
+            Kind::Tag(name, _) => {
+                self.read_link(key, name, CacheKind::Tag, self.settings.tag_ttl).await
+            }
+            Kind::Content(_) | Kind::Other(_) => Box::pin(self.bucket.read(key)).await,
+        }
+    }
+
+    async fn read_version(&self, key: &Key) -> Result<Option<Object>, StoreError> {
+        self.bucket.read_version(key).await
+    }
+
+    async fn read_head(&self, key: &Key, limit: u64) -> Result<Option<Head>, StoreError> {
+        self.bucket.read_head(key, limit).await
+    }
+
+    async fn read_content(&self, key: &Key) -> Result<Content, StoreError> {
+        match key.kind() {
+            Kind::Content(digest) => self.read_verified(key, digest).await,
+            _ => Box::pin(self.bucket.read_content(key)).await,
+        }
+    }
+
+    async fn exists(&self, key: &Key) -> Result<bool, StoreError> {
+        self.bucket.exists(key).await
+    }
+
+    async fn write(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
+        let _writing = self.writing(key);
+        self.bucket.write(key, bytes).await
+    }
+
+    async fn write_if(
+        &self,
+        key: &Key,
+        bytes: Bytes,
+        condition: &Condition,
+    ) -> Result<bool, StoreError> {
+        let _writing = self.writing(key);
+        self.bucket.write_if(key, bytes, condition).await
+    }
+
+    async fn remove(&self, key: &Key) -> Result<(), StoreError> {
+        let _writing = self.writing(key);
+        self.bucket.remove(key).await
+    }
+
+    async fn remove_if(&self, key: &Key, version: &Version) -> Result<Removal, StoreError> {
+        let _writing = self.writing(key);
+        self.bucket.remove_if(key, version).await
+    }
+
+    async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError> {
+        self.bucket.list(request).await
+    }
+}
+
+impl<O: Parts, S> HasParts for Cached<O, S> {
+    type Bucket = O;
+
+    fn bucket_of_parts(&self) -> &O {
+        &self.bucket
+    }
+}
+
+#[cfg(test)]
+mod tests;
