@@ -55,9 +55,20 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// The rules for pushes.
     pub policy: PolicyConfig,
+    /// What operators see.
+    pub telemetry: TelemetryConfig,
     /// The `payload_in_metadata` of the provider by which Envoy's `jwt_authn` filter verifies callers'
     /// tokens. Without it, and without access control, callers have no resources.
     pub jwt_payload: Option<String>,
+}
+
+/// What operators see of each worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TelemetryConfig {
+    /// Whether there are metrics; there are unless set.
+    pub metrics: bool,
+    /// Whether the access log and traces get the record `wasm.moorage`; they do unless set.
+    pub log_fields: bool,
 }
 
 /// The rules for pushes.
@@ -164,6 +175,7 @@ impl Config {
             cache: CacheConfig::read(fields.take_object("cache")?)?,
             limits: LimitsConfig::read(fields.take_object("limits")?)?,
             policy: PolicyConfig::read(fields.take_object("policy")?)?,
+            telemetry: TelemetryConfig::read(fields.take_object("telemetry")?)?,
             jwt_payload: fields.take_text("jwt_payload")?,
         };
         fields.end()?;
@@ -226,6 +238,17 @@ fn read_legacy(mut fields: Fields) -> Result<Legacy, ConfigError> {
     }
     fields.end()?;
     Ok(legacy)
+}
+
+impl TelemetryConfig {
+    fn read(mut fields: Fields) -> Result<Self, ConfigError> {
+        let config = Self {
+            metrics: fields.take_flag("metrics")?.unwrap_or(true),
+            log_fields: fields.take_flag("log_fields")?.unwrap_or(true),
+        };
+        fields.end()?;
+        Ok(config)
+    }
 }
 
 impl PolicyConfig {

@@ -36,7 +36,8 @@ pub fn cut(host: &impl Host, cutter: &mut Cutter, size: usize, end_of_stream: bo
 /// client that it has not got it whole.
 fn give_up(host: &impl Host, message: &str) -> Action {
     log::error!("{message}");
-    headers::send_response(host, &Error::new(ErrorCode::Unknown, message).into_response());
+    let response = Error::new(ErrorCode::Unknown, message).into_response();
+    headers::send_response(host, &response, false);
     Action::Pause
 }
 

@@ -16,11 +16,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::clock::Clock;
 use super::host::Host;
+use super::telemetry::Telemetry;
 use super::{clients, metadata};
 use crate::registry::access::ResourceActions;
 use crate::registry::{Environment, Nonce};
-use crate::store::CacheEnvironment;
 use crate::store::layout::SHARDS;
+use crate::store::{CacheEnvironment, CacheEvent};
 
 /// Envoy's workers, as the cache sees them.
 #[derive(Debug)]
@@ -29,13 +30,14 @@ pub struct WorkerEnvironment<H> {
     /// The key of each shard's value, which is set at each write.
     keys: Vec<String>,
     clock: Rc<Clock<H>>,
+    telemetry: Rc<Telemetry<H>>,
 }
 
 impl<H: Host> WorkerEnvironment<H> {
     /// The workers that serve the bucket of that name.
-    pub fn new(host: H, clock: Rc<Clock<H>>, bucket: &str) -> Self {
+    pub fn new(host: H, clock: Rc<Clock<H>>, telemetry: Rc<Telemetry<H>>, bucket: &str) -> Self {
         let key = |shard| format!("moorage/{bucket}/writes/{shard}");
-        Self { host, keys: (0..SHARDS).map(key).collect(), clock }
+        Self { host, keys: (0..SHARDS).map(key).collect(), clock, telemetry }
     }
 
     fn key(&self, shard: u8) -> &str {
@@ -46,6 +48,10 @@ impl<H: Host> WorkerEnvironment<H> {
 impl<H: Host> CacheEnvironment for WorkerEnvironment<H> {
     fn now(&self) -> Duration {
         self.clock.now()
+    }
+
+    fn count(&self, event: CacheEvent) {
+        self.telemetry.count_cache(event);
     }
 
     fn write_epoch(&self, shard: u8) -> u64 {
@@ -91,10 +97,6 @@ impl<H: Host> Environment for RequestEnvironment<H> {
 
     fn delay(&self, time: Duration) -> LocalBoxFuture<'static, ()> {
         self.clock.wait(time).map(|_| ()).boxed_local()
-    }
-
-    fn log_field(&self, name: &'static str, value: &str) {
-        self.host.set_log_field(name, value);
     }
 
     fn client_address(&self) -> Option<IpAddr> {

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{self, BufferType, ContextType, LogLevel, MapType, Status};
+use proxy_wasm::types::{self, BufferType, ContextType, LogLevel, MapType, MetricType, Status};
 
-use super::host::{Action, CallError, Headers, Host, SharedData, SharedDataError};
+use super::host::{Action, CallError, Headers, Host, MetricKind, SharedData, SharedDataError};
 use super::http_filter::HttpFilter;
 use super::plugin::Plugin;
 use super::random;
@@ -85,9 +85,31 @@ impl Host for Envoy {
         hostcalls::get_property(path).ok().flatten()
     }
 
-    fn set_log_field(&self, name: &str, value: &str) {
-        let set = hostcalls::set_property(vec![name], Some(value.as_bytes()));
-        check("a field of the access log", set);
+    fn declare_record(&self, name: &str) -> bool {
+        let arguments = declaration(name);
+        hostcalls::call_foreign_function("declare_property", Some(&arguments)).is_ok()
+    }
+
+    fn set_record(&self, name: &str, value: &[u8]) {
+        check("a record of the access log", hostcalls::set_property(vec![name], Some(value)));
+    }
+
+    fn define_metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
+        let kind = match kind {
+            MetricKind::Counter => MetricType::Counter,
+            MetricKind::Gauge => MetricType::Gauge,
+            MetricKind::Histogram => MetricType::Histogram,
+        };
+        let defined = hostcalls::define_metric(kind, name);
+        defined.inspect_err(|status| log::error!("Envoy takes no metric {name}: {status:?}")).ok()
+    }
+
+    fn increment_metric(&self, id: u32, amount: i64) {
+        check("a metric", hostcalls::increment_metric(id, amount));
+    }
+
+    fn record_metric(&self, id: u32, value: u64) {
+        check("a metric", hostcalls::record_metric(id, value));
     }
 
     fn dispatch_call(
@@ -157,6 +179,16 @@ impl Host for Envoy {
     fn dequeue(&self, queue: u32) -> bool {
         matches!(hostcalls::dequeue_shared_queue(queue), Ok(Some(_)))
     }
+}
+
+/// The message `DeclarePropertyArguments` of Envoy's `declare_property`: `name`, `type` Protobuf, `schema`, and `span` the
+/// request. Names have fewer than 128 bytes here.
+fn declaration(name: &str) -> Vec<u8> {
+    const SCHEMA: &str = "type.googleapis.com/google.protobuf.Struct";
+    let text =
+        |field: u8, text: &str| [&[field << 3 | 2, text.len() as u8], text.as_bytes()].concat();
+    let number = |field: u8, number: u8| vec![field << 3, number];
+    [text(1, name), number(3, 3), text(4, SCHEMA), number(5, 1)].concat()
 }
 
 fn buffer(buffer: BufferType, size: usize) -> Option<Vec<u8>> {
@@ -234,5 +266,9 @@ impl HttpContext for HttpFilter<Envoy> {
 
     fn on_http_response_body(&mut self, size: usize, end_of_stream: bool) -> types::Action {
         self.response_body(size, end_of_stream).into()
+    }
+
+    fn on_log(&mut self) {
+        self.ended();
     }
 }

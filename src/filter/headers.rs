@@ -5,17 +5,22 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, WARNING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use super::host::Host;
+use super::telemetry::{TRACE_HEADERS, Telemetry};
 use crate::registry::{Environment, HeaderFields, Request};
 use crate::store::HttpRequest;
 
 /// Envoy's headers for the request to the store that remain when it is rewritten: what the client
 /// sent is not for the store, least of all its credentials. Without `x-forwarded-proto` Envoy finds no
 /// route.
-const KEPT: [&str; 3] = [":scheme", "x-forwarded-proto", "x-request-id"];
+const KEPT: [&str; 2] = [":scheme", "x-forwarded-proto"];
+
+/// The `Warning` of an answer that might be out of date (RFC 7234, section 5.5.1; later versions of HTTP have no header
+/// for it).
+pub const STALE: &str = "110 moorage \"Response is Stale\"";
 
 /// The stand-in for a header's value that is no text, which no answer of the API has.
 const NO_TEXT: &str = "\u{fffd}";
@@ -41,15 +46,17 @@ pub fn announced_length(request: &Request) -> Option<u64> {
 }
 
 /// Turns the client's request into one to the store, for Envoy's router to send.
-pub fn rewrite_request(host: &impl Host, request: &HttpRequest) {
+pub fn rewrite_request<H: Host>(host: &H, telemetry: &Telemetry<H>, request: &HttpRequest) {
     let kept = host.request_headers();
+    telemetry.keep_trace_headers(&kept);
+    let is_kept = |name: &str| KEPT.contains(&name) || TRACE_HEADERS.contains(&name);
     let mut headers: Vec<(&str, &[u8])> = vec![
         (":method", request.method.as_str().as_bytes()),
         (":path", request.path.as_bytes()),
         (":authority", request.authority.as_bytes()),
     ];
     headers.extend(request.headers.iter().map(|(name, value)| (*name, value.as_bytes())));
-    let kept = kept.iter().filter(|(name, _)| KEPT.contains(&name.as_str()));
+    let kept = kept.iter().filter(|(name, _)| is_kept(name));
     headers.extend(kept.map(|(name, value)| (name.as_str(), value.as_slice())));
     host.set_request_headers(headers);
 }
@@ -83,11 +90,12 @@ pub fn rewrite_response(host: &impl Host, status: StatusCode, headers: &HeaderMa
     host.set_response_headers(pairs);
 }
 
-/// Sends a response in place of whatever Envoy would have done.
-pub fn send_response(host: &impl Host, response: &Response<Bytes>) {
+/// Sends a response in place of whatever Envoy would have done, with a warning if it might be out of date.
+pub fn send_response(host: &impl Host, response: &Response<Bytes>, is_stale: bool) {
     let text = |value| std::str::from_utf8(HeaderValue::as_bytes(value)).unwrap_or(NO_TEXT);
     let headers = response.headers().iter().map(|(name, value)| (name.as_str(), text(value)));
-    let headers = headers.collect();
+    let warning = is_stale.then_some((WARNING.as_str(), STALE));
+    let headers = headers.chain(warning).collect();
     let body = Some(&response.body()[..]).filter(|body| !body.is_empty());
     host.send_response(response.status().as_u16(), headers, body);
 }

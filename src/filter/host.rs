@@ -33,6 +33,17 @@ pub enum SharedDataError {
     Refused,
 }
 
+/// The kinds of metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    /// It only grows.
+    Counter,
+    /// It has a value.
+    Gauge,
+    /// It has many values.
+    Histogram,
+}
+
 /// A shared value, and the number that Envoy gave it when it was set; both `None` for one that was never set.
 pub type SharedData = (Option<Vec<u8>>, Option<u32>);
 
@@ -79,8 +90,21 @@ pub trait Host: Clone + fmt::Debug + Send + Sync + 'static {
     /// The value of an attribute of the request or connection (Envoy, "Attributes").
     fn property(&self, path: Vec<&str>) -> Option<Vec<u8>>;
 
-    /// Sets a value that the access log can name: `%FILTER_STATE(wasm.<name>:PLAIN)%` (Envoy, "Access logging").
-    fn set_log_field(&self, name: &str, value: &str);
+    /// Declares a record of filter state, `wasm.<name>`, to be a `google.protobuf.Struct`, so that formats can name its fields;
+    /// `false` where there is no such thing.
+    fn declare_record(&self, name: &str) -> bool;
+
+    /// Sets a record that was declared, in the encoding of Protocol Buffers.
+    fn set_record(&self, name: &str, value: &[u8]);
+
+    /// Makes a metric and gives its id.
+    fn define_metric(&self, kind: MetricKind, name: &str) -> Option<u32>;
+
+    /// Adds to a counter.
+    fn increment_metric(&self, id: u32, amount: i64);
+
+    /// Sets a gauge, or records a value in a histogram.
+    fn record_metric(&self, id: u32, value: u64);
 
     /// Sends a request to a cluster, and gives the token by which Envoy reports its response: to the context that is
     /// being called back.

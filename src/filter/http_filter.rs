@@ -50,6 +50,11 @@ impl<H: Host> HttpFilter<H> {
         self.call(|stream| stream.response_body(size, end_of_stream))
     }
 
+    /// The request is over, whether it had an answer or not.
+    pub fn ended(&self) {
+        self.0.borrow_mut().ended();
+    }
+
     /// The response to the storage call `token`, of so many headers and so many bytes of body.
     pub fn call_response(&self, token: u32, headers: usize, body_size: usize) {
         self.call(|stream| {
@@ -63,7 +68,9 @@ impl<H: Host> HttpFilter<H> {
     /// it has to find room for that.
     fn call(&self, act: impl FnOnce(&mut Stream<H>) -> Action) -> Action {
         let mut stream = self.0.borrow_mut();
-        let action = run_as(stream.context_id(), || act(&mut stream));
+        let telemetry = Rc::clone(&stream.worker().telemetry);
+        let action = telemetry
+            .during(stream.exchange(), || run_as(stream.context_id(), || act(&mut stream)));
         if stream.is_known || !stream.is_waiting() {
             return action;
         }

@@ -26,11 +26,12 @@ mod stream;
 mod streamed_body;
 mod streamed_upload;
 mod task;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod upstream;
 mod wake_queue;
 
-pub use host::{Action, CallError, Headers, Host, SharedData, SharedDataError};
+pub use host::{Action, CallError, Headers, Host, MetricKind, SharedData, SharedDataError};
 pub use http_filter::HttpFilter;
 pub use plugin::Plugin;

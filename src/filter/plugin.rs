@@ -12,6 +12,7 @@ use super::host::Host;
 use super::http_filter::HttpFilter;
 use super::stream::Stream;
 use super::task::{run_as, take_woken};
+use super::telemetry::{Held, Telemetry};
 use super::upstream::Upstream;
 use super::wake_queue::WakeQueue;
 use crate::config::Config;
@@ -39,6 +40,8 @@ pub struct Worker<H: Host> {
     pub bucket: Cached<Bucket<Upstream<H>>, WorkerEnvironment<H>>,
     pub settings: Settings,
     pub jwt_payload: Option<String>,
+    /// What operators see of it.
+    pub telemetry: Rc<Telemetry<H>>,
     clock: Rc<Clock<H>>,
     /// What Envoy is to the handlers.
     pub environment: Rc<dyn Environment>,
@@ -65,14 +68,19 @@ impl<H: Host> std::fmt::Debug for Worker<H> {
 impl<H: Host> Worker<H> {
     /// A worker with this configuration. `seed` is random, and secret: all other random values follow from it.
     fn new(host: &H, config: Config, queue: WakeQueue, seed: [u8; 32]) -> Self {
-        let upstream = Upstream::new(host.clone(), &config.store);
+        let telemetry = Rc::new(Telemetry::new(host.clone(), &config.telemetry));
+        let upstream = Upstream::new(host.clone(), &config.store, Rc::clone(&telemetry));
         let budget = Rc::new(config.limits.budget());
         let options = config.store.bucket_options(config.manifest_max_bytes);
         let bucket = Bucket::new(upstream, &options, Rc::clone(&budget));
         let clock = Rc::new(Clock::new(host.clone()));
         let bucket_name = &config.store.bucket;
-        let cache_environment =
-            WorkerEnvironment::new(host.clone(), Rc::clone(&clock), bucket_name);
+        let cache_environment = WorkerEnvironment::new(
+            host.clone(),
+            Rc::clone(&clock),
+            Rc::clone(&telemetry),
+            bucket_name,
+        );
         let environment = RequestEnvironment::new(host.clone(), Rc::clone(&clock), seed);
         let hash_seed = environment.nonce().bits() as u64;
         let streams = config.limits.streams_per_client;
@@ -82,6 +90,7 @@ impl<H: Host> Worker<H> {
             bucket: Cached::new(bucket, cache_environment, config.cache.settings(), hash_seed),
             settings: config.settings(),
             jwt_payload: config.jwt_payload,
+            telemetry,
             clock,
             environment: Rc::new(environment),
             budget,
@@ -129,7 +138,10 @@ impl<H: Host> Worker<H> {
         if let Some(stream) = stream
             && self.host.set_effective_context(context_id)
         {
-            run_as(context_id, || act(&mut stream.borrow_mut()));
+            let mut stream = stream.borrow_mut();
+            self.telemetry.during(stream.exchange(), || {
+                run_as(context_id, || act(&mut stream));
+            });
         }
     }
 
@@ -197,6 +209,8 @@ impl<H: Host> Plugin<H> {
     pub fn tick(&mut self) {
         if let Some(worker) = &self.worker {
             let ticks = worker.clock.tick();
+            let held = Held { budget: &worker.budget, cache: worker.bucket.cached_bytes() };
+            worker.telemetry.tick(ticks, worker.clock.now(), held);
             if ticks.is_multiple_of(TICKS_BETWEEN_EXPIRIES) {
                 worker.expire_streams();
             }

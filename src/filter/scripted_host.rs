@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::host::{CallError, Headers, Host, SharedData, SharedDataError};
+use super::host::{CallError, Headers, Host, MetricKind, SharedData, SharedDataError};
 
 /// The id of the context that is a plugin, not a stream.
 pub const ROOT: u32 = 1;
@@ -37,6 +37,7 @@ pub struct State {
     pub queues: Vec<usize>,
     pub refuses_queues: bool,
     pub has_no_random: bool,
+    pub metrics: Vec<Metric>,
     /// Why no call to the store is made, if none is.
     pub refuses_calls: Option<CallError>,
     randoms: u8,
@@ -86,7 +87,16 @@ pub struct StreamState {
     /// Whether the client's stream was reset, because the filter gave a response where one had begun.
     pub is_reset: bool,
     pub properties: HashMap<String, Vec<u8>>,
-    pub log_fields: BTreeMap<String, String>,
+    /// The record for the access log.
+    pub record: Option<Vec<u8>>,
+}
+
+/// A metric, with what it was increased by, set to, or has recorded.
+#[derive(Debug)]
+pub struct Metric {
+    pub name: String,
+    pub kind: MetricKind,
+    pub values: Vec<u64>,
 }
 
 /// How far the response has come that is on its way to the client.
@@ -245,8 +255,36 @@ impl Host for ScriptedHost {
         self.stream(|stream| stream.properties.get(&path.join(".")).cloned())
     }
 
-    fn set_log_field(&self, name: &str, value: &str) {
-        self.stream(|stream| stream.log_fields.insert(name.to_owned(), value.to_owned()));
+    fn declare_record(&self, _: &str) -> bool {
+        true
+    }
+
+    fn set_record(&self, _: &str, value: &[u8]) {
+        self.stream(|stream| stream.record = Some(value.to_vec()));
+    }
+
+    fn define_metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
+        let mut state = self.state();
+        let known = state.metrics.iter().position(|metric| metric.name == name);
+        let id = known.unwrap_or_else(|| {
+            state.metrics.push(Metric { name: name.to_owned(), kind, values: Vec::new() });
+            state.metrics.len() - 1
+        });
+        u32::try_from(id).ok()
+    }
+
+    fn increment_metric(&self, id: u32, amount: i64) {
+        let mut state = self.state();
+        let metric = &mut state.metrics[id as usize];
+        assert_eq!(metric.kind, MetricKind::Counter);
+        metric.values.push(u64::try_from(amount).expect("a counter grows"));
+    }
+
+    fn record_metric(&self, id: u32, value: u64) {
+        let mut state = self.state();
+        let metric = &mut state.metrics[id as usize];
+        assert_ne!(metric.kind, MetricKind::Counter);
+        metric.values.push(value);
     }
 
     fn dispatch_call(

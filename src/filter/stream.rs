@@ -6,8 +6,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, Response};
+use http::header::{CONTENT_LENGTH, WARNING};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::byte_ranges::cut;
 use super::clients::ClientShare;
@@ -17,10 +17,13 @@ use super::host::{Action, Host};
 use super::plugin::Worker;
 use super::streamed_upload::{Step, StreamedUpload};
 use super::task::Task;
+use super::telemetry::{BlobBytes, StoreCall, StoreOperation, StoreResult};
 use super::{headers, metadata};
 use crate::registry::access::is_refused_at_once;
 use crate::registry::http::error::{Error, ErrorCode};
-use crate::registry::{self, Answer, BodyUse, ContentStream, Cutter, Request, StreamAnswer};
+use crate::registry::{
+    self, Answer, BodyUse, ContentStream, Cutter, Exchange, Operation, Request, StreamAnswer,
+};
 use crate::store::{Purpose, Reservation, UNCOUNTED};
 
 /// The memory that a waiting request takes, in bytes, about: its headers, its handler's future and
@@ -38,6 +41,16 @@ pub struct Stream<H: Host> {
     room: Option<Reservation>,
     /// Its part of its client's share; nothing until that is asked for.
     client: Option<ClientShare>,
+    /// What is noted of the request.
+    exchange: Option<Rc<Exchange>>,
+    /// When the request arrived, since 1970.
+    begun: Duration,
+    /// The status of the answer that has begun to go out.
+    status: Option<StatusCode>,
+    /// The store's answer that a streamed blob waits for.
+    store_call: Option<StoreCall<H>>,
+    /// Whether a blob has passed through Envoy's router.
+    has_streamed: bool,
 }
 
 enum State<H: Host> {
@@ -65,12 +78,29 @@ impl<H: Host> Stream<H> {
     /// A stream of which nothing is known yet.
     pub fn new(worker: Rc<Worker<H>>, context_id: u32) -> Self {
         let state = State::Unseen;
-        Self { worker, context_id, state, is_known: false, room: None, client: None }
+        Self {
+            worker,
+            context_id,
+            state,
+            is_known: false,
+            room: None,
+            client: None,
+            exchange: None,
+            begun: Duration::ZERO,
+            status: None,
+            store_call: None,
+            has_streamed: false,
+        }
     }
 
     /// The state that it shares with the others of its worker.
     pub fn worker(&self) -> &Worker<H> {
         &self.worker
+    }
+
+    /// What is noted of the request, once there is one.
+    pub fn exchange(&self) -> Option<Rc<Exchange>> {
+        self.exchange.as_ref().map(Rc::clone)
     }
 
     /// Its context id.
@@ -127,8 +157,11 @@ impl<H: Host> Stream<H> {
                 self.client().release_bytes();
                 headers::rewrite_request(
                     &self.worker.host,
+                    &self.worker.telemetry,
                     &self.worker.bucket.bucket().stream_request(&stream.read),
                 );
+                self.store_call = Some(self.worker.telemetry.store_call(StoreOperation::StreamGet));
+                self.has_streamed = true;
                 self.state = State::Streaming(stream);
                 Action::Continue
             }
@@ -189,34 +222,93 @@ impl<H: Host> Stream<H> {
     }
 
     fn reply(&mut self, response: &Response<Bytes>) -> Action {
+        self.has_streamed |= self.is_upload_routed();
         self.state = State::Done;
         self.room = None;
         if let Some(client) = &mut self.client {
             client.release_bytes();
         }
-        let size = response.body().len();
-        if size <= UNCOUNTED {
-            headers::send_response(&self.worker.host, response);
-        } else if !self.client().hold(size) {
-            let message = "this client has not taken the replies that it has asked for; try again \
-                           when it has";
-            headers::send_response(
-                &self.worker.host,
-                &Error::new(ErrorCode::TooManyRequests, message).into_response(),
-            );
-        } else {
-            self.room = self.worker.budget.reserve(Purpose::Replies, size);
-            if self.room.is_some() {
-                headers::send_response(&self.worker.host, response);
-            } else {
-                let message = "the proxy holds as many replies as it has memory for; try again";
-                headers::send_response(
-                    &self.worker.host,
-                    &Error::new(ErrorCode::Unavailable, message).into_response(),
-                );
-            }
+        match self.hold_reply(response.body().len()) {
+            Ok(()) => self.send(response),
+            Err(error) => self.send(&error.into_response()),
         }
         Action::Pause
+    }
+
+    /// Finds room for a reply of so many bytes until the client has it.
+    fn hold_reply(&mut self, size: usize) -> Result<(), Error> {
+        if size <= UNCOUNTED {
+            return Ok(());
+        }
+        if !self.client().hold(size) {
+            let message = "this client has not taken the replies that it has asked for; try again \
+                           when it has";
+            return Err(Error::new(ErrorCode::TooManyRequests, message));
+        }
+        self.room = self.worker.budget.reserve(Purpose::Replies, size);
+        if self.room.is_some() {
+            return Ok(());
+        }
+        let message = "the proxy holds as many replies as it has memory for; try again";
+        Err(Error::new(ErrorCode::Unavailable, message))
+    }
+
+    fn send(&mut self, response: &Response<Bytes>) {
+        let error = response.extensions().get().copied();
+        self.note_answer(response.status(), response.headers(), error);
+        headers::send_response(&self.worker.host, response, self.is_stale());
+    }
+
+    /// Whether the answer might be out of date.
+    fn is_stale(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.is_stale())
+    }
+
+    /// Notes the answer that begins to go out.
+    fn note_answer(&mut self, status: StatusCode, headers: &HeaderMap, error: Option<ErrorCode>) {
+        self.status = Some(status);
+        if let Some(exchange) = &self.exchange {
+            self.worker.telemetry.answered(exchange, headers, error);
+        }
+    }
+
+    /// Sends on what the store answers, with these headers in place of its own.
+    fn forward(&mut self, status: StatusCode, mut headers: HeaderMap) {
+        if self.is_stale() {
+            headers.insert(WARNING, HeaderValue::from_static(headers::STALE));
+        }
+        self.note_answer(status, &headers, None);
+        headers::rewrite_response(&self.worker.host, status, &headers);
+    }
+
+    /// The request is over, whether it had an answer or not.
+    pub fn ended(&mut self) {
+        drop(self.store_call.take());
+        if let Some(exchange) = self.exchange.take() {
+            let telemetry = &self.worker.telemetry;
+            let time = telemetry.now().saturating_sub(self.begun);
+            let bytes = self.blob_bytes(exchange.operation());
+            telemetry.ended(&exchange, self.status, time, bytes);
+        }
+    }
+
+    /// How much of a blob has passed through Envoy's router.
+    fn blob_bytes(&self, operation: Operation) -> BlobBytes {
+        let size = |of| {
+            let size = self.worker.host.property(vec![of, "size"])?;
+            Some(u64::from_le_bytes(size.try_into().ok()?))
+        };
+        match operation {
+            _ if !self.has_streamed && !self.is_upload_routed() => BlobBytes::default(),
+            Operation::BlobGet => BlobBytes { sent: size("response").unwrap_or(0), received: 0 },
+            // Of a manifest that is too large for a reply nobody asks how large it is.
+            Operation::ManifestGet => BlobBytes::default(),
+            _ => BlobBytes { received: size("request").unwrap_or(0), sent: 0 },
+        }
+    }
+
+    fn is_upload_routed(&self) -> bool {
+        matches!(&self.state, State::Uploading(upload) if upload.is_routed())
     }
 
     /// Whether the client should have sent its body by now.
@@ -239,18 +331,28 @@ impl<H: Host> Stream<H> {
         }
     }
 
+    /// What is noted from now on is of this request.
+    fn note_request(&mut self, exchange: &Rc<Exchange>) {
+        self.begun = self.worker.telemetry.now();
+        self.worker.telemetry.begin(exchange);
+        self.exchange = Some(Rc::clone(exchange));
+    }
+
     /// The store's answer to a streamed request begins.
     fn begin_stream(&mut self, stream: Box<ContentStream>, end_of_stream: bool) -> Action {
         let (status, store_headers) = headers::read_response(&self.worker.host);
+        if let Some(call) = self.store_call.take() {
+            call.end(StoreResult::of_status(status));
+        }
         match stream.answer(status, &store_headers, &self.worker.gaps) {
             StreamAnswer::Forward(status, headers) => {
                 self.state = State::Done;
-                headers::rewrite_response(&self.worker.host, status, &headers);
+                self.forward(status, headers);
                 Action::Continue
             }
             StreamAnswer::Cut(status, headers, cutter) => {
                 self.state = State::Cutting(cutter);
-                headers::rewrite_response(&self.worker.host, status, &headers);
+                self.forward(status, headers);
                 Action::Continue
             }
             StreamAnswer::Reply(response) => self.reply(&response),
@@ -270,6 +372,7 @@ impl<H: Host> Stream<H> {
         for (name, value) in &json.headers {
             headers.insert(name, value.clone());
         }
+        self.note_answer(status, &headers, json.extensions.get().copied());
         headers::rewrite_response(&self.worker.host, status, &headers);
         self.state = State::Rewording(body);
         Action::Continue
@@ -295,9 +398,11 @@ impl<H: Host> Stream<H> {
     pub fn request_headers(&mut self, end_of_stream: bool) -> Action {
         let Some(mut request) = headers::read_request(&self.worker.host, &self.worker.environment)
         else {
+            self.note_request(&Rc::new(Exchange::new(Method::GET, String::new(), None)));
             let message = "the request's path is not text";
             return self.reply(&Error::new(ErrorCode::NoSuchEndpoint, message).into_response());
         };
+        self.note_request(&request.exchange);
         if self.worker.budget.is_half_held(Purpose::Replies) {
             request.reply_max_bytes = UNCOUNTED;
         }

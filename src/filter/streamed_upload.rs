@@ -17,6 +17,7 @@ use super::host::Host;
 use super::plugin::Worker;
 use super::streamed_body::StreamedBody;
 use super::task::Task;
+use super::telemetry::{StoreCall, StoreOperation, StoreResult};
 use crate::registry::http::error::{Error, ErrorCode};
 use crate::registry::{Answer, Request, handle_streamed, proxy_error};
 use crate::store::WriteAnswer;
@@ -55,6 +56,8 @@ pub struct StreamedUpload<H: Host> {
     is_cut_off: bool,
     /// The store's answer, as far as it has come.
     answer: Option<ErrorDocument>,
+    /// The same, as it is counted.
+    store_call: Option<StoreCall<H>>,
 }
 
 impl<H: Host> StreamedUpload<H> {
@@ -76,6 +79,7 @@ impl<H: Host> StreamedUpload<H> {
             deadline: None,
             is_cut_off: false,
             answer: None,
+            store_call: None,
         }
     }
 
@@ -99,8 +103,10 @@ impl<H: Host> StreamedUpload<H> {
             }
             headers::rewrite_request(
                 &self.worker.host,
+                &self.worker.telemetry,
                 &self.worker.bucket.bucket().write_request(&write),
             );
+            self.store_call = Some(self.worker.telemetry.store_call(StoreOperation::StreamPut));
             self.is_routed = true;
         }
         match &self.reply {
@@ -182,6 +188,9 @@ impl<H: Host> StreamedUpload<H> {
         is_local_reply: bool,
         end_of_stream: bool,
     ) -> Step {
+        if let Some(call) = self.store_call.take() {
+            call.end(StoreResult::of_status(status));
+        }
         self.is_cut_off |= is_local_reply;
         let blames_client =
             matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE);

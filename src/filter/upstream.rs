@@ -2,12 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use futures::channel::oneshot;
 use http::StatusCode;
 
 use super::host::{CallError, Host};
+use super::telemetry::{StoreOperation, StoreResult, Telemetry};
 use crate::config::StoreConfig;
 use crate::store::{Http, HttpError, HttpRequest, HttpResponse, Repeat, Timeout};
 
@@ -33,6 +35,7 @@ pub struct Upstream<H> {
     cluster: String,
     timeout: Duration,
     copy_timeout: Duration,
+    telemetry: Rc<Telemetry<H>>,
     /// The calls under way, by Envoy's token.
     calls: RefCell<HashMap<u32, Call>>,
 }
@@ -40,12 +43,13 @@ pub struct Upstream<H> {
 impl<H: Host> Upstream<H> {
     /// The way to the store that `config` describes. Whether Envoy has the cluster shows with the
     /// first call: while it validates a bootstrap, or loads it, it has none yet.
-    pub fn new(host: H, config: &StoreConfig) -> Self {
+    pub fn new(host: H, config: &StoreConfig, telemetry: Rc<Telemetry<H>>) -> Self {
         Self {
             host,
             cluster: config.cluster.clone(),
             timeout: config.timeout(),
             copy_timeout: config.copy_timeout(),
+            telemetry,
             calls: RefCell::default(),
         }
     }
@@ -76,6 +80,8 @@ impl<H: Host> Http for Upstream<H> {
             (":path", request.path.as_str()),
             (":authority", request.authority.as_str()),
         ];
+        let trace_headers = self.telemetry.trace_headers();
+        headers.extend(trace_headers.iter().map(|(name, value)| (*name, value.as_str())));
         headers.extend(request.headers.iter().map(|(name, value)| (*name, value.as_str())));
         if repeat == Repeat::WhenItFails {
             headers.extend(REPEATED_BY_ENVOY);
@@ -85,18 +91,24 @@ impl<H: Host> Http for Upstream<H> {
             Timeout::Ordinary => self.timeout,
             Timeout::Copy => self.copy_timeout,
         };
-        let token =
-            self.host.dispatch_call(&self.cluster, headers, body, timeout).map_err(|error| {
-                match error {
+        let noted = self.telemetry.store_call(StoreOperation::of(request));
+        let token = match self.host.dispatch_call(&self.cluster, headers, body, timeout) {
+            Ok(token) => token,
+            Err(error) => {
+                noted.end(StoreResult::Unavailable);
+                return Err(match error {
                     CallError::NoSuchCluster => HttpError::NoSuchCluster,
                     CallError::Refused => HttpError::Connection,
-                }
-            })?;
+                });
+            }
+        };
         let (sender, receiver) = oneshot::channel();
         let call = Call { sender, wants_version: request.wants_version };
         self.calls.borrow_mut().insert(token, call);
         let _forget_when_dropped = UnderWay { upstream: self, token };
-        receiver.await.unwrap_or(Err(HttpError::Connection))
+        let outcome = receiver.await.unwrap_or(Err(HttpError::Connection));
+        noted.end(StoreResult::of(&outcome));
+        outcome
     }
 }
 
@@ -170,7 +182,8 @@ mod tests {
         (host.state().active, host.state().effective) = (Some(ROOT), Some(ROOT));
         host.state().callback = Callback::CallResponse;
         let config = Config::parse(CONFIG).expect("a valid configuration");
-        Upstream::new(host, &config.store)
+        let telemetry = Rc::new(Telemetry::new(host.clone(), &config.telemetry));
+        Upstream::new(host, &config.store, telemetry)
     }
 
     fn request(timeout: Timeout, wants_version: bool) -> HttpRequest {

@@ -8,6 +8,7 @@ mod answer;
 pub mod body;
 mod content_stream;
 mod endpoints;
+mod exchange;
 pub mod glob;
 pub mod http;
 mod jose;
@@ -34,6 +35,7 @@ use bytes::Bytes;
 pub use answer::Answer;
 pub use body::{Hashing, NoBody, RequestBody};
 pub use content_stream::{ContentStream, StreamAnswer};
+pub use exchange::{CacheUse, Exchange, Operation};
 pub use http::HeaderFields;
 pub use http::error::proxy_error;
 pub use http::multipart::{Allowance, Cutter, Piece};
@@ -49,7 +51,7 @@ pub use settings::{DEFAULT_MANIFEST_MAX_BYTES, ImmutableTags, Limits, Mount, Set
 
 use crate::store::{Session, Store, Uploads};
 use access::{Permit, permit};
-use endpoints::{base, blobs, catalog, manifests, referrers, tags, token, uploads};
+use endpoints::{base, blobs, catalog, health, manifests, referrers, tags, token, uploads};
 use http::error::{Error, ErrorCode};
 use route::Endpoint;
 
@@ -86,6 +88,7 @@ async fn dispatch(
     let permit = permit(request, settings).await?;
     match (permit.endpoint(), &request.method) {
         (Endpoint::Base, _) => Ok(Answer::reply(base::get())),
+        (Endpoint::Health, _) => Ok(Answer::reply(health::alive())),
         (Endpoint::Blob { name, digest }, &Method::GET | &Method::HEAD) => {
             blobs::get(request, store, name, digest).await
         }
@@ -110,6 +113,8 @@ async fn change_or_list(
 ) -> Result<Response<Bytes>, Error> {
     match permit.endpoint() {
         Endpoint::Base => Ok(base::get()),
+        Endpoint::Health => Ok(health::alive()),
+        Endpoint::Ready => Ok(health::ready(request, store).await),
         Endpoint::Blob { name, digest } => blobs::delete(store, name, digest).await,
         Endpoint::Manifest { name, reference } => match request.method {
             Method::DELETE => manifests::delete(store, settings, name, reference).await,
@@ -153,7 +158,9 @@ fn allowed_methods(endpoint: &Endpoint, settings: &Settings) -> &'static [&'stat
         Endpoint::Blob { .. } if settings.delete_enabled && !settings.read_only => {
             &["GET", "HEAD", "DELETE"]
         }
-        Endpoint::Base | Endpoint::Blob { .. } => &["GET", "HEAD"],
+        Endpoint::Base | Endpoint::Blob { .. } | Endpoint::Health | Endpoint::Ready => {
+            &["GET", "HEAD"]
+        }
         Endpoint::Uploads { .. } if settings.read_only => &[],
         Endpoint::Uploads { .. } => &["POST"],
         Endpoint::Upload { .. } if settings.read_only => &["GET", "HEAD"],

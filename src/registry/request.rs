@@ -9,10 +9,11 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures::future::LocalBoxFuture;
 use http::Method;
-use http::header::HeaderName;
+use http::header::{HeaderName, USER_AGENT};
 
 use super::access::ResourceActions;
 use super::endpoints::token::FORM_MAX_BYTES;
+use super::exchange::Exchange;
 use super::http::HeaderFields;
 use super::http::error::{Error, ErrorCode};
 use super::route::Endpoint;
@@ -24,13 +25,16 @@ use crate::oci::Name;
 /// streams waits in the store.
 pub const REPLY_MAX_BYTES: usize = 64 * 1024;
 
+/// How much of a `User-Agent` is kept for the access log, in characters.
+const USER_AGENT_MAX: usize = 256;
+
 /// A client's request.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The method.
     pub method: Method,
-    target: String,
-    endpoint: Result<Endpoint, Error>,
+    /// What is noted about it until it is answered.
+    pub exchange: Rc<Exchange>,
     /// The header fields.
     pub headers: HeaderFields,
     /// The body.
@@ -92,9 +96,6 @@ pub trait Environment: fmt::Debug {
         self.recent().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
     }
 
-    /// Adds a field to the request's line in the access log.
-    fn log_field(&self, _name: &'static str, _value: &str) {}
-
     /// The client's address; of IPv6 the network of 64 bits, which is what one customer of a provider has.
     fn client_address(&self) -> Option<IpAddr> {
         None
@@ -145,11 +146,11 @@ impl Request {
         headers: HeaderFields,
         environment: Rc<dyn Environment>,
     ) -> Self {
-        let target = target.into();
+        let user_agent = headers.texts(USER_AGENT).next();
+        let user_agent = user_agent.map(|text| text.chars().take(USER_AGENT_MAX).collect());
         Self {
+            exchange: Rc::new(Exchange::new(method.clone(), target.into(), user_agent)),
             method,
-            endpoint: Endpoint::parse(&target),
-            target,
             headers,
             body: Body::None,
             resources: Vec::new(),
@@ -164,12 +165,12 @@ impl Request {
     ///
     /// Those of [`Endpoint::parse`].
     pub fn endpoint(&self) -> Result<&Endpoint, Error> {
-        self.endpoint.as_ref().map_err(Clone::clone)
+        self.exchange.endpoint.as_ref().map_err(Clone::clone)
     }
 
     /// How the body is treated. Only a manifest, and the form for a token, is ever held in memory.
     pub fn body_use(&self) -> BodyUse {
-        match (&self.endpoint, &self.method) {
+        match (&self.exchange.endpoint, &self.method) {
             (Ok(Endpoint::Manifest { .. }), &Method::PUT) => BodyUse::Whole,
             (Ok(Endpoint::Token), &Method::POST) => BodyUse::Whole,
             (Ok(Endpoint::Upload { .. }), &Method::PATCH | &Method::PUT) => BodyUse::Streamed,
@@ -184,7 +185,7 @@ impl Request {
 
     /// How much of a body is kept that the handler is to have whole, in bytes.
     pub fn body_max_bytes(&self, settings: &Settings) -> u64 {
-        match &self.endpoint {
+        match &self.exchange.endpoint {
             Ok(Endpoint::Token) => FORM_MAX_BYTES,
             _ => settings.manifest_max_bytes,
         }
@@ -198,7 +199,7 @@ impl Request {
 
     /// The values of a query parameter, decoded.
     pub fn query_values(&self, name: &str) -> impl Iterator<Item = Cow<'_, str>> {
-        let query = self.target.split_once('?').map_or("", |(_, query)| query);
+        let query = self.exchange.target.split_once('?').map_or("", |(_, query)| query);
         let pairs = form_urlencoded::parse(query.as_bytes());
         pairs.filter_map(move |(key, value)| (key == name).then_some(value))
     }

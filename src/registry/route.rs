@@ -60,6 +60,10 @@ pub enum Endpoint {
     Catalog,
     /// `/auth/token`: where clients get tokens. It is no part of the API; challenges lead there.
     Token,
+    /// `/healthz`: whether the module answers.
+    Health,
+    /// `/readyz`: whether the store answers.
+    Ready,
 }
 
 /// The path of the token endpoint.
@@ -80,6 +84,11 @@ impl Endpoint {
         }
         if path == TOKEN_PATH {
             return Ok(Self::Token);
+        }
+        match path {
+            "/healthz" => return Ok(Self::Health),
+            "/readyz" => return Ok(Self::Ready),
+            _ => {}
         }
         // No repository's name begins with an underscore.
         if path == "/v2/_catalog" {
@@ -112,6 +121,21 @@ impl Endpoint {
                 Ok(Self::Blob { name: parse_name(name)?, digest: parse_digest(digest)? })
             }
             _ => Err(no_such_endpoint()),
+        }
+    }
+}
+
+impl Endpoint {
+    /// The repository that it is of.
+    pub fn repository(&self) -> Option<&Name> {
+        match self {
+            Self::Manifest { name, .. }
+            | Self::Blob { name, .. }
+            | Self::Uploads { name }
+            | Self::Upload { name, .. }
+            | Self::Tags { name }
+            | Self::Referrers { name, .. } => Some(name),
+            Self::Base | Self::Catalog | Self::Token | Self::Health | Self::Ready => None,
         }
     }
 }

@@ -37,8 +37,6 @@ pub struct TestEnvironment {
     nonces: Cell<u32>,
     /// The time since 1970.
     pub time: Cell<Duration>,
-    /// The fields of the access log.
-    pub log: RefCell<BTreeMap<&'static str, String>>,
     pub address: Cell<Option<IpAddr>>,
     pub certificate_names: RefCell<Vec<String>>,
     /// By the filter's name and the path, joined by slashes. A list is its elements with spaces between them.
@@ -68,10 +66,6 @@ impl Environment for TestEnvironment {
     fn delay(&self, time: Duration) -> LocalBoxFuture<'static, ()> {
         self.time.set(self.time.get() + time);
         Box::pin(ready(()))
-    }
-
-    fn log_field(&self, name: &'static str, value: &str) {
-        self.log.borrow_mut().insert(name, value.to_owned());
     }
 
     fn client_address(&self) -> Option<IpAddr> {

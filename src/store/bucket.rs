@@ -14,6 +14,7 @@ use super::budget::{self, Budget};
 use super::compose::{Compositions, PARALLEL_JOINS};
 use super::condemned::CondemnedView;
 use super::fault::{Fault, StoreError, StoreErrorKind};
+use super::health::HealthView;
 use super::layout::{self, Key};
 use super::objects::{
     Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, Page, Removal, Start,
@@ -55,6 +56,7 @@ pub struct Bucket<H> {
     heeds_conditions: Cell<Option<bool>>,
     heeds_conditional_removal: Cell<Option<bool>>,
     condemned: CondemnedView,
+    health: HealthView,
     pub(super) refuses_wrong_checksums: Cell<Option<bool>>,
     pub(super) rehashes: Rehashes,
     pub(super) compositions: Compositions,
@@ -76,6 +78,7 @@ impl<H: Http> Bucket<H> {
             heeds_conditions: Cell::new(None),
             heeds_conditional_removal: Cell::new(None),
             condemned: CondemnedView::default(),
+            health: HealthView::default(),
             refuses_wrong_checksums: Cell::new(None),
             rehashes: Rehashes::default(),
             compositions: Compositions::default(),
@@ -228,6 +231,10 @@ impl<H: Http> Objects for Bucket<H> {
 
     fn condemned_view(&self) -> &CondemnedView {
         &self.condemned
+    }
+
+    fn health_view(&self) -> &HealthView {
+        &self.health
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {

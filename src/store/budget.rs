@@ -22,7 +22,7 @@ pub const UNCOUNTED: usize = 4 * 1024;
 const SMALL: usize = 64 * 1024;
 
 /// The purposes that memory is held for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
     /// Requests themselves while they wait: headers, its handler's state.
     Waiting,
@@ -32,6 +32,11 @@ pub enum Purpose {
     Reads,
     /// Replies that clients have not taken yet.
     Replies,
+}
+
+impl Purpose {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Waiting, Self::Bodies, Self::Reads, Self::Replies];
 }
 
 /// The budget of one worker.
@@ -85,6 +90,11 @@ impl Budget {
     /// How many bytes are held for a purpose.
     pub fn held(&self, purpose: Purpose) -> usize {
         self.part(purpose).held.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes may be held for a purpose.
+    pub fn limit(&self, purpose: Purpose) -> usize {
+        self.part(purpose).limit
     }
 
     /// Whether more than half of what may be held for a purpose is.

@@ -354,6 +354,11 @@ pub fn removal_probe() -> Key {
     Key::other("moorage/probes/removals".to_owned())
 }
 
+/// The object that is asked for to find out whether the store answers. It does not exist.
+pub fn health_probe() -> Key {
+    Key::other("moorage/probes/health".to_owned())
+}
+
 /// The folder of the markers of collections of garbage.
 pub fn markers() -> Key {
     Key::other("moorage/gc/markers/".to_owned())

@@ -21,6 +21,7 @@ use super::cache::CacheEnvironment;
 use super::compose::{Checked, Compositions, HasParts, MultipartId, PartTag, Parts, Piece};
 use super::condemned::CondemnedView;
 use super::fault::{StoreError, StoreErrorKind};
+use super::health::HealthView;
 use super::layout::{self, Key, Kind};
 use super::objects::{
     Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, Page, Removal, Start,
@@ -73,6 +74,7 @@ pub struct MemoryStore {
     pub ignores_conditional_removal: bool,
     heeds_conditional_removal: Cell<Option<bool>>,
     condemned: CondemnedView,
+    health: HealthView,
     /// Whether checksums are not verified, as in some stores.
     pub ignores_checksums: bool,
     refuses_wrong_checksums: Cell<Option<bool>>,
@@ -291,6 +293,10 @@ impl Objects for MemoryStore {
 
     fn condemned_view(&self) -> &CondemnedView {
         &self.condemned
+    }
+
+    fn health_view(&self) -> &HealthView {
+        &self.health
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {

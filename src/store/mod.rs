@@ -14,6 +14,7 @@ mod catalog;
 mod compose;
 mod condemned;
 mod fault;
+mod health;
 pub mod layout;
 #[cfg(test)]
 pub mod memory;
@@ -54,6 +55,7 @@ pub use condemned::{
     UnreadableMarker, VIEW_MAX_AGE,
 };
 pub use fault::{Fault, StoreAnswer, StoreError, StoreErrorKind};
+pub use health::{HEALTH_MAX_AGE, HealthView};
 pub use multipart_uploads::MultipartUpload;
 pub use names::{FolderName, Names};
 pub use objects::{
@@ -226,6 +228,9 @@ pub trait Store {
 
     /// The same, if it is known. No call.
     fn known_condemned(&self, now: Duration) -> Option<Condemned>;
+
+    /// Whether the store answers, as of [`HEALTH_MAX_AGE`] before `now` (since 1970) at the longest. One call, or none.
+    async fn health(&self, now: Duration) -> Result<(), StoreError>;
 
     /// Whether the repository has anything, uploads included.
     async fn has_anything(&self, name: &Name) -> Result<bool, StoreError>;

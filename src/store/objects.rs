@@ -11,6 +11,7 @@ use futures::stream::{self, Stream};
 use super::budget::Budget;
 use super::condemned::CondemnedView;
 use super::fault::{StoreError, StoreErrorKind};
+use super::health::HealthView;
 use super::layout::Key;
 use super::permits::Permits;
 use crate::oci::Digest;
@@ -235,6 +236,9 @@ pub trait Objects {
 
     /// What is known of collections of garbage.
     fn condemned_view(&self) -> &CondemnedView;
+
+    /// What is known of whether the store answers.
+    fn health_view(&self) -> &HealthView;
 
     /// Reads a small object.
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError>;

@@ -204,6 +204,10 @@ impl<O: Objects> Store for O {
         self.condemned_view().known(now)
     }
 
+    async fn health(&self, now: Duration) -> Result<(), StoreError> {
+        self.health_view().get(self, now).await
+    }
+
     async fn has_anything(&self, name: &Name) -> Result<bool, StoreError> {
         is_folder(self, &layout::own(name)).await
     }

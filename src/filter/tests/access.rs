@@ -28,10 +28,6 @@ fn basic(password: &str) -> String {
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
 }
 
-fn log_field(proxy: &Proxy, id: u32, name: &str) -> String {
-    proxy.with(id, |stream| stream.log_fields.get(name).cloned().unwrap_or_default())
-}
-
 #[test]
 fn of_a_manifest_that_is_refused_nothing_is_kept_and_the_answer_waits_for_its_end() {
     let mut proxy = Proxy::new(&config());
@@ -45,7 +41,7 @@ fn of_a_manifest_that_is_refused_nothing_is_kept_and_the_answer_waits_for_its_en
     proxy.send(id, b"", true);
     assert_eq!(proxy.outcome(id), (401, "UNAUTHORIZED".to_owned()));
     assert!(proxy.host.state().calls.is_empty());
-    assert_eq!(log_field(&proxy, id, "moorage.decision"), "denied");
+    assert_eq!(proxy.record(id)["decision"], "denied");
     proxy.close(id);
     proxy.assert_idle();
 }
@@ -127,9 +123,9 @@ fn what_is_decided_and_by_what_is_told_to_the_access_log() {
     let id = proxy.ask("GET", "/v2/a/manifests/t", &[("authorization", &authorization)]);
     assert_eq!(proxy.outcome(id).0, 404);
     for (name, expected) in
-        [("moorage.identity", "user:ada (password)"), ("moorage.decision", "allowed by rules[0]")]
+        [("identity", "user:ada (password)"), ("decision", "allowed by rules[0]")]
     {
-        assert_eq!(log_field(&proxy, id, name), expected, "{name}");
+        assert_eq!(proxy.record(id)[name], expected, "{name}");
     }
     proxy.close(id);
     proxy.assert_idle();
@@ -139,5 +135,6 @@ fn what_is_decided_and_by_what_is_told_to_the_access_log() {
 fn nothing_is_told_where_there_is_no_access_control() {
     let mut proxy = Proxy::new(super::driver::CONFIG);
     let id = proxy.ask("GET", "/v2/a/manifests/t", &[]);
-    proxy.with(id, |stream| assert!(stream.log_fields.is_empty()));
+    let record = proxy.record(id);
+    assert!(!record.contains_key("identity") && !record.contains_key("decision"), "{record:?}");
 }

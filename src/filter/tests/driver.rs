@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use super::record;
 use crate::filter::host::{Action, Headers};
 use crate::filter::http_filter::HttpFilter;
 use crate::filter::plugin::{Plugin, Worker};
@@ -237,6 +238,7 @@ impl Proxy {
     /// The client goes away, or has its response: Envoy drops the stream, and its calls with it.
     pub fn close(&mut self, id: u32) {
         let filter = self.filters.remove(&id).expect("a stream");
+        self.called_back(id, Callback::Other, || filter.ended());
         self.called_back(id, Callback::Other, || drop(filter));
         let mut state = self.host.state();
         state.streams.remove(&id);
@@ -265,6 +267,19 @@ impl Proxy {
         let json: serde_json::Value = serde_json::from_slice(&reply.body).unwrap_or_default();
         let code = json["errors"][0]["code"].as_str().unwrap_or_default();
         (reply.status, code.to_owned())
+    }
+
+    /// The fields of the record for the access log.
+    pub fn record(&self, id: u32) -> BTreeMap<String, String> {
+        let record = self.with(id, |stream| stream.record.clone()).expect("a record");
+        record::fields(&record)
+    }
+
+    /// What a metric was increased by, set to, or has recorded, each time.
+    pub fn metric(&self, name: &str) -> Vec<u64> {
+        let state = self.host.state();
+        let metric = state.metrics.iter().find(|metric| metric.name == name);
+        metric.map(|metric| metric.values.clone()).unwrap_or_default()
     }
 
     /// The path that the request has now.

@@ -28,6 +28,18 @@ pub enum Refusal {
     TooMany(u32),
 }
 
+impl Refusal {
+    /// Whether somebody has tried a wrong password or token. One whose time is over is none: clients try those as a matter
+    /// of course.
+    pub fn is_failed_login(self) -> bool {
+        match self {
+            Self::Password => true,
+            Self::Token(why) => !matches!(why, InvalidToken::Expired | InvalidToken::NotYet),
+            Self::Unreadable | Self::TooMany(_) => false,
+        }
+    }
+}
+
 impl Access {
     /// Who sends this request.
     ///

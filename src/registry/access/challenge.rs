@@ -13,6 +13,9 @@ use crate::registry::http::error::{Error, ErrorCode};
 impl Access {
     /// The answer to a request whose caller is not known.
     pub fn refused(&self, request: &Request, need: &Need<'_>, refusal: Refusal) -> Error {
+        if refusal.is_failed_login() {
+            request.exchange.note_failed_login();
+        }
         let (message, error) = match refusal {
             Refusal::TooMany(seconds) => return too_many(seconds),
             Refusal::Unreadable => {
@@ -27,6 +30,9 @@ impl Access {
 
     /// The answer to a request that its caller may not make.
     pub fn denied(&self, request: &Request, need: &Need<'_>, reason: Reason) -> Error {
+        if reason != Reason::NoCredentials {
+            request.exchange.note_denial();
+        }
         let (message, error) = match reason {
             Reason::Tags => return tags_denied(need),
             Reason::NoCredentials => ("authentication is required", None),

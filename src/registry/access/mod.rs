@@ -53,7 +53,7 @@ pub use need::{Need, Operation, RepositoryNeed, Tags};
 pub use new_user::NewUserError;
 use pace::Pace;
 use passwords::Passwords;
-pub use permit::{Permit, is_refused_at_once, log_decision, permit};
+pub use permit::{Permit, is_refused_at_once, permit};
 pub use rules::{Granted, Rule, Rules, TagUse, Who};
 pub use sources::{ExtAuthzSource, JwtSource, Sources};
 pub use tokens::{Caller, Issuer, Names, Signing, Tokens};

@@ -11,7 +11,7 @@ use crate::registry::route::Endpoint;
 /// What a request needs to be allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Need<'r> {
-    /// Nothing: it is for the token endpoint, which finds out by itself who calls.
+    /// Nothing: it is for the token endpoint, which finds out by itself who calls, or asks whether the registry is well.
     Nothing,
     /// Credentials of any caller. Clients ask this first, to learn the scheme.
     Credentials,
@@ -112,7 +112,7 @@ impl<'r> Need<'r> {
         let operation = Operation::of(&request.method);
         let (name, tags) = match endpoint {
             Endpoint::Base => return Self::Credentials,
-            Endpoint::Token => return Self::Nothing,
+            Endpoint::Token | Endpoint::Health | Endpoint::Ready => return Self::Nothing,
             Endpoint::Catalog => return Self::Catalog,
             Endpoint::Manifest { name, reference } => (name, tags(request, operation, reference)),
             Endpoint::Blob { name, .. } => (name, Tags::Any),

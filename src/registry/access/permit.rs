@@ -1,6 +1,5 @@
 //! What lets a request pass to its handler.
 
-use std::fmt::Write as _;
 use std::rc::Rc;
 
 use super::cursor::is_encrypted;
@@ -40,21 +39,19 @@ pub async fn permit<'r>(request: &'r Request, settings: &'r Settings) -> Result<
     let caller = match access.caller(request).await {
         Ok(caller) => caller,
         Err(refusal) => {
-            log_decision(request, None, None);
+            request.exchange.note_verdict(None, None);
             return Err(access.refused(request, &need, refusal));
         }
     };
-    let decision = decide(access.rules(), &need, &caller);
-    let rules = match &decision {
-        Decision::Allowed { rules, .. } => Some(rules.as_slice()),
-        Decision::Denied(_) => None,
-    };
-    log_decision(request, Some(&caller), rules);
-    match decision {
-        Decision::Allowed { may_mount, .. } => {
+    match decide(access.rules(), &need, &caller) {
+        Decision::Allowed { may_mount, rules } => {
+            request.exchange.note_verdict(Some(Rc::clone(&caller)), Some(rules));
             Ok(Permit { endpoint, access: Some((access, caller)), may_mount })
         }
-        Decision::Denied(reason) => Err(access.denied(request, &need, reason)),
+        Decision::Denied(reason) => {
+            request.exchange.note_verdict(Some(caller), None);
+            Err(access.denied(request, &need, reason))
+        }
     }
 }
 
@@ -126,21 +123,4 @@ impl<'r> Permit<'r> {
         let grants = self.access.as_ref().and_then(|(_, caller)| caller.grants.as_deref());
         grants.unwrap_or_default()
     }
-}
-
-/// Tells the access log of a decision: who calls, how that was proven, and whether it is allowed, by which rules. What is
-/// asked for and where from are in the log without that. Each field is a call to the proxy, so there are no more.
-pub fn log_decision(request: &Request, caller: Option<&Caller>, rules: Option<&[usize]>) {
-    let environment = &request.environment;
-    environment.log_field("moorage.identity", caller.map_or("unknown", Caller::log_name));
-    let Some(rules) = rules else {
-        return environment.log_field("moorage.decision", "denied");
-    };
-    let mut decision = "allowed".to_owned();
-    for (number, rule) in rules.iter().enumerate() {
-        decision.push_str(if number == 0 { " by rules[" } else { ", rules[" });
-        // Writing to a text does not fail.
-        let _ = write!(decision, "{rule}]");
-    }
-    environment.log_field("moorage.decision", &decision);
 }

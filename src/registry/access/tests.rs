@@ -5,6 +5,7 @@ mod callers;
 mod forgeries;
 mod rights;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +24,7 @@ use super::*;
 use crate::registry::jose::private_key_tests::{jwk, key};
 use crate::registry::jose::{BASE64, PrivateKey};
 use crate::registry::test_registry::{TestRegistry, errors, image, whole};
-use crate::registry::{Body, Mount, handle};
+use crate::registry::{Body, Exchange, Mount, handle};
 use crate::store::memory::run;
 
 /// When the tests take place.
@@ -100,6 +101,8 @@ fn their_key() -> PrivateKey {
 
 struct Fixture {
     registry: TestRegistry,
+    /// What was noted of the latest request.
+    exchange: RefCell<Option<Rc<Exchange>>>,
 }
 
 impl Fixture {
@@ -113,7 +116,7 @@ impl Fixture {
             registry.store.put_blob(&name, b"config");
             registry.store.put_blob(&name, b"layer");
         }
-        Self { registry }
+        Self { registry, exchange: RefCell::default() }
     }
 
     /// The answer and the number of round trips to the store.
@@ -132,6 +135,7 @@ impl Fixture {
         let headers = if authorization.is_empty() { &header[1..] } else { &header[..] };
         let mut request = self.registry.request(method, target, headers);
         request.body = body;
+        self.exchange.replace(Some(Rc::clone(&request.exchange)));
         let answer = handle(&request, &self.registry.store, &self.registry.settings);
         let (answer, round_trips) = run(answer);
         match answer {
@@ -142,6 +146,20 @@ impl Fixture {
 
     fn status(&self, method: Method, target: &str, authorization: &str) -> u16 {
         self.send(method, target, authorization).0.status().as_u16()
+    }
+
+    /// What was noted of the latest request.
+    fn exchange(&self) -> Rc<Exchange> {
+        self.exchange.borrow().as_ref().map(Rc::clone).expect("a request")
+    }
+
+    /// Who sent the latest request, and how that was proven.
+    fn identity(&self) -> String {
+        self.exchange().identity().expect("access control").to_owned()
+    }
+
+    fn decision(&self) -> String {
+        self.exchange().decision().expect("access control")
     }
 
     /// Gets a token for scopes.
@@ -324,17 +342,15 @@ fn without_access_control_there_are_no_tokens_and_no_challenges() {
 #[test]
 fn what_is_decided_is_in_the_access_log_and_no_secret_is() {
     let fixture = Fixture::new();
-    let log = || fixture.registry.environment.log.borrow().clone();
-    let field = |name: &'static str| log().remove(name).unwrap_or_default();
     fixture.status(Method::PUT, "/v2/apps/web/manifests/v1", &basic("ci", ROBOT));
-    assert_eq!(field("moorage.identity"), "user:ci (robot-token)");
-    assert_eq!(field("moorage.decision"), "allowed by rules[2]");
+    assert_eq!(fixture.identity(), "user:ci (robot-token)");
+    assert_eq!(fixture.decision(), "allowed by rules[2]");
     fixture.status(Method::GET, "/v2/secret/x/manifests/v1", "");
-    assert_eq!(field("moorage.identity"), "anonymous");
-    assert_eq!(field("moorage.decision"), "denied");
+    assert_eq!(fixture.identity(), "anonymous");
+    assert_eq!(fixture.decision(), "denied");
     fixture.status(Method::GET, "/v2/secret/x/manifests/v1", &basic("ada", "my secret"));
-    assert_eq!(field("moorage.identity"), "unknown");
-    let shown = format!("{:?} {:?}", log(), fixture.registry.settings);
+    assert_eq!(fixture.identity(), "unknown");
+    let shown = format!("{:?} {:?}", fixture.exchange(), fixture.registry.settings);
     for secret in [
         "my secret",
         "mrg_",
@@ -350,10 +366,8 @@ fn what_is_decided_is_in_the_access_log_and_no_secret_is() {
 fn logins_that_fail_are_in_the_access_log_too() {
     let fixture = Fixture::new();
     let log = |authorization: &str| {
-        fixture.registry.environment.log.borrow_mut().clear();
         fixture.status(Method::GET, "/auth/token", authorization);
-        let log = fixture.registry.environment.log.borrow();
-        ["moorage.identity", "moorage.decision"].map(|name| log[name].clone())
+        [fixture.identity(), fixture.decision()]
     };
     assert_eq!(log(&ada()), ["user:ada (password)", "allowed"]);
     assert_eq!(log(&basic("ada", "wrong")), ["unknown", "denied"]);

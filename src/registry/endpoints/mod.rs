@@ -6,6 +6,7 @@ pub mod blobs;
 pub mod catalog;
 #[cfg(test)]
 mod collections;
+pub mod health;
 pub mod manifests;
 pub mod referrers;
 pub mod tags;

@@ -5,6 +5,8 @@
 //!
 //! Source: `distribution`'s "Token Authentication Specification" (`GET`) and "OAuth2 Token Authentication" (`POST`).
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response};
@@ -12,7 +14,7 @@ use serde::Serialize;
 
 use crate::registry::access::{
     Access, Caller, NameAndPassword, ROBOT_PREFIX, Refusal, ResourceActions, TOKEN_MAX_BYTES,
-    log_decision, parse_scopes,
+    parse_scopes,
 };
 use crate::registry::http::error::{Error, ErrorCode};
 use crate::registry::http::reply::json;
@@ -106,7 +108,7 @@ fn scopes(values: impl Iterator<Item = impl AsRef<str>>) -> Result<Vec<ResourceA
 async fn sign(
     request: &Request,
     access: &Access,
-    caller: &Caller,
+    caller: &Rc<Caller>,
     scopes: &[ResourceActions],
     is_form: bool,
 ) -> Result<Response<Bytes>, Error> {
@@ -118,7 +120,7 @@ async fn sign(
     let admitted = access.admit_new_token(&**environment).await;
     admitted.map_err(|refusal| refused(request, Some(caller), refusal))?;
     let grants = access.grants(caller, scopes);
-    log_decision(request, Some(caller), Some(&[]));
+    request.exchange.note_verdict(Some(Rc::clone(caller)), Some(Vec::new()));
     let now = environment.now();
     let token = access.sign(caller, &grants, now, environment.nonce());
     let token = token.ok_or_else(|| Error::new(ErrorCode::Unknown, "the token can't be signed"))?;
@@ -150,8 +152,11 @@ fn written(grants: &[ResourceActions]) -> String {
 }
 
 /// The answer to whoever is not known, or comes with a token. The challenge is Basic here: no token leads to another.
-fn refused(request: &Request, caller: Option<&Caller>, refusal: Refusal) -> Error {
-    log_decision(request, caller, None);
+fn refused(request: &Request, caller: Option<&Rc<Caller>>, refusal: Refusal) -> Error {
+    request.exchange.note_verdict(caller.map(Rc::clone), None);
+    if refusal.is_failed_login() {
+        request.exchange.note_failed_login();
+    }
     let message = match refusal {
         Refusal::TooMany(seconds) => return crate::registry::access::too_many(seconds),
         Refusal::Password => "there is no such user with such a password",

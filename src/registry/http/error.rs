@@ -20,7 +20,7 @@ const RETRY_AFTER_COLLECTION: HeaderValue = HeaderValue::from_static("30");
 const RETRY_SOON: HeaderValue = HeaderValue::from_static("1");
 
 /// The reasons for which a request fails, in the API's terms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
     /// Something failed that the client can't help.
     Unknown,
@@ -200,10 +200,11 @@ impl Error {
     }
 
     /// The answer: the status of the table and the JSON envelope, with the headers that every reply
-    /// carries. What can't be done just now is worth another try soon.
+    /// carries, and the [`ErrorCode`] as an extension for whoever logs it. What can't be done just now is worth another try soon.
     pub fn into_response(self) -> Response<Bytes> {
         let mut response = with_common_headers(Response::new(envelope(&self)));
         *response.status_mut() = self.code.status();
+        response.extensions_mut().insert(self.code);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let is_worth_another_try =

@@ -3,7 +3,7 @@
 use crate::store::layout::Kind;
 
 /// The kinds of what is cached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CacheKind {
     /// Verified content: a manifest, or the configuration of an image.
     Content,

@@ -25,6 +25,7 @@ use super::budget::Budget;
 use super::compose::{HasParts, Parts};
 use super::condemned::CondemnedView;
 use super::fault::StoreError;
+use super::health::HealthView;
 use super::layout::{self, Key, Kind};
 use super::objects::{
     Condition, Content, Head, ListRequest, Object, Objects, Page, Removal, Verified, Version,
@@ -240,6 +241,10 @@ impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
 
     fn condemned_view(&self) -> &CondemnedView {
         self.bucket.condemned_view()
+    }
+
+    fn health_view(&self) -> &HealthView {
+        self.bucket.health_view()
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {

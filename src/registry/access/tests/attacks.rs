@@ -46,11 +46,9 @@ fn a_token_keeps_the_groups_that_another_filter_has_verified() {
 fn no_name_begins_a_line_of_its_own_in_the_access_log() {
     let fixture = Fixture::new();
     let entries = [("oidc", ""), ("oidc/sub", "eve\r\nuser:ada (password)\u{85}\0é")];
-    let environment = &fixture.registry.environment;
     leave_metadata(&fixture, "jwt_authn", &entries);
     fixture.status(Method::GET, "/v2/apps/web/manifests/t", "");
-    let identity = environment.log.borrow()["moorage.identity"].clone();
-    assert_eq!(identity, r"user:eve\r\nuser:ada (password)\u{85}\u{0}é (jwt)");
+    assert_eq!(fixture.identity(), r"user:eve\r\nuser:ada (password)\u{85}\u{0}é (jwt)");
 }
 
 #[test]

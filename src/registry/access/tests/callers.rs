@@ -12,9 +12,8 @@ fn callers_are_known_in_many_ways() {
     let pull = |authorization: &str| {
         fixture.status(Method::GET, "/v2/apps/web/manifests/t", authorization)
     };
-    let identity = || environment.log.borrow().get("moorage.identity").cloned();
     let is_known = |status: u16, who: &str, how: &str| {
-        assert_eq!((status, identity()), (404, Some(format!("{who} ({how})"))));
+        assert_eq!((status, fixture.identity()), (404, format!("{who} ({how})")));
     };
     is_known(pull(&basic("bob", "builder")), "user:bob", "password");
     is_known(pull(&basic("ci", ROBOT)), "user:ci", "robot-token");
@@ -39,7 +38,7 @@ fn callers_are_known_in_many_ways() {
     assert_eq!(pull(""), 401);
     metadata("ext_authz", &[("user", "eve"), ("groups", "dev")]);
     assert_eq!(pull(""), 401, "its groups have a prefix");
-    assert_eq!(identity().as_deref(), Some("user:ext:eve (ext-authz)"));
+    assert_eq!(fixture.identity(), "user:ext:eve (ext-authz)");
 }
 
 #[test]
@@ -110,17 +109,16 @@ fn a_password_is_checked_once_and_then_known() {
 #[test]
 fn who_has_a_token_of_its_own_and_one_of_another_filter_is_whom_its_own_names() {
     let fixture = Fixture::new();
-    let environment = &fixture.registry.environment;
     let entries = [("oidc", ""), ("oidc/sub", "eve"), ("oidc/groups", "dev")];
     let token = fixture.token("repository:apps/web:pull", &ada());
     leave_metadata(&fixture, "jwt_authn", &entries);
     // Whether it is remembered or not.
     for _ in 0..2 {
         assert_eq!(fixture.status(Method::GET, "/v2/apps/web/manifests/t", &token), 404);
-        assert_eq!(environment.log.borrow()["moorage.identity"], "user:ada (password)");
+        assert_eq!(fixture.identity(), "user:ada (password)");
     }
     let foreign = forgeries::forge(json!({ "alg": "ES256" }), json!({ "iss": "eve's" }), &key());
     let foreign = format!("Bearer {foreign}");
     assert_eq!(fixture.status(Method::GET, "/v2/apps/web/manifests/t", &foreign), 404);
-    assert_eq!(environment.log.borrow()["moorage.identity"], "user:eve (jwt)");
+    assert_eq!(fixture.identity(), "user:eve (jwt)");
 }

@@ -1,0 +1,381 @@
+//! One request with what is noted about it until it is answered: for the access log, the metrics and traces.
+//!
+//! Nothing here decides anything. Handlers and the store's transport note what they know; the proxy reads it when there is an
+//! answer.
+
+use std::cell::{Cell, OnceCell, Ref, RefCell};
+use std::fmt::Write as _;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::Method;
+
+use super::access::Caller;
+use super::http::error::Error;
+use super::route::Endpoint;
+
+/// A request as it was asked, and what has been noted about it so far.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The method.
+    pub method: Method,
+    /// The path and query, as they were sent.
+    pub target: String,
+    /// The beginning of the `User-Agent`.
+    pub user_agent: Option<String>,
+    /// The endpoint, or why there is none.
+    pub endpoint: Result<Endpoint, Error>,
+    verdict: RefCell<Option<Verdict>>,
+    has_failed_login: Cell<bool>,
+    is_denied: Cell<bool>,
+    /// What the store's calls for this request are to carry from it, once it was looked for.
+    pub trace_headers: OnceCell<Vec<(&'static str, String)>>,
+    cache: Cell<Option<CacheUse>>,
+    calls: Cell<StoreCalls>,
+}
+
+/// What access control has made of a request.
+#[derive(Debug)]
+struct Verdict {
+    /// Who calls; `None` if nobody knows.
+    caller: Option<Rc<Caller>>,
+    /// The rules that allow it; `None` if it is denied.
+    rules: Option<Vec<usize>>,
+}
+
+/// How much of what a request had to know the cache knew. Of several lookups the worst counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CacheUse {
+    /// All of it.
+    Hit,
+    /// Not all of it.
+    Miss,
+    /// Something that might be out of date, because the store could not say.
+    Stale,
+}
+
+impl CacheUse {
+    /// How it is written in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+/// The calls to the store that were made for a request.
+#[derive(Debug, Clone, Copy, Default)]
+struct StoreCalls {
+    made: u32,
+    under_way: u32,
+    /// When the first of those under way began.
+    since: Duration,
+    /// For how long any was under way, until then.
+    time: Duration,
+}
+
+/// What a request does, in the words of the metrics and the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// Whether the API is spoken here.
+    Base,
+    /// A manifest is pulled, or asked for.
+    ManifestGet,
+    /// A manifest is pushed.
+    ManifestPut,
+    /// A manifest or tag is deleted.
+    ManifestDelete,
+    /// A blob is pulled, or asked for.
+    BlobGet,
+    /// A blob is deleted.
+    BlobDelete,
+    /// An upload begins, which may be all of it, or a mount.
+    UploadStart,
+    /// A chunk is uploaded.
+    UploadAppend,
+    /// An upload is closed.
+    UploadFinish,
+    /// An upload is given up.
+    UploadCancel,
+    /// An upload is asked for how far it has come.
+    UploadStatus,
+    /// Tags are listed.
+    TagsList,
+    /// Repositories are listed.
+    CatalogList,
+    /// Referrers are listed.
+    ReferrersList,
+    /// A token is asked for.
+    Token,
+    /// Whether the module answers.
+    Health,
+    /// Whether the store answers.
+    Ready,
+    /// None of the API's.
+    None,
+}
+
+impl Operation {
+    /// What a request with this method to this endpoint does. A method that the endpoint does not have is none of its
+    /// operations, but for what it might be taken for.
+    pub fn of(method: &Method, endpoint: &Result<Endpoint, Error>) -> Self {
+        let Ok(endpoint) = endpoint else {
+            return Self::None;
+        };
+        match (endpoint, method) {
+            (Endpoint::Base, _) => Self::Base,
+            (Endpoint::Manifest { .. }, &Method::PUT) => Self::ManifestPut,
+            (Endpoint::Manifest { .. }, &Method::DELETE) => Self::ManifestDelete,
+            (Endpoint::Manifest { .. }, _) => Self::ManifestGet,
+            (Endpoint::Blob { .. }, &Method::DELETE) => Self::BlobDelete,
+            (Endpoint::Blob { .. }, _) => Self::BlobGet,
+            (Endpoint::Uploads { .. }, _) => Self::UploadStart,
+            (Endpoint::Upload { .. }, &Method::PATCH) => Self::UploadAppend,
+            (Endpoint::Upload { .. }, &Method::PUT) => Self::UploadFinish,
+            (Endpoint::Upload { .. }, &Method::DELETE) => Self::UploadCancel,
+            (Endpoint::Upload { .. }, _) => Self::UploadStatus,
+            (Endpoint::Tags { .. }, _) => Self::TagsList,
+            (Endpoint::Catalog, _) => Self::CatalogList,
+            (Endpoint::Referrers { .. }, _) => Self::ReferrersList,
+            (Endpoint::Token, _) => Self::Token,
+            (Endpoint::Health, _) => Self::Health,
+            (Endpoint::Ready, _) => Self::Ready,
+        }
+    }
+
+    /// How it is written in metrics and in the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::ManifestGet => "manifest_get",
+            Self::ManifestPut => "manifest_put",
+            Self::ManifestDelete => "manifest_delete",
+            Self::BlobGet => "blob_get",
+            Self::BlobDelete => "blob_delete",
+            Self::UploadStart => "upload_start",
+            Self::UploadAppend => "upload_append",
+            Self::UploadFinish => "upload_finish",
+            Self::UploadCancel => "upload_cancel",
+            Self::UploadStatus => "upload_status",
+            Self::TagsList => "tags_list",
+            Self::CatalogList => "catalog_list",
+            Self::ReferrersList => "referrers_list",
+            Self::Token => "token",
+            Self::Health => "health",
+            Self::Ready => "ready",
+            Self::None => "none",
+        }
+    }
+}
+
+impl Exchange {
+    /// A request for `target`, the path and query as they were sent, of which nothing is noted yet.
+    pub fn new(method: Method, target: String, user_agent: Option<String>) -> Self {
+        Self {
+            method,
+            endpoint: Endpoint::parse(&target),
+            target,
+            user_agent,
+            verdict: RefCell::default(),
+            has_failed_login: Cell::default(),
+            is_denied: Cell::default(),
+            trace_headers: OnceCell::new(),
+            cache: Cell::default(),
+            calls: Cell::default(),
+        }
+    }
+
+    /// What the request does.
+    pub fn operation(&self) -> Operation {
+        Operation::of(&self.method, &self.endpoint)
+    }
+
+    /// Notes who calls, if that is known, and the rules that allow what is asked for; none if it is denied.
+    pub fn note_verdict(&self, caller: Option<Rc<Caller>>, rules: Option<Vec<usize>>) {
+        *self.verdict.borrow_mut() = Some(Verdict { caller, rules });
+    }
+
+    /// Notes that a password or token was wrong.
+    pub fn note_failed_login(&self) {
+        self.has_failed_login.set(true);
+    }
+
+    /// Whether a password or token was wrong.
+    pub fn has_failed_login(&self) -> bool {
+        self.has_failed_login.get()
+    }
+
+    /// Notes that the caller has shown credentials, and may not do this.
+    pub fn note_denial(&self) {
+        self.is_denied.set(true);
+    }
+
+    /// Whether the caller has shown credentials, and may not do this.
+    pub fn is_denied(&self) -> bool {
+        self.is_denied.get()
+    }
+
+    /// The identity of who calls, and how it was proven, as "user:ada (password)"; "unknown" if nobody knows. `None` without
+    /// access control.
+    pub fn identity(&self) -> Option<Ref<'_, str>> {
+        Ref::filter_map(self.verdict.borrow(), |verdict| {
+            let caller = verdict.as_ref()?.caller.as_ref();
+            Some(caller.map_or("unknown", |caller| caller.log_name()))
+        })
+        .ok()
+    }
+
+    /// Whether it is allowed, and by which rules, as "allowed by rules[2]". `None` without access control.
+    pub fn decision(&self) -> Option<String> {
+        let verdict = self.verdict.borrow();
+        let Some(rules) = &verdict.as_ref()?.rules else {
+            return Some("denied".to_owned());
+        };
+        let mut decision = "allowed".to_owned();
+        for (number, rule) in rules.iter().enumerate() {
+            decision.push_str(if number == 0 { " by rules[" } else { ", rules[" });
+            // Writing to a text does not fail.
+            let _ = write!(decision, "{rule}]");
+        }
+        Some(decision)
+    }
+
+    /// Notes what a lookup in the cache gave.
+    pub fn note_cache(&self, found: CacheUse) {
+        self.cache.set(self.cache.get().max(Some(found)));
+    }
+
+    /// Whether something in the answer might be out of date.
+    pub fn is_stale(&self) -> bool {
+        self.cache.get() == Some(CacheUse::Stale)
+    }
+
+    /// What the cache knew; `None` if it was not asked.
+    pub fn cache(&self) -> Option<CacheUse> {
+        self.cache.get()
+    }
+
+    /// A call to the store begins at this time.
+    pub fn begin_store_call(&self, now: Duration) {
+        let mut calls = self.calls.get();
+        if calls.under_way == 0 {
+            calls.since = now;
+        }
+        calls.made = calls.made.saturating_add(1);
+        calls.under_way = calls.under_way.saturating_add(1);
+        self.calls.set(calls);
+    }
+
+    /// A call to the store is over at this time.
+    pub fn end_store_call(&self, now: Duration) {
+        let mut calls = self.calls.get();
+        calls.under_way = calls.under_way.saturating_sub(1);
+        if calls.under_way == 0 {
+            calls.time += now.saturating_sub(calls.since);
+        }
+        self.calls.set(calls);
+    }
+
+    /// How many calls to the store were made for the request.
+    pub fn store_calls(&self) -> u32 {
+        self.calls.get().made
+    }
+
+    /// How long the request has waited for the store: the time during which calls were under way, several at a time counted
+    /// once.
+    pub fn store_time(&self) -> Duration {
+        self.calls.get().time
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+
+    fn exchange() -> Exchange {
+        Exchange::new(Method::GET, "/v2/".to_owned(), None)
+    }
+
+    #[test]
+    fn calls_at_the_same_time_are_waited_for_once() {
+        let exchange = exchange();
+        let at = Duration::from_millis;
+        exchange.begin_store_call(at(10));
+        exchange.begin_store_call(at(12));
+        exchange.end_store_call(at(15));
+        exchange.end_store_call(at(20));
+        exchange.begin_store_call(at(100));
+        exchange.end_store_call(at(105));
+        assert_eq!((exchange.store_calls(), exchange.store_time()), (3, at(15)));
+        exchange.begin_store_call(at(200));
+        exchange.end_store_call(at(150));
+        assert_eq!(exchange.store_time(), at(15), "a clock that is set back takes nothing away");
+    }
+
+    #[test]
+    fn of_several_lookups_in_the_cache_the_worst_counts() {
+        let exchange = exchange();
+        assert_eq!(exchange.cache(), None);
+        for (found, noted) in [
+            (CacheUse::Hit, CacheUse::Hit),
+            (CacheUse::Miss, CacheUse::Miss),
+            (CacheUse::Hit, CacheUse::Miss),
+            (CacheUse::Stale, CacheUse::Stale),
+            (CacheUse::Miss, CacheUse::Stale),
+        ] {
+            exchange.note_cache(found);
+            assert_eq!(exchange.cache(), Some(noted), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_decision_names_its_rules_and_without_access_control_there_is_none() {
+        for (rules, expected) in [
+            (None, "denied"),
+            (Some(vec![]), "allowed"),
+            (Some(vec![2]), "allowed by rules[2]"),
+            (Some(vec![0, 12]), "allowed by rules[0], rules[12]"),
+        ] {
+            let exchange = exchange();
+            assert_eq!((exchange.identity().is_none(), exchange.decision()), (true, None));
+            exchange.note_verdict(None, rules);
+            assert_eq!(exchange.decision().as_deref(), Some(expected));
+            assert_eq!(exchange.identity().as_deref(), Some("unknown"));
+        }
+    }
+
+    #[test]
+    fn every_request_has_an_operation() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let upload = "/v2/a/blobs/uploads/0b0f4ed6-9c1c-4b9c-9d0e-5c1f1a1b2c3d";
+        for (method, target, expected) in [
+            (Method::GET, "/v2/".to_owned(), "base"),
+            (Method::HEAD, "/v2/a/manifests/t".to_owned(), "manifest_get"),
+            (Method::PUT, "/v2/a/manifests/t".to_owned(), "manifest_put"),
+            (Method::DELETE, "/v2/a/manifests/t".to_owned(), "manifest_delete"),
+            (Method::GET, format!("/v2/a/blobs/{digest}"), "blob_get"),
+            (Method::DELETE, format!("/v2/a/blobs/{digest}"), "blob_delete"),
+            (Method::POST, "/v2/a/blobs/uploads/".to_owned(), "upload_start"),
+            (Method::PATCH, upload.to_owned(), "upload_append"),
+            (Method::PUT, format!("{upload}?digest={digest}"), "upload_finish"),
+            (Method::DELETE, upload.to_owned(), "upload_cancel"),
+            (Method::GET, upload.to_owned(), "upload_status"),
+            (Method::GET, "/v2/a/tags/list".to_owned(), "tags_list"),
+            (Method::GET, "/v2/_catalog".to_owned(), "catalog_list"),
+            (Method::GET, format!("/v2/a/referrers/{digest}"), "referrers_list"),
+            (Method::GET, "/auth/token".to_owned(), "token"),
+            (Method::GET, "/healthz".to_owned(), "health"),
+            (Method::GET, "/readyz".to_owned(), "ready"),
+            (Method::GET, "/v2/..%2f/manifests/t".to_owned(), "none"),
+            (Method::GET, "/".to_owned(), "none"),
+        ] {
+            let exchange = Exchange::new(method.clone(), target.clone(), None);
+            assert_eq!(exchange.operation().as_str(), expected, "{method} {target}");
+        }
+    }
+}
