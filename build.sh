@@ -72,7 +72,7 @@ bad_usage() {
 ensure_all_tools() {
   ensure_wasm_target
   ensure_envoy
-  ensure_debian_packages skopeo docker-registry openssl
+  ensure_debian_packages skopeo docker-registry openssl prometheus
   ensure_node
   ensure_wasm_bindgen_runner
   ensure_go_tools
@@ -174,6 +174,8 @@ export_tools() {
   export_optional MOORAGE_BUILDKITD "$(buildkit_tool "$BUILDKITD")"
   export_optional MOORAGE_BUILDCTL "$(buildkit_tool "$BUILDCTL")"
   export_optional MOORAGE_BUILDX "$(buildkit_tool "$BUILDX")"
+  export_optional MOORAGE_PROMETHEUS "$(command -v prometheus)"
+  export_optional MOORAGE_PROMTOOL "$(command -v promtool)"
 }
 
 # export_optional NAME PATH: tells the tests of a tool, if it is there. They leave out what needs it else,

@@ -65,7 +65,11 @@ ensure_debian_packages() {
   step "Installing ${missing[*]} with apt-get"
   install_debian_packages "${missing[@]}" ||
     die "${missing[*]} must be there: install them (Debian: apt-get install ${missing[*]})"
-  [[ " ${missing[*]} " != *" docker-registry "* ]] || switch_off_services docker-registry.service
+  for package in "${missing[@]}"; do
+    case $package in
+      docker-registry | prometheus) switch_off_services "$package.service" ;;
+    esac
+  done
 }
 
 # switch_off_services UNIT...: Debian starts a service when it installs one. The tests start their own,

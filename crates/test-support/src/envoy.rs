@@ -15,6 +15,8 @@ use crate::process::{self, tool, wait_for};
 const TEMPLATE: &str = include_str!("../../../envoy/local.yaml");
 const PRODUCTION: &str = include_str!("../../../envoy/production.yaml");
 
+const METRICS_LISTENER: &str = include_str!("../../../deploy/prometheus/listener.yaml");
+
 /// What makes the blob-store cluster sign its requests.
 const SIGNING: &str = include_str!("signing.yaml");
 
@@ -93,6 +95,16 @@ impl Bootstrap {
             1 => bootstrap,
             _ => bootstrap.with("type: LOGICAL_DNS", "type: STRICT_DNS").with("# NODES ", ""),
         }
+    }
+
+    /// An Envoy that has nothing but the listener for Prometheus, before the admin page of another one.
+    pub fn metrics_listener(admin: SocketAddr) -> Self {
+        let page =
+            "admin: { address: { socket_address: { address: 127.0.0.1, port_value: 0 } } }\n";
+        let text = format!("{page}{METRICS_LISTENER}");
+        Self { text, workers: 1 }
+            .with("port_value: 9902", "port_value: 0")
+            .with("port_value: 9901", &format!("port_value: {}", admin.port()))
     }
 
     /// Replaces a piece of the bootstrap, which must be there.

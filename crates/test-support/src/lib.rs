@@ -25,6 +25,7 @@ pub mod logins;
 pub mod oras;
 pub mod podman;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod raw;
 pub mod receiver;
