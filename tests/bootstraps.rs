@@ -32,8 +32,10 @@ const MEANT: &[(&str, &str)] = &[
      "no TLS, so no handshake"),
 
     // The connection manager.
-    ("….access_log",
-     "one user needs no log of who asked for what"),
+    ("….access_log[envoy.access_loggers.file]",
+     "beside Envoy's own log, in a file of its own"),
+    ("….access_log[envoy.access_loggers.stdout]",
+     "what runs Envoy collects what it writes to standard output"),
     ("….use_remote_address",
      "every client has the same address"),
     ("….request_headers_timeout",
@@ -44,8 +46,6 @@ const MEANT: &[(&str, &str)] = &[
      "as above"),
 
     // HTTP filters.
-    ("….http_filters[asked]",
-     "serves the access log"),
     ("….http_filters[envoy.filters.http.local_ratelimit]",
      "limits by address, and here all clients have one"),
     ("….http_filters[envoy.filters.http.file_system_buffer]",
@@ -147,7 +147,7 @@ fn read_texts(value: &mut Value) {
 /// The local bootstrap; what `./build.sh run` fills in does not matter here.
 fn local() -> Value {
     let mut text = LOCAL.replace("${MOORAGE_SCHEMA1_KEY}", "").replace("${MOORAGE_ACCESS}", "");
-    for placeholder in ["PORT", "ADMIN_PORT", "STORE_PORT", "WASM"] {
+    for placeholder in ["PORT", "ADMIN_PORT", "STORE_PORT", "WASM", "ACCESS_LOG"] {
         text = text.replace(&format!("${{MOORAGE_{placeholder}}}"), "9901");
     }
     read(&text)

@@ -39,22 +39,31 @@ impl Bootstrap {
             .replace("${MOORAGE_STORE_PORT}", &store.port().to_string())
             .replace("${MOORAGE_WASM}", wasm.to_str().expect("the path is text"))
             .replace("${MOORAGE_SCHEMA1_KEY}", "")
-            .replace("${MOORAGE_ACCESS}", "");
+            .replace("${MOORAGE_ACCESS}", "")
+            .replace("${MOORAGE_ACCESS_LOG}", "/dev/null");
         Self { text, workers: 1 }
     }
 
     /// Has Envoy write a line to its log for each request; `format` is its `log_format`, in YAML on one line.
     pub fn with_access_log(self, format: &str) -> Self {
-        let prefix = "                stat_prefix: registry\n";
-        let access_log = format!(
-            r#"                access_log:
-                  - name: envoy.access_loggers.stderr
+        let log_format = "                      log_format:\n";
+        self.logging_to_stderr().with_span(
+            log_format,
+            "                # Filters before Moorage",
+            &format!("                      log_format: {format}\n"),
+        )
+    }
+
+    /// Has Envoy write the lines of its access log to its log, in the format that the bootstrap has.
+    pub fn logging_to_stderr(self) -> Self {
+        self.with_span(
+            "                  - name: envoy.access_loggers.file",
+            "                      log_format:",
+            r#"                  - name: envoy.access_loggers.stderr
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-                      log_format: {format}
-"#
-        );
-        self.with(prefix, &format!("{prefix}{access_log}"))
+"#,
+        )
     }
 
     /// The bootstrap that users start from.
