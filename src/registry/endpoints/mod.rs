@@ -7,6 +7,8 @@ pub mod catalog;
 #[cfg(test)]
 mod collections;
 pub mod manifests;
+#[cfg(test)]
+mod outage;
 pub mod referrers;
 pub mod tags;
 pub mod token;
