@@ -77,7 +77,11 @@ mod tests {
     #[test]
     fn the_announcement_says_what_is_on() {
         for (fields, parts) in [
-            ("", &["bucket registry at s3:9000", "access off", "cache 67108864 bytes", "events off"][..]),
+            (
+                "",
+                &["bucket registry at s3:9000", "access off", "cache 67108864 bytes", "events off"]
+                    [..],
+            ),
             (r#","cache":{"max_bytes":0},"read_only":true"#, &["cache off", "read only"]),
             (r#","cache":{"stale_if_error":"1h"}"#, &["stale answers on"]),
         ] {

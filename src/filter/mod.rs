@@ -5,6 +5,7 @@
 //! Everything stands on the trait [`Host`], of which Envoy is one implementation, in the wasm build with the feature
 //! `filter`. The tests have another, which is scripted.
 
+mod announcements;
 mod byte_ranges;
 mod clients;
 mod clock;

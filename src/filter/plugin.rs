@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use super::announcements::Announcements;
 use super::clients::Clients;
 use super::clock::{Clock, TICK};
 use super::environment::{RequestEnvironment, WorkerEnvironment};
@@ -43,6 +44,8 @@ pub struct Worker<H: Host> {
     pub jwt_payload: Option<String>,
     /// What operators see of it.
     pub telemetry: Rc<Telemetry<H>>,
+    /// What the log is told once.
+    pub announcements: Announcements<H>,
     clock: Rc<Clock<H>>,
     /// What Envoy is to the handlers.
     pub environment: Rc<dyn Environment>,
@@ -70,7 +73,13 @@ impl<H: Host> std::fmt::Debug for Worker<H> {
 
 impl<H: Host> Worker<H> {
     /// A worker with this configuration. `seed` is random, and secret: all other random values follow from it.
-    fn new(host: &H, config: Config, queue: WakeQueue, seed: [u8; 32]) -> Self {
+    fn new(
+        host: &H,
+        config: Config,
+        announcements: Announcements<H>,
+        queue: WakeQueue,
+        seed: [u8; 32],
+    ) -> Self {
         let telemetry = Rc::new(Telemetry::new(host.clone(), &config.telemetry));
         let upstream = Upstream::new(host.clone(), &config.store, Rc::clone(&telemetry));
         let budget = Rc::new(config.limits.budget());
@@ -96,6 +105,7 @@ impl<H: Host> Worker<H> {
             settings: config.settings(),
             jwt_payload: config.jwt_payload,
             telemetry,
+            announcements,
             clock,
             environment: Rc::new(environment),
             events,
@@ -206,7 +216,9 @@ impl<H: Host> Plugin<H> {
         let Some(queue) = WakeQueue::register(&self.host) else {
             return false;
         };
-        self.worker = Some(Rc::new(Worker::new(&self.host, config, queue, seed)));
+        let announcements = Announcements::new(self.host.clone(), &config, json);
+        announcements.begin(&config);
+        self.worker = Some(Rc::new(Worker::new(&self.host, config, announcements, queue, seed)));
         self.host.set_tick_period(TICK);
         true
     }
@@ -219,6 +231,7 @@ impl<H: Host> Plugin<H> {
             let held = Held { budget: &worker.budget, cache: worker.bucket.cached_bytes() };
             worker.telemetry.tick(ticks, worker.clock.now(), held, worker.events.counts());
             if ticks.is_multiple_of(TICKS_BETWEEN_EXPIRIES) {
+                worker.announcements.tell_of_store(&worker.bucket);
                 worker.expire_streams();
             }
         }

@@ -24,6 +24,7 @@ mod legacy;
 mod markers;
 mod moves;
 mod nodes;
+mod outage;
 mod peer;
 mod peer_collection;
 mod policy;

@@ -30,7 +30,8 @@ pub async fn get(
     digest: &Digest,
 ) -> Result<Answer, Error> {
     request.refuse_body()?;
-    let content = store.blob_link(name, digest).await?.ok_or_else(|| blob_unknown(digest))?;
+    let content =
+        store.blob_link_for_pull(name, digest).await?.ok_or_else(|| blob_unknown(digest))?;
     if request.method == Method::HEAD && is_condemned(request, store, name, digest) {
         return Err(blob_unknown(digest));
     }

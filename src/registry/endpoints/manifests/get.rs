@@ -97,7 +97,7 @@ async fn tagged(
     tag: &Tag,
 ) -> Result<Manifest, Error> {
     let reference = Reference::Tag(tag.clone());
-    let digest = store.tag(name, tag).await?;
+    let digest = store.tag_for_pull(name, tag).await?;
     let digest = digest.ok_or_else(|| manifest_unknown(name, &reference))?;
     let stored = fetch(store, name, &digest, &reference).await?;
     negotiate(request, store, settings, name, tag, stored).await
@@ -268,6 +268,7 @@ mod tests {
             link_ttl: Duration::from_secs(60),
             tag_ttl: Duration::from_secs(60),
             negative_ttl: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
         };
         let cached = Cached::new(store, &environment, cache, 0);
         // In each round what was kept in the one before is given again.
