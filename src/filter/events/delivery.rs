@@ -119,7 +119,7 @@ impl Delivery {
         if self.state == State::Ready && self.queue.len() > 0 {
             self.send(host, now);
         }
-        if let Some(count) = self.losses.to_tell(now) {
+        if let Some(count) = self.losses.take_untold(now) {
             log::warn!(
                 "{count} events for the endpoint {:?} are lost: it refused them, or more were waiting than are kept",
                 self.endpoint.name

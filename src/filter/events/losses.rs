@@ -28,7 +28,7 @@ impl Losses {
     }
 
     /// How many there were since the log was told, if it is to be told now.
-    pub fn to_tell(&mut self, now: Duration) -> Option<u64> {
+    pub fn take_untold(&mut self, now: Duration) -> Option<u64> {
         if self.untold == 0 || now < self.next {
             return None;
         }
@@ -48,7 +48,7 @@ mod tests {
     fn the_first_loss_is_told_at_once_and_what_follows_once_a_minute_with_its_number() {
         let mut losses = Losses::default();
         let seconds = Duration::from_secs;
-        assert_eq!(losses.to_tell(seconds(5)), None);
+        assert_eq!(losses.take_untold(seconds(5)), None);
         for (second, lost, told) in [
             (10, 1, Some(1)),
             (11, 2, None),
@@ -59,7 +59,7 @@ mod tests {
             (501, 4, Some(4)),
         ] {
             losses.add(lost);
-            assert_eq!(losses.to_tell(seconds(second)), told, "after {second} s");
+            assert_eq!(losses.take_untold(seconds(second)), told, "after {second} s");
         }
         assert_eq!(losses.total(), 10);
     }
