@@ -9,7 +9,7 @@ use http::header::CONTENT_TYPE;
 
 use crate::oci::Reference;
 use crate::registry::http::error::ErrorCode;
-use crate::registry::http::reply::DOCKER_CONTENT_DIGEST;
+use crate::registry::http::reply::{DOCKER_CONTENT_DIGEST, DOCKER_UPLOAD_UUID};
 use crate::registry::route::Endpoint;
 use crate::registry::{Exchange, Operation};
 
@@ -34,6 +34,9 @@ impl Record {
         record.subject(exchange);
         if error.is_none() {
             let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+            if exchange.operation() == Operation::UploadStart {
+                record.optional("upload", header(DOCKER_UPLOAD_UUID));
+            }
             record.optional("digest", header(DOCKER_CONTENT_DIGEST));
             if exchange.operation() == Operation::ManifestGet {
                 record.optional("media_type", header(CONTENT_TYPE));
@@ -44,7 +47,7 @@ impl Record {
         record.optional("error", error.map(ErrorCode::as_str));
         record.optional("cache", exchange.cache().map(|cache| cache.as_str()));
         record.number("store_calls", exchange.store_calls().into());
-        record.number("store_ms", exchange.store_time().as_secs_f64() * 1000.0);
+        record.number("store_ms", exchange.store_time().as_micros() as f64 / 1000.0);
         record.0
     }
 
