@@ -48,6 +48,9 @@ async fn use_it(registry: &Registry) {
     assert_eq!(strange.status(), 405);
 }
 
+/// Makes a bootstrap before a store.
+type MakeBootstrap = fn(SocketAddr) -> Bootstrap;
+
 /// The metric that a series is of; it has to be documented, and to have just the labels that are.
 fn checked<'a>(table: &'a Table, series: &Series) -> &'a str {
     let metric = table.metric_of(&series.name);
@@ -73,8 +76,9 @@ async fn every_metric_has_its_labels_and_none_that_a_client_chose() {
     let own = table.own().filter(|(name, _)| !NOT_HERE.contains(name));
     let own: BTreeSet<&str> = own.map(|(name, _)| name).collect();
     assert!(own.len() > 15, "the table was not read: {own:?}");
-    let bootstraps: [(&str, fn(SocketAddr) -> Bootstrap); 2] =
-        [("local", Bootstrap::new), ("production", |store| Bootstrap::production_before(&[store]))];
+    let production: MakeBootstrap = |store| Bootstrap::production_before(&[store]);
+    let bootstraps: [(&str, MakeBootstrap); 2] =
+        [("local", Bootstrap::new), ("production", production)];
     for (name, bootstrap) in bootstraps {
         let registry = Registry::start_on(bootstrap).await;
         use_it(&registry).await;

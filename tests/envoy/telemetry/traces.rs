@@ -9,6 +9,9 @@ use super::*;
 /// The client's own span.
 const PARENT: &str = "00f067aa0ba902b7";
 
+/// A path, the status of the answer, the attributes of its span, and those that it does not have.
+type Row<'a> = (&'a str, u16, &'a [(&'a str, &'a str)], &'a [&'a str]);
+
 #[tokio::test]
 #[ignore = "needs Envoy and an OpenTelemetry collector: run ./build.sh test"]
 async fn a_collector_gets_a_span_of_the_clients_trace_with_what_moorage_did() {
@@ -25,7 +28,7 @@ async fn a_collector_gets_a_span_of_the_clients_trace_with_what_moorage_did() {
     registry.expect(201, Method::POST, &upload, "a blob").await;
 
     let blob_path = format!("/v2/a/b/blobs/{blob}");
-    let rows: [(&str, u16, &[(&str, &str)], &[&str]); 3] = [
+    let rows: [Row<'_>; 3] = [
         (
             "/v2/a/b/manifests/v1",
             200,
@@ -44,6 +47,8 @@ async fn a_collector_gets_a_span_of_the_clients_trace_with_what_moorage_did() {
             200,
             &[
                 ("moorage.operation", "blob_get"),
+                ("moorage.method", "GET"),
+                ("moorage.path", &blob_path),
                 ("moorage.repository", "a/b"),
                 ("moorage.reference", blob.as_str()),
                 ("moorage.digest", blob.as_str()),
