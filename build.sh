@@ -435,6 +435,7 @@ write_bootstrap() {
   text=${text//'${MOORAGE_WASM}'/"$(yaml_escape "$PWD/moorage.wasm")"}
   text=${text//'${MOORAGE_SCHEMA1_KEY}'/"$(schema1_key_field)"}
   text=${text//'${MOORAGE_ACCESS}'/"$(access_field)"}
+  text=${text//'${MOORAGE_ACCESS_LOG}'/"$(yaml_escape "$run_dir/access.log")"}
   # It may hold a key.
   rm -f -- "$1"
   (umask 077 && printf '%s\n' "$text" >"$1")
@@ -505,10 +506,10 @@ Moorage serves http://127.0.0.1:$port
   access              $who
   Envoy's admin page  http://127.0.0.1:$admin_port
   images are kept in  $data/registry
-  logs are in         $run_dir
+  logs are in         $run_dir (envoy.log, access.log)
 
 Try:
-  curl http://127.0.0.1:$port/v2/
+  curl http://127.0.0.1:$port/readyz
   curl http://127.0.0.1:$port/v2/<name>/manifests/<tag>
   skopeo inspect --tls-verify=false docker://127.0.0.1:$port/<name>:<tag>
 To serve what CNCF Distribution (registry:2, registry:3) wrote, set MOORAGE_DATA to the folder whose

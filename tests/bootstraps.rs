@@ -1,7 +1,7 @@
-//! The bootstraps `envoy/local.yaml` and `envoy/production.yaml` say the same, but for the differences that
+//! The bootstraps `envoy/local.yaml`, `envoy/edge.yaml` and `envoy/production.yaml` say the same, but for the differences that
 //! are listed here with their reasons.
 //!
-//! Users copy `production.yaml` and change it, so each of the two is a whole file with comments of its own.
+//! Users copy `production.yaml` or `edge.yaml` and change it, so each of them is a whole file with comments of its own.
 //! That Envoy takes them is not tested here, but in `envoy/configuration.rs`.
 
 #![cfg(not(target_family = "wasm"))]
@@ -13,6 +13,7 @@ use serde_json::Value;
 
 const LOCAL: &str = include_str!("../envoy/local.yaml");
 const PRODUCTION: &str = include_str!("../envoy/production.yaml");
+const EDGE: &str = include_str!("../envoy/edge.yaml");
 
 /// Differences that are meant: where, and why. Everything below the place may differ.
 ///
@@ -32,8 +33,10 @@ const MEANT: &[(&str, &str)] = &[
      "no TLS, so no handshake"),
 
     // The connection manager.
-    ("….access_log",
-     "one user needs no log of who asked for what"),
+    ("….access_log[envoy.access_loggers.file]",
+     "beside Envoy's own log, in a file of its own"),
+    ("….access_log[envoy.access_loggers.stdout]",
+     "what runs Envoy collects what it writes to standard output"),
     ("….use_remote_address",
      "every client has the same address"),
     ("….request_headers_timeout",
@@ -44,8 +47,6 @@ const MEANT: &[(&str, &str)] = &[
      "as above"),
 
     // HTTP filters.
-    ("….http_filters[asked]",
-     "serves the access log"),
     ("….http_filters[envoy.filters.http.local_ratelimit]",
      "limits by address, and here all clients have one"),
     ("….http_filters[envoy.filters.http.file_system_buffer]",
@@ -95,13 +96,86 @@ const MEANT: &[(&str, &str)] = &[
      "as above"),
 ];
 
+/// The same between `edge.yaml` and `production.yaml`.
+#[rustfmt::skip]
+const MEANT_AT_THE_EDGE: &[(&str, &str)] = &[
+    // HTTP filters.
+    ("….http_filters[envoy.filters.http.file_system_buffer]",
+     "spools what is uploaded, and nothing is"),
+    ("….http_filters[envoy.filters.http.cache_v2]",
+     "blobs on the node's disk"),
+
+    // Moorage's own configuration.
+    ("….http_filters[moorage].typed_config.config.configuration.value.cache",
+     "goes on while the store is away"),
+    ("….http_filters[moorage].typed_config.config.configuration.value.read_only",
+     "what writes goes to the central registry"),
+    ("….http_filters[moorage].typed_config.config.configuration.value.store.timeout_ms",
+     "so long the first pull waits for a store that hangs, and then goes on from memory"),
+
+    // Routes.
+    ("….route_config.virtual_hosts[registry].request_body_buffer_limit",
+     "no manifest is taken"),
+    ("….route_config.virtual_hosts[registry].routes[PUT /registry/docker/registry/v2/blobs/ without content-length]",
+     "nothing is uploaded"),
+    ("….route_config.virtual_hosts[registry].routes[PUT /registry/docker/registry/v2/blobs/]",
+     "as above"),
+    ("….route_config.virtual_hosts[registry]\
+      .routes[PUT /registry/docker/registry/v2/repositories/.+/_uploads/.+/chunks/.+ without content-length]",
+     "as above"),
+    ("….route_config.virtual_hosts[registry]\
+      .routes[PUT /registry/docker/registry/v2/repositories/.+/_uploads/.+/chunks/.+]",
+     "as above"),
+
+    // The store's cluster.
+    ("static_resources.clusters[blob_store].circuit_breakers.thresholds[0].max_connections",
+     "the disk's cache fetches blobs past the routes and their priority"),
+    ("static_resources.clusters[blob_store].circuit_breakers.thresholds[0].max_requests",
+     "as above"),
+    ("static_resources.clusters[blob_store].typed_extension_protocol_options\
+      .envoy.extensions.upstreams.http.v3.HttpProtocolOptions.http_filters[envoy.filters.http.header_mutation]",
+     "tells the disk's cache what to keep"),
+];
+
 /// What `…` in the places above stands for.
 const MANAGER: &str = "static_resources.listeners[registry].filter_chains[0]\
                        .filters[envoy.filters.network.http_connection_manager].typed_config";
 
-/// Places where the bootstraps may differ.
-fn meant_places() -> impl Iterator<Item = String> {
-    MEANT.iter().map(|(place, _)| place.replace('…', MANAGER))
+/// Two bootstraps of which one was made from the other.
+struct Pair {
+    names: [&'static str; 2],
+    bootstraps: [Value; 2],
+    meant: &'static [(&'static str, &'static str)],
+}
+
+impl Pair {
+    fn all() -> [Self; 2] {
+        [
+            Self {
+                names: ["local.yaml", "production.yaml"],
+                bootstraps: [local(), read(PRODUCTION)],
+                meant: MEANT,
+            },
+            Self {
+                names: ["edge.yaml", "production.yaml"],
+                bootstraps: [read(EDGE), read(PRODUCTION)],
+                meant: MEANT_AT_THE_EDGE,
+            },
+        ]
+    }
+
+    /// Places where they may differ.
+    fn meant_places(&self) -> impl Iterator<Item = String> {
+        self.meant.iter().map(|(place, _)| place.replace('…', MANAGER))
+    }
+
+    /// The differences that are not meant, were the first one like that.
+    fn drift(&self, first: &Value) -> Vec<Difference> {
+        let meant: Vec<_> = self.meant_places().collect();
+        let mut found = differences("", first, &self.bootstraps[1]);
+        found.retain(|difference| !meant.iter().any(|meant| lies_in(&difference.place, meant)));
+        found
+    }
 }
 
 /// Whether `place` is `outer` or lies in it.
@@ -113,16 +187,16 @@ fn lies_in(place: &str, outer: &str) -> bool {
 #[derive(Debug)]
 struct Difference {
     place: String,
-    local: Option<Value>,
-    production: Option<Value>,
+    first: Option<Value>,
+    second: Option<Value>,
 }
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let told =
             |value: &Option<Value>| value.as_ref().map_or("nothing".into(), Value::to_string);
-        let (local, production) = (told(&self.local), told(&self.production));
-        write!(f, "{}\n    local:      {local}\n    production: {production}", self.place)
+        let (first, second) = (told(&self.first), told(&self.second));
+        write!(f, "{}\n    one:   {first}\n    other: {second}", self.place)
     }
 }
 
@@ -147,14 +221,10 @@ fn read_texts(value: &mut Value) {
 /// The local bootstrap; what `./build.sh run` fills in does not matter here.
 fn local() -> Value {
     let mut text = LOCAL.replace("${MOORAGE_SCHEMA1_KEY}", "").replace("${MOORAGE_ACCESS}", "");
-    for placeholder in ["PORT", "ADMIN_PORT", "STORE_PORT", "WASM"] {
+    for placeholder in ["PORT", "ADMIN_PORT", "STORE_PORT", "WASM", "ACCESS_LOG"] {
         text = text.replace(&format!("${{MOORAGE_{placeholder}}}"), "9901");
     }
     read(&text)
-}
-
-fn production() -> Value {
-    read(PRODUCTION)
 }
 
 /// What an item of a list is called: by its name, its priority, or what the route matches; else by its number.
@@ -198,12 +268,12 @@ fn parts<'a>(place: &str, value: &'a Value) -> Option<Vec<(String, &'a Value)>> 
 }
 
 /// Every difference between two values, each at the innermost place that has it.
-fn differences(place: &str, local: &Value, production: &Value) -> Vec<Difference> {
-    let (Some(ours), Some(theirs)) = (parts(place, local), parts(place, production)) else {
-        return if local == production {
+fn differences(place: &str, first: &Value, second: &Value) -> Vec<Difference> {
+    let (Some(ours), Some(theirs)) = (parts(place, first), parts(place, second)) else {
+        return if first == second {
             Vec::new()
         } else {
-            vec![difference(place, Some(local), Some(production))]
+            vec![difference(place, Some(first), Some(second))]
         };
     };
     let mut found = Vec::new();
@@ -211,9 +281,9 @@ fn differences(place: &str, local: &Value, production: &Value) -> Vec<Difference
     let places: BTreeSet<_> = ours_by_place.keys().chain(theirs_by_place.keys()).collect();
     for &place in places {
         match (ours_by_place.get(place), theirs_by_place.get(place)) {
-            (Some(local), Some(production)) => found.extend(differences(place, local, production)),
-            (local, production) => {
-                found.push(difference(place, local.copied(), production.copied()));
+            (Some(first), Some(second)) => found.extend(differences(place, first, second)),
+            (first, second) => {
+                found.push(difference(place, first.copied(), second.copied()));
             }
         }
     }
@@ -224,14 +294,14 @@ fn differences(place: &str, local: &Value, production: &Value) -> Vec<Difference
     // Filters and routes take their turns in the order of the list.
     let order = [shared(&ours, &theirs_by_place), shared(&theirs, &ours_by_place)];
     if order[0] != order[1] {
-        let [local, production] = order.map(Value::from);
-        found.push(difference(&format!("{place}, its order"), Some(&local), Some(&production)));
+        let [first, second] = order.map(Value::from);
+        found.push(difference(&format!("{place}, its order"), Some(&first), Some(&second)));
     }
     found
 }
 
-fn difference(place: &str, local: Option<&Value>, production: Option<&Value>) -> Difference {
-    Difference { place: place.to_owned(), local: local.cloned(), production: production.cloned() }
+fn difference(place: &str, first: Option<&Value>, second: Option<&Value>) -> Difference {
+    Difference { place: place.to_owned(), first: first.cloned(), second: second.cloned() }
 }
 
 fn by_place<'a>(parts: &'a [(String, &Value)]) -> BTreeMap<&'a str, &'a Value> {
@@ -240,33 +310,31 @@ fn by_place<'a>(parts: &'a [(String, &Value)]) -> BTreeMap<&'a str, &'a Value> {
     map
 }
 
-/// The differences that are not meant.
-fn drift(local: &Value, production: &Value) -> Vec<Difference> {
-    let meant: Vec<_> = meant_places().collect();
-    let mut found = differences("", local, production);
-    found.retain(|difference| !meant.iter().any(|meant| lies_in(&difference.place, meant)));
-    found
-}
-
 #[test]
 fn the_bootstraps_differ_only_where_it_is_meant() {
-    let drift: String =
-        drift(&local(), &production()).iter().map(|found| format!("{found}\n")).collect();
-    assert!(
-        drift.is_empty(),
-        "envoy/local.yaml and envoy/production.yaml say different things. Make them say the same, or \
-         add the place to MEANT in tests/bootstraps.rs with the reason:\n{drift}"
-    );
+    for pair in Pair::all() {
+        let drift = pair.drift(&pair.bootstraps[0]);
+        let drift: String = drift.iter().map(|found| format!("{found}\n")).collect();
+        let [one, other] = pair.names;
+        assert!(
+            drift.is_empty(),
+            "envoy/{one} and envoy/{other} say different things. Make them say the same, or add the place to \
+             the list in tests/bootstraps.rs with the reason:\n{drift}"
+        );
+    }
 }
 
 #[test]
 fn what_is_listed_as_a_difference_is_one() {
-    let found = differences("", &local(), &production());
-    for meant in meant_places() {
-        assert!(
-            found.iter().any(|difference| lies_in(&difference.place, &meant)),
-            "the bootstraps say the same at {meant}: remove it from MEANT in tests/bootstraps.rs"
-        );
+    for pair in Pair::all() {
+        let found = differences("", &pair.bootstraps[0], &pair.bootstraps[1]);
+        for meant in pair.meant_places() {
+            assert!(
+                found.iter().any(|difference| lies_in(&difference.place, &meant)),
+                "{:?} say the same at {meant}: remove it from the list in tests/bootstraps.rs",
+                pair.names
+            );
+        }
     }
 }
 
@@ -316,25 +384,26 @@ fn without_part(whole: &Value, number: usize) -> Value {
 
 #[test]
 fn a_change_in_one_of_them_is_found() {
-    let (local, production) = (local(), production());
-    let mut changed = Vec::new();
-    changes("", &local, &mut changed);
-    let meant: Vec<_> = meant_places().collect();
-    changed.retain(|(place, _)| !meant.iter().any(|meant| lies_in(place, meant)));
-    assert!(changed.len() > 200, "only {} places can be changed", changed.len());
-    for (place, local) in changed {
-        assert!(!drift(&local, &production).is_empty(), "a change at {place} is not found");
+    for pair in Pair::all() {
+        let mut changed = Vec::new();
+        changes("", &pair.bootstraps[0], &mut changed);
+        let meant: Vec<_> = pair.meant_places().collect();
+        changed.retain(|(place, _)| !meant.iter().any(|meant| lies_in(place, meant)));
+        assert!(changed.len() > 200, "only {} places can be changed", changed.len());
+        for (place, first) in changed {
+            assert!(!pair.drift(&first).is_empty(), "a change at {place} is not found");
+        }
     }
 }
 
 #[test]
 fn another_order_of_routes_or_filters_is_found() {
-    let local = local();
+    let [pair, _] = Pair::all();
     for (list, from, to) in [
         ("routes", "PUT /registry/docker/registry/v2/blobs/", "/"),
         ("http_filters", "moorage", "envoy.filters.http.health_check"),
     ] {
-        let mut changed = local.clone();
+        let mut changed = pair.bootstraps[0].clone();
         let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
         let manager = changed.pointer_mut(manager).expect("the connection manager");
         let items = match list {
@@ -348,6 +417,22 @@ fn another_order_of_routes_or_filters_is_found() {
         };
         let (from, to) = (position(from), position(to));
         items.swap(from, to);
-        assert!(!drift(&changed, &production()).is_empty(), "another order of {list} is not found");
+        assert!(!pair.drift(&changed).is_empty(), "another order of {list} is not found");
+    }
+}
+
+/// The lines of `edge.yaml` that say WRITES are YAML once they are switched on, and lead nothing to the bucket.
+#[test]
+fn an_edge_node_that_passes_pushes_on_sends_them_to_the_central_registry_alone() {
+    let bootstrap = read(&EDGE.replace("# WRITES ", ""));
+    let manager = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config";
+    let manager = bootstrap.pointer(manager).expect("the connection manager");
+    let routes = manager["route_config"]["virtual_hosts"][0]["routes"].as_array().expect("routes");
+    let past_moorage: Vec<_> =
+        routes.iter().filter(|route| route.get("typed_per_filter_config").is_some()).collect();
+    assert_eq!(past_moorage.len(), 2);
+    for route in past_moorage {
+        assert_eq!(route["route"]["cluster"], "central");
+        assert_eq!(route["typed_per_filter_config"]["moorage"]["disabled"], true);
     }
 }

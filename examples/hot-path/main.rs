@@ -125,6 +125,12 @@ impl CacheEnvironment for StandStill {
     fn begin_write_epoch(&self, _: u8) {
         self.write_epoch.set(self.write_epoch.get() + 1);
     }
+
+    fn acknowledged_epoch(&self, _: u8) -> u64 {
+        0
+    }
+
+    fn begin_acknowledged_epoch(&self, _: u8) {}
 }
 
 impl Environment for StandStill {

@@ -10,6 +10,8 @@
 //! secret, and with the paths of fields in them it makes the module 80 KB larger.
 
 mod access;
+mod announcement;
+mod events;
 mod fields;
 
 use std::rc::Rc;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use access::AccessConfig;
+pub use events::{EventEndpointConfig, EventHeader, EventsConfig};
 use fields::Fields;
 
 use crate::registry::http::is_authority;
@@ -57,6 +60,8 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// What operators see.
     pub telemetry: TelemetryConfig,
+    /// Who is told of pushes and the like; nobody unless set.
+    pub events: EventsConfig,
     /// The `payload_in_metadata` of the provider by which Envoy's `jwt_authn` filter verifies callers'
     /// tokens. Without it, and without access control, callers have no resources.
     pub jwt_payload: Option<String>,
@@ -91,6 +96,9 @@ pub struct CacheConfig {
     pub tag_ttl: Duration,
     /// How long it is known that something is not there; not at all unless set.
     pub negative_ttl: Duration,
+    /// How old what is known of links and tags may be that pulls are answered with while the store can't be reached; they
+    /// get the error unless set.
+    pub stale_if_error: Duration,
 }
 
 /// The limits of requests.
@@ -160,6 +168,7 @@ impl Config {
     pub fn parse(json: &[u8]) -> Result<Self, ConfigError> {
         let mut fields = Fields::new("", strict_json::parse(json)?)?;
         let access = fields.take("access").map(AccessConfig::read).transpose()?;
+        let events = fields.take("events").map(EventsConfig::read).transpose()?;
         let config = Self {
             store: StoreConfig::read(fields.take_object("store")?)?,
             manifest_max_bytes: fields
@@ -174,6 +183,7 @@ impl Config {
             legacy: read_legacy(fields.take_object("legacy")?)?,
             cache: CacheConfig::read(fields.take_object("cache")?)?,
             limits: LimitsConfig::read(fields.take_object("limits")?)?,
+            events: events.unwrap_or_default(),
             policy: PolicyConfig::read(fields.take_object("policy")?)?,
             telemetry: TelemetryConfig::read(fields.take_object("telemetry")?)?,
             jwt_payload: fields.take_text("jwt_payload")?,
@@ -240,11 +250,18 @@ fn read_legacy(mut fields: Fields) -> Result<Legacy, ConfigError> {
     Ok(legacy)
 }
 
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self { metrics: true, log_fields: true }
+    }
+}
+
 impl TelemetryConfig {
     fn read(mut fields: Fields) -> Result<Self, ConfigError> {
+        let unset = Self::default();
         let config = Self {
-            metrics: fields.take_flag("metrics")?.unwrap_or(true),
-            log_fields: fields.take_flag("log_fields")?.unwrap_or(true),
+            metrics: fields.take_flag("metrics")?.unwrap_or(unset.metrics),
+            log_fields: fields.take_flag("log_fields")?.unwrap_or(unset.log_fields),
         };
         fields.end()?;
         Ok(config)
@@ -280,6 +297,7 @@ impl Default for CacheConfig {
             link_ttl: Duration::from_secs(60),
             tag_ttl: Duration::ZERO,
             negative_ttl: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
         }
     }
 }
@@ -292,7 +310,12 @@ impl CacheConfig {
             link_ttl: fields.take_time("link_ttl")?.unwrap_or(unset.link_ttl),
             tag_ttl: fields.take_time("tag_ttl")?.unwrap_or(unset.tag_ttl),
             negative_ttl: fields.take_time("negative_ttl")?.unwrap_or(unset.negative_ttl),
+            stale_if_error: fields.take_time("stale_if_error")?.unwrap_or(unset.stale_if_error),
         };
+        if config.max_bytes == 0 && !config.stale_if_error.is_zero() {
+            let problem = "needs memory to answer from: cache.max_bytes must not be 0";
+            return Err(fields.wrong("stale_if_error", problem));
+        }
         fields.end()?;
         Ok(config)
     }
@@ -304,6 +327,7 @@ impl CacheConfig {
             link_ttl: self.link_ttl,
             tag_ttl: self.tag_ttl,
             negative_ttl: self.negative_ttl,
+            stale_if_error: self.stale_if_error,
         }
     }
 }
@@ -511,6 +535,8 @@ mod tests {
             ("/cache", json!({ "max_bytes": -1 }), "cache.max_bytes"),
             ("/cache", json!({ "tag_ttl": "soon" }), "cache.tag_ttl"),
             ("/cache", json!({ "link_ttl": -1 }), "cache.link_ttl"),
+            ("/cache", json!({ "stale_if_error": true }), "cache.stale_if_error"),
+            ("/cache", json!({ "stale_if_error": 1, "max_bytes": 0 }), "cache.stale_if_error"),
             ("/delete_enabled", json!(1), "delete_enabled"),
             ("/limits", json!({ "memory": 1 }), "limits"),
             ("/limits", json!({ "memory_bytes": 134_217_727 }), "limits.memory_bytes"),

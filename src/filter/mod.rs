@@ -5,6 +5,7 @@
 //! Everything stands on the trait [`Host`], of which Envoy is one implementation, in the wasm build with the feature
 //! `filter`. The tests have another, which is scripted.
 
+mod announcements;
 mod byte_ranges;
 mod clients;
 mod clock;
@@ -13,6 +14,7 @@ mod environment;
 #[cfg(all(feature = "filter", target_family = "wasm"))]
 mod envoy;
 mod error_document;
+mod events;
 mod headers;
 mod host;
 mod http_filter;
@@ -32,6 +34,7 @@ mod tests;
 mod upstream;
 mod wake_queue;
 
+pub use events::EventCounts;
 pub use host::{Action, CallError, Headers, Host, MetricKind, SharedData, SharedDataError};
 pub use http_filter::HttpFilter;
 pub use plugin::Plugin;

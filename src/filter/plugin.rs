@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use super::announcements::Announcements;
 use super::clients::Clients;
 use super::clock::{Clock, TICK};
 use super::environment::{RequestEnvironment, WorkerEnvironment};
+use super::events::{EventCounts, Events};
 use super::host::Host;
 use super::http_filter::HttpFilter;
 use super::stream::Stream;
@@ -42,9 +44,13 @@ pub struct Worker<H: Host> {
     pub jwt_payload: Option<String>,
     /// What operators see of it.
     pub telemetry: Rc<Telemetry<H>>,
+    /// What the log is told once.
+    pub announcements: Announcements<H>,
     clock: Rc<Clock<H>>,
     /// What Envoy is to the handlers.
     pub environment: Rc<dyn Environment>,
+    /// What is sent to those who want to know what happens.
+    events: Rc<Events<H>>,
     /// The memory that requests may hold.
     pub budget: Rc<Budget>,
     pub clients: Rc<Clients>,
@@ -67,7 +73,13 @@ impl<H: Host> std::fmt::Debug for Worker<H> {
 
 impl<H: Host> Worker<H> {
     /// A worker with this configuration. `seed` is random, and secret: all other random values follow from it.
-    fn new(host: &H, config: Config, queue: WakeQueue, seed: [u8; 32]) -> Self {
+    fn new(
+        host: &H,
+        config: Config,
+        announcements: Announcements<H>,
+        queue: WakeQueue,
+        seed: [u8; 32],
+    ) -> Self {
         let telemetry = Rc::new(Telemetry::new(host.clone(), &config.telemetry));
         let upstream = Upstream::new(host.clone(), &config.store, Rc::clone(&telemetry));
         let budget = Rc::new(config.limits.budget());
@@ -81,7 +93,9 @@ impl<H: Host> Worker<H> {
             Rc::clone(&telemetry),
             bucket_name,
         );
-        let environment = RequestEnvironment::new(host.clone(), Rc::clone(&clock), seed);
+        let events = Rc::new(Events::new(host.clone(), config.events.clone()));
+        let environment =
+            RequestEnvironment::new(host.clone(), Rc::clone(&clock), Rc::clone(&events), seed);
         let hash_seed = environment.nonce().bits() as u64;
         let streams = config.limits.streams_per_client;
         let clients = Rc::new(Clients::new(streams, config.client_memory_bytes()));
@@ -91,8 +105,10 @@ impl<H: Host> Worker<H> {
             settings: config.settings(),
             jwt_payload: config.jwt_payload,
             telemetry,
+            announcements,
             clock,
             environment: Rc::new(environment),
+            events,
             budget,
             clients,
             body_timeout: config.limits.body_timeout,
@@ -200,7 +216,9 @@ impl<H: Host> Plugin<H> {
         let Some(queue) = WakeQueue::register(&self.host) else {
             return false;
         };
-        self.worker = Some(Rc::new(Worker::new(&self.host, config, queue, seed)));
+        let announcements = Announcements::new(self.host.clone(), &config, json);
+        announcements.begin(&config);
+        self.worker = Some(Rc::new(Worker::new(&self.host, config, announcements, queue, seed)));
         self.host.set_tick_period(TICK);
         true
     }
@@ -209,9 +227,11 @@ impl<H: Host> Plugin<H> {
     pub fn tick(&mut self) {
         if let Some(worker) = &self.worker {
             let ticks = worker.clock.tick();
+            worker.events.tick();
             let held = Held { budget: &worker.budget, cache: worker.bucket.cached_bytes() };
-            worker.telemetry.tick(ticks, worker.clock.now(), held);
+            worker.telemetry.tick(ticks, worker.clock.now(), held, worker.events.counts());
             if ticks.is_multiple_of(TICKS_BETWEEN_EXPIRIES) {
+                worker.announcements.tell_of_store(&worker.bucket);
                 worker.expire_streams();
             }
         }
@@ -228,13 +248,21 @@ impl<H: Host> Plugin<H> {
         }
     }
 
-    /// The response to the storage call `token`, of so many headers and so many bytes of body, that a stream made when
-    /// it was woken.
+    /// The response to the call `token`, of so many headers and so many bytes of body: one by which events are sent, or a
+    /// storage call that a stream made when it was woken.
     pub fn call_response(&mut self, token: u32, headers: usize, body_size: usize) {
         if let Some(worker) = &self.worker {
+            if worker.events.complete(token, headers) {
+                return;
+            }
             worker.bucket.bucket().http().complete(token, headers, body_size);
             worker.wake_streams();
         }
+    }
+
+    /// How many events this worker has sent, lost and waiting; none before there is a valid configuration.
+    pub fn event_counts(&self) -> EventCounts {
+        self.worker.as_ref().map(|worker| worker.events.counts()).unwrap_or_default()
     }
 
     /// The filter of a new stream; `None` before there is a valid configuration.

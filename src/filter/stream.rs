@@ -334,6 +334,7 @@ impl<H: Host> Stream<H> {
     /// What is noted from now on is of this request.
     fn note_request(&mut self, exchange: &Rc<Exchange>) {
         self.begun = self.worker.telemetry.now();
+        self.worker.announcements.look_at_listener();
         self.worker.telemetry.begin(exchange);
         self.exchange = Some(Rc::clone(exchange));
     }

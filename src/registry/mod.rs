@@ -8,6 +8,7 @@ mod answer;
 pub mod body;
 mod content_stream;
 mod endpoints;
+pub mod events;
 mod exchange;
 pub mod glob;
 pub mod http;
@@ -52,6 +53,7 @@ pub use settings::{DEFAULT_MANIFEST_MAX_BYTES, ImmutableTags, Limits, Mount, Set
 use crate::store::{Session, Store, Uploads};
 use access::{Permit, permit};
 use endpoints::{base, blobs, catalog, health, manifests, referrers, tags, token, uploads};
+use events::Reporter;
 use http::error::{Error, ErrorCode};
 use route::Endpoint;
 
@@ -86,6 +88,7 @@ async fn dispatch(
         return Err(Error::method_not_allowed(allowed));
     }
     let permit = permit(request, settings).await?;
+    let reporter = Reporter::new(request, &permit);
     match (permit.endpoint(), &request.method) {
         (Endpoint::Base, _) => Ok(Answer::reply(base::get())),
         (Endpoint::Health, _) => Ok(Answer::reply(health::alive())),
@@ -93,7 +96,7 @@ async fn dispatch(
             blobs::get(request, store, name, digest).await
         }
         (Endpoint::Manifest { name, reference }, &Method::GET | &Method::HEAD) => {
-            manifests::get(request, store, settings, name, reference).await
+            manifests::get(request, reporter, store, settings, name, reference).await
         }
         // On the heap: a pull, which is what most requests are, need not make room for all of this.
         _ => {
@@ -111,13 +114,14 @@ async fn change_or_list(
     settings: &Settings,
     permit: &Permit<'_>,
 ) -> Result<Response<Bytes>, Error> {
+    let reporter = Reporter::new(request, permit);
     match permit.endpoint() {
         Endpoint::Base => Ok(base::get()),
         Endpoint::Health => Ok(health::alive()),
         Endpoint::Ready => Ok(health::ready(request, store).await),
-        Endpoint::Blob { name, digest } => blobs::delete(store, name, digest).await,
+        Endpoint::Blob { name, digest } => blobs::delete(reporter, store, name, digest).await,
         Endpoint::Manifest { name, reference } => match request.method {
-            Method::DELETE => manifests::delete(store, settings, name, reference).await,
+            Method::DELETE => manifests::delete(reporter, store, settings, name, reference).await,
             _ => manifests::put(request, permit, store, settings, name, reference).await,
         },
         Endpoint::Uploads { name } => {
@@ -127,7 +131,7 @@ async fn change_or_list(
             let session = Session { name: name.clone(), id: id.clone() };
             match request.method {
                 Method::PATCH => uploads::append(request, body, store, &session).await,
-                Method::PUT => uploads::finish(request, body, store, &session).await,
+                Method::PUT => uploads::finish(request, reporter, body, store, &session).await,
                 Method::DELETE => uploads::cancel(store, &session).await,
                 _ => uploads::status(request, store, &session).await,
             }

@@ -13,9 +13,10 @@ use http::header::{HeaderName, USER_AGENT};
 
 use super::access::ResourceActions;
 use super::endpoints::token::FORM_MAX_BYTES;
+use super::events::{Event, EventAction};
 use super::exchange::Exchange;
-use super::http::HeaderFields;
 use super::http::error::{Error, ErrorCode};
+use super::http::{HeaderFields, is_authority};
 use super::route::Endpoint;
 use super::settings::Settings;
 use crate::oci::Name;
@@ -101,6 +102,19 @@ pub trait Environment: fmt::Debug {
         None
     }
 
+    /// The client's address with its port, as text.
+    fn client_socket(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether somebody wants to know of such an event in a repository. It costs next to nothing if nobody does.
+    fn wants_event(&self, _action: EventAction, _repository: &Name) -> bool {
+        false
+    }
+
+    /// Has an event sent to whoever wants to know of it. It is not waited for.
+    fn send_event(&self, _event: Event) {}
+
     /// The names in the client's certificate, which the proxy has verified: URIs, and names of hosts after `dns:`.
     fn certificate_names(&self) -> Vec<String> {
         Vec::new()
@@ -135,6 +149,11 @@ impl Nonce {
     /// Its first 128 bits.
     pub fn bits(&self) -> u128 {
         self.0.iter().take(16).fold(0, |bits, byte| bits << 8 | u128::from(*byte))
+    }
+
+    /// A UUID of version 8 (RFC 9562, section 5.8) that is made of it.
+    pub fn uuid(&self) -> String {
+        uuid::Builder::from_custom_bytes(self.bits().to_be_bytes()).into_uuid().to_string()
     }
 }
 
@@ -212,6 +231,15 @@ impl Request {
     /// The value of a header, the first if it is repeated.
     pub fn header_value(&self, name: HeaderName) -> Option<&str> {
         self.header_values(name).next()
+    }
+
+    /// Scheme and host of this registry, as the client sees it: `https://` unless the proxy knows better. `None` if what
+    /// the client asked is no host.
+    pub fn origin(&self) -> Option<String> {
+        let authority = self.headers.text(":authority").filter(|text| is_authority(text))?;
+        let is_plain = self.headers.text("x-forwarded-proto") == Some("http");
+        let scheme = if is_plain { "http" } else { "https" };
+        Some(format!("{scheme}://{authority}"))
     }
 
     /// Refuses a body where the answer is streamed: it would be sent to the store together with the request.

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::ready;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +15,7 @@ use http::{Method, Response};
 use serde_json::{Value, json};
 
 use super::access::ResourceActions;
+use super::events::{Event, EventAction, EventActions};
 use super::{Body, Environment, Nonce, Request, Settings, handle};
 use crate::oci::{Algorithm, Digest, Name};
 use crate::store::memory::{MemoryStore, run};
@@ -42,6 +43,9 @@ pub struct TestEnvironment {
     /// By the filter's name and the path, joined by slashes. A list is its elements with spaces between them.
     pub metadata: RefCell<BTreeMap<String, String>>,
     pub access: RefCell<Vec<ResourceActions>>,
+    /// The actions of which somebody wants to know.
+    pub wanted: Cell<EventActions>,
+    pub events: RefCell<Vec<Event>>,
 }
 
 impl TestEnvironment {
@@ -70,6 +74,18 @@ impl Environment for TestEnvironment {
 
     fn client_address(&self) -> Option<IpAddr> {
         self.address.get()
+    }
+
+    fn client_socket(&self) -> Option<String> {
+        self.address.get().map(|address| SocketAddr::from((address, 1_000)).to_string())
+    }
+
+    fn wants_event(&self, action: EventAction, _: &Name) -> bool {
+        self.wanted.get().contains(action)
+    }
+
+    fn send_event(&self, event: Event) {
+        self.events.borrow_mut().push(event);
     }
 
     fn certificate_names(&self) -> Vec<String> {

@@ -52,6 +52,20 @@ impl StoreError {
         self.kind
     }
 
+    /// Whether the store can't be reached, hangs, has too much to do or fails: not one that has said no, or that was not
+    /// asked.
+    pub fn is_outage(&self) -> bool {
+        match self.kind {
+            StoreErrorKind::Unavailable | StoreErrorKind::TimedOut => true,
+            StoreErrorKind::Failed => {
+                let answer = self.answer.as_ref();
+                answer.is_some_and(|answer| answer.status.is_server_error())
+                    && !self.is_unknown_operation()
+            }
+            StoreErrorKind::Busy => false,
+        }
+    }
+
     /// Whether the store doesn't know what was asked of it.
     pub fn is_unknown_operation(&self) -> bool {
         self.answer.as_ref().is_some_and(|answer| {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::budget::Budget;
-use super::cache::CacheEnvironment;
+use super::cache::{CacheEnvironment, CacheEvent};
 use super::compose::{Checked, Compositions, HasParts, MultipartId, PartTag, Parts, Piece};
 use super::condemned::CondemnedView;
 use super::fault::{StoreError, StoreErrorKind};
@@ -69,6 +69,8 @@ pub struct MemoryStore {
     pub ignores_conditions: bool,
     /// The call that fails, counted from 0, and whether it has its effect all the same.
     pub failing_call: Cell<Option<(usize, Effect)>>,
+    /// How every call fails, and whether it has its effect all the same.
+    pub outage: RefCell<Option<(StoreError, Effect)>>,
     heeds_conditions: Cell<Option<bool>>,
     /// Whether removals heed no conditions, as in some stores.
     pub ignores_conditional_removal: bool,
@@ -108,6 +110,9 @@ pub struct TestCacheEnvironment {
     /// The time.
     pub now: Cell<Duration>,
     writes: RefCell<HashMap<u8, u64>>,
+    acknowledged: RefCell<HashMap<u8, u64>>,
+    /// What the cache has told of itself.
+    pub events: RefCell<Vec<CacheEvent>>,
 }
 
 impl CacheEnvironment for &TestCacheEnvironment {
@@ -121,6 +126,18 @@ impl CacheEnvironment for &TestCacheEnvironment {
 
     fn begin_write_epoch(&self, shard: u8) {
         *self.writes.borrow_mut().entry(shard).or_default() += 1;
+    }
+
+    fn acknowledged_epoch(&self, shard: u8) -> u64 {
+        self.acknowledged.borrow().get(&shard).copied().unwrap_or_default()
+    }
+
+    fn begin_acknowledged_epoch(&self, shard: u8) {
+        *self.acknowledged.borrow_mut().entry(shard).or_default() += 1;
+    }
+
+    fn count(&self, event: CacheEvent) {
+        self.events.borrow_mut().push(event);
     }
 }
 
@@ -251,6 +268,12 @@ impl MemoryStore {
         }
         let number = self.calls.borrow().len();
         self.calls.borrow_mut().push(key.clone());
+        if let Some((error, effect)) = self.outage.borrow().clone() {
+            if effect == Effect::Done {
+                self.act(key, act);
+            }
+            return Err(error);
+        }
         let injected = match self.failing_call.get() {
             Some((failing, effect)) if failing == number => Some(effect),
             _ => None,

@@ -108,6 +108,10 @@ pub trait Store {
     /// The digest that the tag points at.
     async fn tag(&self, name: &Name, tag: &Tag) -> Result<Option<Digest>, StoreError>;
 
+    /// The same, for a pull: while the store can't be reached it may be what the store said some time ago. No write may rely
+    /// on it.
+    async fn tag_for_pull(&self, name: &Name, tag: &Tag) -> Result<Option<Digest>, StoreError>;
+
     /// Whether the manifest is in the repository, and under which digest its content is stored.
     async fn manifest_link(
         &self,
@@ -115,8 +119,22 @@ pub trait Store {
         digest: &Digest,
     ) -> Result<Option<Digest>, StoreError>;
 
+    /// The same, for a pull, as [`Store::tag_for_pull`].
+    async fn manifest_link_for_pull(
+        &self,
+        name: &Name,
+        digest: &Digest,
+    ) -> Result<Option<Digest>, StoreError>;
+
     /// Whether the blob is in the repository, and under which digest its content is stored.
     async fn blob_link(&self, name: &Name, digest: &Digest) -> Result<Option<Digest>, StoreError>;
+
+    /// The same, for a pull, as [`Store::tag_for_pull`].
+    async fn blob_link_for_pull(
+        &self,
+        name: &Name,
+        digest: &Digest,
+    ) -> Result<Option<Digest>, StoreError>;
 
     /// The content stored under the digest, if it is no larger than a manifest may be. Nobody has
     /// verified it.

@@ -243,6 +243,12 @@ pub trait Objects {
     /// Reads a small object.
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError>;
 
+    /// The same, for the answer to a `GET` or `HEAD`: while the store can't be reached it may be what the store said some
+    /// time ago. No write may rely on it.
+    async fn read_stale_if_error(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
+        self.read(key).await
+    }
+
     /// Reads a small object with its version.
     async fn read_version(&self, key: &Key) -> Result<Option<Object>, StoreError>;
 

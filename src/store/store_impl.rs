@@ -26,6 +26,10 @@ impl<O: Objects> Store for O {
         read_link(self, &layout::tag_link(name, tag), None).await
     }
 
+    async fn tag_for_pull(&self, name: &Name, tag: &Tag) -> Result<Option<Digest>, StoreError> {
+        read_link_for_pull(self, &layout::tag_link(name, tag), None).await
+    }
+
     async fn manifest_link(
         &self,
         name: &Name,
@@ -34,8 +38,24 @@ impl<O: Objects> Store for O {
         read_link(self, &layout::manifest_link(name, digest), Some(digest)).await
     }
 
+    async fn manifest_link_for_pull(
+        &self,
+        name: &Name,
+        digest: &Digest,
+    ) -> Result<Option<Digest>, StoreError> {
+        read_link_for_pull(self, &layout::manifest_link(name, digest), Some(digest)).await
+    }
+
     async fn blob_link(&self, name: &Name, digest: &Digest) -> Result<Option<Digest>, StoreError> {
         read_link(self, &layout::blob_link(name, digest), Some(digest)).await
+    }
+
+    async fn blob_link_for_pull(
+        &self,
+        name: &Name,
+        digest: &Digest,
+    ) -> Result<Option<Digest>, StoreError> {
+        read_link_for_pull(self, &layout::blob_link(name, digest), Some(digest)).await
     }
 
     async fn content(&self, digest: &Digest) -> Result<Content, StoreError> {
@@ -279,12 +299,23 @@ async fn read_link(
     key: &Key,
     expected: Option<&Digest>,
 ) -> Result<Option<Digest>, StoreError> {
-    let Some(bytes) = objects.read(key).await? else {
-        return Ok(None);
-    };
+    objects.read(key).await?.map(|bytes| link_of(key, &bytes, expected)).transpose()
+}
+
+/// The same, for a pull.
+async fn read_link_for_pull(
+    objects: &impl Objects,
+    key: &Key,
+    expected: Option<&Digest>,
+) -> Result<Option<Digest>, StoreError> {
+    let bytes = objects.read_stale_if_error(key).await?;
+    bytes.map(|bytes| link_of(key, &bytes, expected)).transpose()
+}
+
+fn link_of(key: &Key, bytes: &[u8], expected: Option<&Digest>) -> Result<Digest, StoreError> {
     match expected {
-        Some(digest) if digest.as_str().as_bytes() == bytes => Ok(Some(digest.clone())),
-        _ => parse_link(key, &bytes).map(Some),
+        Some(digest) if digest.as_str().as_bytes() == bytes => Ok(digest.clone()),
+        _ => parse_link(key, bytes),
     }
 }
 

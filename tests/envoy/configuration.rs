@@ -21,7 +21,7 @@ async fn the_local_bootstrap_is_valid() {
 
 #[tokio::test]
 #[ignore = "needs Envoy: run ./build.sh test"]
-async fn the_production_bootstrap_is_valid_once_its_files_are_there() {
+async fn the_bootstraps_for_production_are_valid_once_their_files_are_there() {
     let folder = TempDir::new().expect("a temporary folder");
     let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("k.pem"));
     let mut command = Command::new("openssl");
@@ -32,12 +32,17 @@ async fn the_production_bootstrap_is_valid_once_its_files_are_there() {
         .arg("-keyout")
         .arg(&key);
     run(&mut command).await;
-    let bootstrap = Bootstrap::production()
-        .with("/etc/envoy/tls/fullchain.pem", &certificate.display().to_string())
-        .with("/etc/envoy/tls/privkey.pem", &key.display().to_string())
-        .with("/etc/envoy/moorage.wasm", &tool("MOORAGE_WASM").display().to_string());
-    let output = bootstrap.validate().await;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let disk = folder.path().join("cache").display().to_string();
+    let edge = Bootstrap::edge().with("/var/cache/moorage", &disk);
+    let passing_on = Bootstrap::edge().with("/var/cache/moorage", &disk).with("# WRITES ", "");
+    for bootstrap in [Bootstrap::production(), edge, passing_on] {
+        let bootstrap = bootstrap
+            .with("/etc/envoy/tls/fullchain.pem", &certificate.display().to_string())
+            .with("/etc/envoy/tls/privkey.pem", &key.display().to_string())
+            .with("/etc/envoy/moorage.wasm", &tool("MOORAGE_WASM").display().to_string());
+        let output = bootstrap.validate().await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 #[tokio::test]

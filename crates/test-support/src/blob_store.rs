@@ -7,7 +7,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::process::{tool, within};
+use crate::process::{run, tool, within};
 
 /// The keys of a store that demands signatures.
 pub const ACCESS_KEY: &str = "moorage-test";
@@ -35,6 +35,12 @@ impl BlobStore {
     /// Ends it at once, in the middle of whatever it does.
     pub async fn kill(mut self) {
         self.process.kill().await.expect("the blob store runs");
+    }
+
+    /// Sends it a signal, such as `STOP`.
+    pub async fn signal(&self, name: &str) {
+        let pid = self.process.id().expect("the blob store runs").to_string();
+        run(Command::new("kill").arg(format!("-{name}")).arg(pid)).await;
     }
 
     /// Serves the buckets below `root` to whoever signs with the keys above.

@@ -14,6 +14,7 @@ use crate::process::{self, tool, wait_for};
 
 const TEMPLATE: &str = include_str!("../../../envoy/local.yaml");
 const PRODUCTION: &str = include_str!("../../../envoy/production.yaml");
+const EDGE: &str = include_str!("../../../envoy/edge.yaml");
 
 const METRICS_LISTENER: &str = include_str!("../../../deploy/prometheus/listener.yaml");
 
@@ -39,22 +40,31 @@ impl Bootstrap {
             .replace("${MOORAGE_STORE_PORT}", &store.port().to_string())
             .replace("${MOORAGE_WASM}", wasm.to_str().expect("the path is text"))
             .replace("${MOORAGE_SCHEMA1_KEY}", "")
-            .replace("${MOORAGE_ACCESS}", "");
+            .replace("${MOORAGE_ACCESS}", "")
+            .replace("${MOORAGE_ACCESS_LOG}", "/dev/null");
         Self { text, workers: 1 }
     }
 
     /// Has Envoy write a line to its log for each request; `format` is its `log_format`, in YAML on one line.
     pub fn with_access_log(self, format: &str) -> Self {
-        let prefix = "                stat_prefix: registry\n";
-        let access_log = format!(
-            r#"                access_log:
-                  - name: envoy.access_loggers.stderr
+        let log_format = "                      log_format:\n";
+        self.logging_to_stderr().with_span(
+            log_format,
+            "                # Filters before Moorage",
+            &format!("                      log_format: {format}\n"),
+        )
+    }
+
+    /// Has Envoy write the lines of its access log to its log, in the format that the bootstrap has.
+    pub fn logging_to_stderr(self) -> Self {
+        self.with_span(
+            "                  - name: envoy.access_loggers.file",
+            "                      log_format:",
+            r#"                  - name: envoy.access_loggers.stderr
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-                      log_format: {format}
-"#
-        );
-        self.with(prefix, &format!("{prefix}{access_log}"))
+"#,
+        )
     }
 
     /// The bootstrap that users start from.
@@ -66,6 +76,44 @@ impl Bootstrap {
     /// The same before stores on this machine, without TLS and signatures: all that protects Envoy and its
     /// clients is as users have it. If there are several nodes, so are the lines that are meant for them.
     pub fn production_before(nodes: &[SocketAddr]) -> Self {
+        let bootstrap = Self::production().before(nodes);
+        let cluster_tls = bootstrap.text.find("      transport_socket:").expect("the store's TLS");
+        let text = bootstrap.text[..cluster_tls].to_owned();
+        let bootstrap = Self { text, ..bootstrap };
+        match nodes.len() {
+            1 => bootstrap,
+            _ => bootstrap.with("type: LOGICAL_DNS", "type: STRICT_DNS").with("# NODES ", ""),
+        }
+    }
+
+    /// The bootstrap that users start an edge node from.
+    pub fn edge() -> Self {
+        let text = EDGE.to_owned();
+        Self { text, workers: 1 }
+    }
+
+    /// The same before stores on this machine, without TLS and signatures.
+    pub fn edge_before(nodes: &[SocketAddr]) -> Self {
+        Self::edge()
+            .before(nodes)
+            .with_span("      transport_socket:", "      typed_extension_protocol_options:", "")
+            .with_span(
+                "            # An upstream filter, so that it signs",
+                "            - name: envoy.filters.http.upstream_codec",
+                "",
+            )
+    }
+
+    /// An edge node that passes what writes on to a registry on this machine.
+    pub fn passing_writes_on(self, central: SocketAddr) -> Self {
+        let address = format!("address: {}, port_value: {}", central.ip(), central.port());
+        self.with_span("    # WRITES   transport_socket:", "    - name: blob_store", "")
+            .with("# WRITES ", "")
+            .with("address: registry.example.org, port_value: 443", &address)
+    }
+
+    /// The same before stores on this machine, and without TLS towards clients.
+    fn before(self, nodes: &[SocketAddr]) -> Self {
         let endpoint = |node: &SocketAddr| {
             let (address, port) = (node.ip(), node.port());
             format!(
@@ -75,8 +123,7 @@ impl Bootstrap {
         };
         let endpoints: String = nodes.iter().map(endpoint).collect();
         let authority = format!(r#""authority": "{}""#, nodes[0]);
-        let bootstrap = Self::production()
-            .with("port_value: 9901", "port_value: 0")
+        self.with("port_value: 9901", "port_value: 0")
             .with("address: 0.0.0.0, port_value: 443", "address: 127.0.0.1, port_value: 0")
             .with("/etc/envoy/moorage.wasm", &tool("MOORAGE_WASM").display().to_string())
             .with(r#""authority": "s3.eu-central-1.amazonaws.com""#, &authority)
@@ -87,14 +134,11 @@ impl Bootstrap {
             )
             .with("        -          filters:", "        - filters:")
             .with_span("      # An alarm, not a gate", "      load_assignment:", "")
-            .with_span("              - endpoint:", "      transport_socket:", &endpoints);
-        let cluster_tls = bootstrap.text.find("      transport_socket:").expect("the store's TLS");
-        let text = bootstrap.text[..cluster_tls].to_owned();
-        let bootstrap = Self { text, ..bootstrap };
-        match nodes.len() {
-            1 => bootstrap,
-            _ => bootstrap.with("type: LOGICAL_DNS", "type: STRICT_DNS").with("# NODES ", ""),
-        }
+            .with_span(
+                "              - endpoint:\n                  address",
+                "      transport_socket:",
+                &endpoints,
+            )
     }
 
     /// An Envoy that has nothing but the listener for Prometheus, before the admin page of another one.

@@ -28,6 +28,7 @@ pub mod process;
 pub mod prometheus;
 pub mod proxy;
 pub mod raw;
+pub mod receiver;
 pub mod regctl;
 pub mod relay;
 pub mod scripted;

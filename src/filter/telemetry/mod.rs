@@ -22,6 +22,7 @@ use metrics::{Counter, Gauge, Histogram, Metrics};
 pub use store_call::StoreCall;
 use worker_number::WorkerNumber;
 
+use super::events::EventCounts;
 use super::host::{Headers, Host, MetricKind};
 use crate::config::TelemetryConfig;
 use crate::registry::http::error::ErrorCode;
@@ -43,6 +44,8 @@ pub struct Telemetry<H> {
     /// The number that the worker has among those of its proxy, once it has had a request.
     number: WorkerNumber,
     has_requests: Cell<bool>,
+    /// What has been counted of events.
+    events: Cell<EventCounts>,
 }
 
 /// What a worker holds, in bytes.
@@ -83,6 +86,7 @@ impl<H: Host> Telemetry<H> {
             current: RefCell::default(),
             number: WorkerNumber::default(),
             has_requests: Cell::default(),
+            events: Cell::default(),
         }
     }
 
@@ -190,10 +194,17 @@ impl<H: Host> Telemetry<H> {
     }
 
     /// A tick of the timer is over, so many of them by now: hands over what has been counted.
-    pub fn tick(&self, ticks: u64, now: Duration, held: Held<'_>) {
+    pub fn tick(&self, ticks: u64, now: Duration, held: Held<'_>, events: EventCounts) {
         let Some(metrics) = &self.metrics else {
             return;
         };
+        let told = self.events.replace(events);
+        for (counter, total, told) in [
+            (Counter::EventsSent, events.sent, told.sent),
+            (Counter::EventsDropped, events.dropped, told.dropped),
+        ] {
+            metrics.add(counter, total.saturating_sub(told));
+        }
         metrics.flush();
         // The VM of Envoy's main thread is configured as well, and never has a request.
         if self.has_requests.get()

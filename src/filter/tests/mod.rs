@@ -4,6 +4,7 @@ mod access;
 mod bodies;
 mod downloads;
 mod driver;
+mod events;
 mod limits;
 mod plugin;
 mod record;

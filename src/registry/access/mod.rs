@@ -58,7 +58,6 @@ pub use rules::{Granted, Rule, Rules, TagUse, Who};
 pub use sources::{ExtAuthzSource, JwtSource, Sources};
 pub use tokens::{Caller, Issuer, Names, Signing, Tokens};
 
-use crate::registry::http::is_authority;
 use crate::registry::{Nonce, Request};
 
 /// The access control of a registry: its rules, its accounts, and what a worker remembers of callers.
@@ -163,11 +162,8 @@ impl Access {
         if let Some(realm) = &self.realm {
             return realm.clone();
         }
-        let authority = request.headers.text(":authority").unwrap_or_default();
         // What is no host could break out of the header's quotes; whoever sends it gets no good address anyway.
-        let authority = if is_authority(authority) { authority } else { "" };
-        let is_plain = request.headers.text("x-forwarded-proto") == Some("http");
-        let scheme = if is_plain { "http" } else { "https" };
-        format!("{scheme}://{authority}{}", crate::registry::route::TOKEN_PATH)
+        let origin = request.origin().unwrap_or_else(|| "https://".to_owned());
+        format!("{origin}{}", crate::registry::route::TOKEN_PATH)
     }
 }

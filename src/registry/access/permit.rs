@@ -118,6 +118,11 @@ impl<'r> Permit<'r> {
         }
     }
 
+    /// The caller's name in rules; empty where there is no access control.
+    pub fn caller_name(&self) -> &str {
+        self.access.as_ref().map_or("", |(_, caller)| caller.identity.name())
+    }
+
     /// What the caller's token grants; nothing if there is no access control or no token.
     pub fn grants(&self) -> &[ResourceActions] {
         let grants = self.access.as_ref().and_then(|(_, caller)| caller.grants.as_deref());

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use crate::oci::{Digest, Name};
 use crate::registry::content_stream::{WantedParts, requested_ranges, too_costly};
+use crate::registry::events::Reporter;
 use crate::registry::http::conditional::IfNoneMatch;
 use crate::registry::http::error::{Error, ErrorCode};
 use crate::registry::http::range::Ranges;
@@ -29,7 +30,8 @@ pub async fn get(
     digest: &Digest,
 ) -> Result<Answer, Error> {
     request.refuse_body()?;
-    let content = store.blob_link(name, digest).await?.ok_or_else(|| blob_unknown(digest))?;
+    let content =
+        store.blob_link_for_pull(name, digest).await?.ok_or_else(|| blob_unknown(digest))?;
     if request.method == Method::HEAD && is_condemned(request, store, name, digest) {
         return Err(blob_unknown(digest));
     }
@@ -72,6 +74,7 @@ fn blob_headers(digest: &Digest) -> HeaderMap {
 /// `DELETE`: takes the blob out of the repository, in two round trips to the store. Its content stays
 /// until garbage is collected, and other repositories keep it.
 pub async fn delete(
+    reporter: Reporter<'_>,
     store: &impl Store,
     name: &Name,
     digest: &Digest,
@@ -80,6 +83,7 @@ pub async fn delete(
         return Err(blob_unknown(digest));
     }
     store.unlink_blob(name, digest).await?;
+    reporter.blob_deleted(name, digest);
     Ok(bare(StatusCode::ACCEPTED))
 }
 

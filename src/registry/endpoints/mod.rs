@@ -8,6 +8,8 @@ pub mod catalog;
 mod collections;
 pub mod health;
 pub mod manifests;
+#[cfg(test)]
+mod outage;
 pub mod referrers;
 pub mod tags;
 pub mod token;

@@ -24,7 +24,29 @@ pub(super) enum Entry {
     /// Content that matches its digest.
     Content(Verified),
     /// A link or a tag.
-    Link { value: Option<Bytes>, writes: u64, until: Duration },
+    Link(KnownLink),
+}
+
+/// What the store said of a link or a tag.
+#[derive(Debug)]
+pub(super) struct KnownLink {
+    /// What the object holds; `None` if there is none.
+    pub(super) value: Option<Bytes>,
+    /// The write epoch of its shard when it was asked.
+    pub(super) writes: u64,
+    /// The epoch of acknowledged writes then; 0 if nobody will want to know.
+    pub(super) acknowledged: u64,
+    /// The time then.
+    pub(super) asked_at: Duration,
+    /// The number of the read: a later one has a larger number.
+    pub(super) number: u64,
+}
+
+impl KnownLink {
+    /// How old it is; `None` if the clock was set back, so that nobody knows.
+    pub(super) fn age(&self, now: Duration) -> Option<Duration> {
+        now.checked_sub(self.asked_at)
+    }
 }
 
 /// The cached entries: as many as there is room for, the least recently used out first. The crate `lru` counts
@@ -55,12 +77,20 @@ impl Entries {
         self.entries.get(kind)
     }
 
+    /// Forgets what is known of an object.
+    pub(super) fn remove(&mut self, kind: &Kind) {
+        if let Some(before) = self.entries.pop(kind) {
+            self.bytes -= size_of(kind, &before);
+        }
+    }
+
     /// Keeps an entry in place of any that is there. Gives what went to make room for it.
     #[must_use = "what was evicted is counted"]
     pub(super) fn put(&mut self, kind: &Kind, entry: Entry) -> Vec<CacheKind> {
         let mut evicted = Vec::new();
         let size = size_of(kind, &entry);
         if size > self.max_bytes / LARGEST_PART {
+            self.remove(kind);
             return evicted;
         }
         self.bytes += size;
@@ -81,7 +111,7 @@ pub(super) fn size_of(kind: &Kind, entry: &Entry) -> usize {
     let value = match entry {
         // Most of it is a manifest, from which something is derived as soon as it is there.
         Entry::Content(verified) => verified.content().len() + DERIVED,
-        Entry::Link { value, .. } => value.as_ref().map_or(0, Bytes::len),
+        Entry::Link(link) => link.value.as_ref().map_or(0, Bytes::len),
     };
     ENTRY_OVERHEAD + kind.size() + value
 }

@@ -5,6 +5,8 @@
 //! its workers: every shard of repositories has a number that each write changes, and what was read under
 //! another number counts no more. A write through another proxy takes effect when the time is over.
 //!
+//! While the store can't be reached, pulls may be answered with links and tags whose time is over ([`links`]).
+//!
 //! Everything else goes to the bucket, writes and listings always.
 //!
 //! The future of a read that misses is on the heap: the future of a hit, which is what most reads are, is
@@ -12,6 +14,8 @@
 
 mod entries;
 mod event;
+mod links;
+mod outage;
 
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
@@ -20,6 +24,7 @@ use bytes::Bytes;
 
 use entries::{Entries, Entry};
 pub use event::{CacheEvent, CacheKind};
+use outage::Outage;
 
 use super::budget::Budget;
 use super::compose::{HasParts, Parts};
@@ -32,7 +37,7 @@ use super::objects::{
 };
 use super::permits::Permits;
 use super::single_flight::SingleFlight;
-use crate::oci::{Digest, Name};
+use crate::oci::Digest;
 
 /// How much is cached, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +50,9 @@ pub struct CacheSettings {
     pub tag_ttl: Duration,
     /// How long it is known that something is not there.
     pub negative_ttl: Duration,
+    /// How old what is known of links and tags may be, for pulls while the store can't be reached; 0 if it may not be
+    /// answered with then.
+    pub stale_if_error: Duration,
 }
 
 /// The environment of a cache: a clock, and the write epochs of repositories.
@@ -58,6 +66,13 @@ pub trait CacheEnvironment {
 
     /// A repository of this shard has been written to: its number is another one from now on.
     fn begin_write_epoch(&self, shard: u8);
+
+    /// A number that is another one after each write to a repository of this shard that the store has acknowledged, through
+    /// any worker of this proxy. Asked for when something is read from the store, and while that can't be reached.
+    fn acknowledged_epoch(&self, shard: u8) -> u64;
+
+    /// The store has acknowledged a write to a repository of this shard: that number is another one from now on.
+    fn begin_acknowledged_epoch(&self, shard: u8);
 
     /// Called at everything that is worth counting. Whoever implements it may ask the cache for
     /// [`Cached::cached_bytes`].
@@ -73,6 +88,9 @@ pub struct Cached<O, S> {
     entries: RefCell<Entries>,
     contents: SingleFlight<Key, Result<Content, StoreError>>,
     links: SingleFlight<(Key, u64), Result<Option<Bytes>, StoreError>>,
+    /// How many links and tags the store has been asked for.
+    asked: Cell<u64>,
+    outage: Outage,
 }
 
 impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
@@ -85,6 +103,8 @@ impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
             entries: RefCell::new(Entries::new(settings.max_bytes, hash_seed)),
             contents: SingleFlight::default(),
             links: SingleFlight::default(),
+            asked: Cell::default(),
+            outage: Outage::default(),
         }
     }
 
@@ -111,57 +131,6 @@ impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
         }
     }
 
-    async fn read_link(
-        &self,
-        key: &Key,
-        name: &Name,
-        kind: CacheKind,
-        ttl: Duration,
-    ) -> Result<Option<Bytes>, StoreError> {
-        if self.settings.max_bytes == 0 || ttl.is_zero() {
-            return Box::pin(self.bucket.read(key)).await;
-        }
-        // Before the read: what a write makes of it meanwhile must not be taken for newer.
-        let writes = self.environment.write_epoch(layout::shard(name));
-        let now = self.environment.now();
-        if let Some(value) = self.known_link(key.kind(), writes, now, ttl) {
-            self.environment.count(CacheEvent::Hit(kind));
-            return Ok(value);
-        }
-        self.environment.count(CacheEvent::Miss(kind));
-        let flight = (key.clone(), writes);
-        let value =
-            Box::pin(self.links.share(&flight, async || self.bucket.read(key).await)).await?;
-        let ttl = if value.is_some() { ttl } else { self.settings.negative_ttl.min(ttl) };
-        if !ttl.is_zero() {
-            let entry =
-                Entry::Link { value: value.clone(), writes, until: now.saturating_add(ttl) };
-            self.keep(key.kind(), entry);
-        }
-        Ok(value)
-    }
-
-    /// What is known of a link, if it still counts.
-    fn known_link(
-        &self,
-        kind: &Kind,
-        writes: u64,
-        now: Duration,
-        ttl: Duration,
-    ) -> Option<Option<Bytes>> {
-        match self.entries.borrow_mut().get(kind)? {
-            Entry::Link { value, writes: under, until }
-                if *under == writes
-                // A clock that is set back must not make it last longer.
-                && (now..=now.saturating_add(ttl)).contains(until)
-                && now < *until =>
-            {
-                Some(value.clone())
-            }
-            _ => None,
-        }
-    }
-
     async fn read_verified(&self, key: &Key, digest: &Digest) -> Result<Content, StoreError> {
         if self.settings.max_bytes == 0 {
             return Box::pin(self.bucket.read_content(key)).await;
@@ -177,7 +146,7 @@ impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
     fn known_content(&self, kind: &Kind) -> Option<Verified> {
         match self.entries.borrow_mut().get(kind)? {
             Entry::Content(verified) => Some(verified.clone()),
-            Entry::Link { .. } => None,
+            Entry::Link(_) => None,
         }
     }
 
@@ -208,6 +177,16 @@ impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
 struct Writing<'a, S: CacheEnvironment> {
     environment: &'a S,
     shard: Option<u8>,
+}
+
+impl<S: CacheEnvironment> Writing<'_, S> {
+    /// The store says that it is done. An error leaves that open: then what was known before is as good as what is known
+    /// after, and the client has been told.
+    fn acknowledge(&self) {
+        if let Some(shard) = self.shard {
+            self.environment.begin_acknowledged_epoch(shard);
+        }
+    }
 }
 
 impl<S: CacheEnvironment> Drop for Writing<'_, S> {
@@ -248,19 +227,23 @@ impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
     }
 
     async fn read(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
-        match key.kind() {
-            Kind::BlobLink(name, _) | Kind::ManifestLink(name, _) => {
-                self.read_link(key, name, CacheKind::Link, self.settings.link_ttl).await
-            }
-            Kind::Tag(name, _) => {
-                self.read_link(key, name, CacheKind::Tag, self.settings.tag_ttl).await
-            }
-            Kind::Content(_) | Kind::Other(_) => Box::pin(self.bucket.read(key)).await,
+        match self.link_read(key, false) {
+            Some(read) => self.read_link(&read).await,
+            None => Box::pin(self.bucket.read(key)).await,
+        }
+    }
+
+    async fn read_stale_if_error(&self, key: &Key) -> Result<Option<Bytes>, StoreError> {
+        match self.link_read(key, true) {
+            Some(read) => self.read_link(&read).await,
+            None => Box::pin(self.bucket.read(key)).await,
         }
     }
 
     async fn read_version(&self, key: &Key) -> Result<Option<Object>, StoreError> {
-        self.bucket.read_version(key).await
+        let object = self.bucket.read_version(key).await?;
+        self.forget_unless(key, object.as_ref().map(|object| &object.bytes));
+        Ok(object)
     }
 
     async fn read_head(&self, key: &Key, limit: u64) -> Result<Option<Head>, StoreError> {
@@ -279,8 +262,10 @@ impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
     }
 
     async fn write(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
-        let _writing = self.writing(key);
-        self.bucket.write(key, bytes).await
+        let writing = self.writing(key);
+        self.bucket.write(key, bytes).await?;
+        writing.acknowledge();
+        Ok(())
     }
 
     async fn write_if(
@@ -289,18 +274,29 @@ impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
         bytes: Bytes,
         condition: &Condition,
     ) -> Result<bool, StoreError> {
-        let _writing = self.writing(key);
-        self.bucket.write_if(key, bytes, condition).await
+        let writing = self.writing(key);
+        let is_written = self.bucket.write_if(key, bytes, condition).await?;
+        if is_written {
+            writing.acknowledge();
+        }
+        Ok(is_written)
     }
 
     async fn remove(&self, key: &Key) -> Result<(), StoreError> {
-        let _writing = self.writing(key);
-        self.bucket.remove(key).await
+        let writing = self.writing(key);
+        self.bucket.remove(key).await?;
+        writing.acknowledge();
+        Ok(())
     }
 
     async fn remove_if(&self, key: &Key, version: &Version) -> Result<Removal, StoreError> {
-        let _writing = self.writing(key);
-        self.bucket.remove_if(key, version).await
+        let writing = self.writing(key);
+        let removal = self.bucket.remove_if(key, version).await?;
+        self.forget_unless(key, None);
+        if removal == Removal::Removed {
+            writing.acknowledge();
+        }
+        Ok(removal)
     }
 
     async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError> {
@@ -316,5 +312,7 @@ impl<O: Parts, S> HasParts for Cached<O, S> {
     }
 }
 
+#[cfg(test)]
+mod stale_tests;
 #[cfg(test)]
 mod tests;

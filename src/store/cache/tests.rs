@@ -2,7 +2,7 @@ use futures::future::join;
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
-use super::entries::{DERIVED, ENTRY_OVERHEAD, LARGEST_PART, size_of};
+use super::entries::{DERIVED, ENTRY_OVERHEAD, KnownLink, LARGEST_PART, size_of};
 use super::*;
 use crate::oci::{Algorithm, Digest, Name, Tag};
 use crate::store::memory::{MemoryStore, TestCacheEnvironment, run};
@@ -13,6 +13,7 @@ const SETTINGS: CacheSettings = CacheSettings {
     link_ttl: Duration::from_secs(60),
     tag_ttl: Duration::from_secs(5),
     negative_ttl: Duration::ZERO,
+    stale_if_error: Duration::ZERO,
 };
 
 type Subject<'a> = Cached<MemoryStore, &'a TestCacheEnvironment>;
@@ -180,7 +181,13 @@ fn an_entry_counts_for_about_what_it_takes() {
     let verified = Verified::new(digest.clone(), vec![0; 1_036].into());
     let content = size_of(&Kind::Content(digest.clone()), &Entry::Content(verified));
     let value = Some(digest.to_string().into());
-    let link = Entry::Link { value, writes: 0, until: Duration::ZERO };
+    let link = Entry::Link(KnownLink {
+        value,
+        writes: 0,
+        acknowledged: 0,
+        asked_at: Duration::ZERO,
+        number: 0,
+    });
     let link =
         size_of(&Kind::ManifestLink("library/bench".parse().expect("a name"), digest), &link);
     assert_eq!((content, link), (2_195, 283));

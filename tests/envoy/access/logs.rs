@@ -15,8 +15,8 @@ use super::{PRIVATE, PUBLIC, basic, get_as, login, status_as, store, token};
 /// A line of JSON for each request, as docs/operations.md has it.
 const LOG_FORMAT: &str = concat!(
     r#"{ json_format: { path: "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%", status: "%RESPONSE_CODE%", "#,
-    r#"identity: "%FILTER_STATE(wasm.moorage.identity:PLAIN)%", "#,
-    r#"decision: "%FILTER_STATE(wasm.moorage.decision:PLAIN)%" } }"#,
+    r#"identity: "%CEL(filter_state['wasm.moorage'].identity)%", "#,
+    r#"decision: "%CEL(filter_state['wasm.moorage'].decision)%" } }"#,
 );
 
 async fn start(store: SocketAddr, access: &Value) -> Envoy {

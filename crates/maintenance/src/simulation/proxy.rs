@@ -48,6 +48,7 @@ struct CacheWorld {
     /// How much the proxy's clock is ahead.
     ahead: Duration,
     writes: RefCell<HashMap<u8, u64>>,
+    acknowledged: RefCell<HashMap<u8, u64>>,
 }
 
 impl CacheEnvironment for CacheWorld {
@@ -61,6 +62,14 @@ impl CacheEnvironment for CacheWorld {
 
     fn begin_write_epoch(&self, shard: u8) {
         *self.writes.borrow_mut().entry(shard).or_default() += 1;
+    }
+
+    fn acknowledged_epoch(&self, shard: u8) -> u64 {
+        self.acknowledged.borrow().get(&shard).copied().unwrap_or_default()
+    }
+
+    fn begin_acknowledged_epoch(&self, shard: u8) {
+        *self.acknowledged.borrow_mut().entry(shard).or_default() += 1;
     }
 }
 
@@ -114,9 +123,16 @@ impl Proxy {
             link_ttl: LINK_TTL,
             tag_ttl: Duration::ZERO,
             negative_ttl: Duration::ZERO,
+            // Of no use to anybody who writes.
+            stale_if_error: Duration::from_secs(24 * 60 * 60),
         };
         let ahead = world.time_up_to(Duration::from_secs(60 * 60));
-        let cache_world = CacheWorld { world: Rc::clone(world), ahead, writes: RefCell::default() };
+        let cache_world = CacheWorld {
+            world: Rc::clone(world),
+            ahead,
+            writes: RefCell::default(),
+            acknowledged: RefCell::default(),
+        };
         let bucket = SimHttp::bucket(world, store, blindness);
         Rc::new(Self {
             world: Rc::clone(world),

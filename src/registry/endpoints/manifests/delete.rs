@@ -25,6 +25,7 @@ use super::manifest_unknown;
 use crate::oci::manifest::subject_of;
 use crate::oci::{Digest, Name, Reference, Tag};
 use crate::registry::Settings;
+use crate::registry::events::Reporter;
 use crate::registry::http::error::Error;
 use crate::registry::http::reply::bare;
 use crate::store::{
@@ -37,6 +38,7 @@ const ATTEMPTS: usize = 5;
 
 /// `DELETE`. By tag, only the tag; by digest, the manifest with every tag on it.
 pub async fn delete(
+    reporter: Reporter<'_>,
     store: &impl Store,
     settings: &Settings,
     name: &Name,
@@ -52,6 +54,7 @@ pub async fn delete(
     if !was_there {
         return Err(manifest_unknown(name, reference));
     }
+    reporter.manifest_deleted(name, reference);
     Ok(bare(StatusCode::ACCEPTED))
 }
 

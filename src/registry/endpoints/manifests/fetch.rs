@@ -60,14 +60,15 @@ impl Description {
     }
 }
 
-/// Reads a manifest of the repository and verifies it.
+/// Reads a manifest of the repository for a pull, and verifies it.
 pub async fn fetch(
     store: &impl Store,
     name: &Name,
     digest: &Digest,
     reference: &Reference,
 ) -> Result<Manifest, Error> {
-    let (stored_under, content) = locate(store, store.manifest_link(name, digest), digest).await?;
+    let link = store.manifest_link_for_pull(name, digest);
+    let (stored_under, content) = locate(store, link, digest).await?;
     let stored_under = Some(stored_under);
     let content = match content {
         Content::Verified(verified) => {

@@ -9,6 +9,7 @@ use super::fetch::{Manifest, fetch};
 use super::manifest_unknown;
 use super::negotiate::negotiate;
 use crate::oci::{Name, Reference, Tag};
+use crate::registry::events::{ManifestRecord, Reporter};
 use crate::registry::http::conditional::IfNoneMatch;
 use crate::registry::http::error::Error;
 use crate::registry::{Answer, ContentStream, Request, Settings};
@@ -23,6 +24,7 @@ impl Manifest {
     fn into_answer(
         self,
         request: &Request,
+        reporter: Reporter<'_>,
         name: &Name,
         reference: &Reference,
     ) -> Result<Answer, Error> {
@@ -30,10 +32,13 @@ impl Manifest {
         if condition.matches(&self.digest) {
             return Ok(Answer::Reply(self.description.not_modified));
         }
-        let reply = self.description.reply;
+        let (digest, media_type, reply) =
+            (&self.digest, self.description.media_type, self.description.reply);
+        let pulled = ManifestRecord { name, digest, media_type, size: reply.body().len() };
         match self.stored_under {
             Some(content) if reply.body().len() > request.reply_max_bytes => {
                 request.refuse_body()?;
+                reporter.manifest_pulled(pulled, reference);
                 Ok(Answer::Stream(Box::new(ContentStream {
                     read: BlobStream { method: request.method.clone(), content, range: None },
                     parts: None,
@@ -41,7 +46,10 @@ impl Manifest {
                     unknown: manifest_unknown(name, reference),
                 })))
             }
-            _ => Ok(Answer::Reply(reply)),
+            _ => {
+                reporter.manifest_pulled(pulled, reference);
+                Ok(Answer::Reply(reply))
+            }
         }
     }
 }
@@ -49,6 +57,7 @@ impl Manifest {
 /// `GET` and `HEAD`. Two round trips to the store by tag, one by digest; more for old clients.
 pub async fn get(
     request: &Request,
+    reporter: Reporter<'_>,
     store: &(impl Store + Uploads),
     settings: &Settings,
     name: &Name,
@@ -57,13 +66,14 @@ pub async fn get(
     let tag = match reference {
         Reference::Digest(digest) => {
             let manifest = fetch(store, name, digest, reference).await?;
-            return manifest.into_answer(request, name, reference);
+            return manifest.into_answer(request, reporter, name, reference);
         }
         Reference::Tag(tag) => tag,
     };
     let vary = HeaderValue::from_static("Accept");
     let manifest = tagged(request, store, settings, name, tag).await;
-    let answer = manifest.and_then(|manifest| manifest.into_answer(request, name, reference));
+    let answer =
+        manifest.and_then(|manifest| manifest.into_answer(request, reporter, name, reference));
     match answer {
         Ok(Answer::Reply(reply)) => {
             let mut reply = Rc::unwrap_or_clone(reply);
@@ -87,7 +97,7 @@ async fn tagged(
     tag: &Tag,
 ) -> Result<Manifest, Error> {
     let reference = Reference::Tag(tag.clone());
-    let digest = store.tag(name, tag).await?;
+    let digest = store.tag_for_pull(name, tag).await?;
     let digest = digest.ok_or_else(|| manifest_unknown(name, &reference))?;
     let stored = fetch(store, name, &digest, &reference).await?;
     negotiate(request, store, settings, name, tag, stored).await
@@ -258,6 +268,7 @@ mod tests {
             link_ttl: Duration::from_secs(60),
             tag_ttl: Duration::from_secs(60),
             negative_ttl: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
         };
         let cached = Cached::new(store, &environment, cache, 0);
         // In each round what was kept in the one before is given again.

@@ -27,7 +27,7 @@
 use std::pin::pin;
 
 use bytes::Bytes;
-use futures::future::{join, join_all, join3, try_join};
+use futures::future::{join, join_all, join3, join4, try_join};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use http::header::{CONTENT_TYPE, HeaderName, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
@@ -37,6 +37,7 @@ use super::immutable::{self, denied};
 use crate::oci::manifest::{Dependency, InvalidManifest, ParsedManifest, media_type_of};
 use crate::oci::{Algorithm, Digest, MediaType, Name, Reference, Tag};
 use crate::registry::access::Permit;
+use crate::registry::events::{EventAction, ManifestRecord, Reporter};
 use crate::registry::http::conditional::TagPrecondition;
 use crate::registry::http::error::{Error, ErrorCode, being_collected};
 use crate::registry::http::reply::{bare, identity};
@@ -75,10 +76,12 @@ pub async fn put(
     policy::check(&manifest, name, &resources, &settings.classes)?;
     let precondition = precondition(request, reference)?;
 
-    let (missing, moves, lookout) = join3(
+    let reporter = Reporter::new(request, permit);
+    let (missing, moves, lookout, before) = join4(
         missing_references(store, settings, name, &manifest),
         plan_moves(store, settings, name, &tags, &digest, precondition),
         Lookout::begin(store, &*request.environment),
+        digests_before(reporter, store, settings, name, &tags),
     )
     .await;
     if let Some(error) = Error::all(missing?) {
@@ -90,7 +93,37 @@ pub async fn put(
         new.take_back_history(&tags).await;
         return Err(error);
     }
+    let media_type = manifest.media_type;
+    let pushed = ManifestRecord { name, digest, media_type, size: content.len() };
+    reporter.manifest_pushed(pushed, &tags, &before);
     Ok(created(name, digest, manifest, reference, &tags))
+}
+
+/// The digests that tags point at before they are moved, for who wants to know of that; nothing if nobody does. What can't
+/// be read is `None`: to tell of a push is no reason to refuse it.
+async fn digests_before(
+    reporter: Reporter<'_>,
+    store: &impl Store,
+    settings: &Settings,
+    name: &Name,
+    tags: &[Tag],
+) -> Vec<Option<Digest>> {
+    if !reporter.wants(EventAction::TagMoved, name) {
+        return Vec::new();
+    }
+    let digest_before = async |tag: &Tag| {
+        if settings.immutable(name, tag).is_some() {
+            return None;
+        }
+        match store.tag_version(name, tag).await {
+            Ok(before) => Some(before?.digest),
+            Err(error) => {
+                log::warn!("no event will tell if the tag {name}:{tag} was moved: {error}");
+                None
+            }
+        }
+    };
+    join_all(tags.iter().map(digest_before)).await
 }
 
 /// A manifest that may be put.

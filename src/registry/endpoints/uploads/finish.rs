@@ -14,6 +14,7 @@ use super::{
 use crate::oci::Digest;
 use crate::registry::Request;
 use crate::registry::body::{RequestBody, whole_length};
+use crate::registry::events::Reporter;
 use crate::registry::http::error::{Error, ErrorCode};
 use crate::store::{Chunk, Progress, Session, Store, Uploads};
 
@@ -21,6 +22,7 @@ use crate::store::{Chunk, Progress, Session, Store, Uploads};
 /// it takes to put them together, the link, and two round trips that remove the session.
 pub async fn finish(
     request: &Request,
+    reporter: Reporter<'_>,
     body: &impl RequestBody,
     store: &(impl Store + Uploads),
     session: &Session,
@@ -28,14 +30,19 @@ pub async fn finish(
     let claim = Claim::of(request)?;
     if body.is_empty() {
         let progress = progress_at(store, session, claim.place).await?;
-        return close(request, store, session, progress, &claim.digest).await;
+        let size = progress.offset();
+        let response = close(request, store, session, progress, &claim.digest).await?;
+        reporter.blob_pushed(&session.name, &claim.digest, size);
+        return Ok(response);
     }
     check_range(body, store, session, claim.place, claim.range).await?;
-    if claim.place.offset == Some(0) {
-        whole(request, body, store, session, &claim).await
+    let (response, size) = if claim.place.offset == Some(0) {
+        whole(request, body, store, session, &claim).await?
     } else {
-        last_chunk(request, body, store, session, &claim).await
-    }
+        last_chunk(request, body, store, session, &claim).await?
+    };
+    reporter.blob_pushed(&session.name, &claim.digest, size);
+    Ok(response)
 }
 
 /// The claims of the client about the body and the blob.
@@ -55,14 +62,14 @@ impl Claim {
     }
 }
 
-/// The body is the whole blob: it goes to where it belongs at once.
+/// The body is the whole blob: it goes to where it belongs at once. Gives the blob's size in bytes as well.
 async fn whole(
     request: &Request,
     body: &impl RequestBody,
     store: &(impl Store + Uploads),
     session: &Session,
     claim: &Claim,
-) -> Result<Response<Bytes>, Error> {
+) -> Result<(Response<Bytes>, u64), Error> {
     let Claim { place, range, digest } = claim;
     forward_content(body, store, digest);
     let look_up = async {
@@ -80,17 +87,17 @@ async fn whole(
     let linked = link_uploaded(store, name, digest, lookout);
     let (linked, ()) = join(linked, end(store, session, Some(&state))).await;
     linked?;
-    Ok(created(name, digest))
+    Ok((created(name, digest), length))
 }
 
-/// The body is the last of several chunks.
+/// The body is the last of several chunks. Gives the blob's size in bytes as well.
 async fn last_chunk(
     request: &Request,
     body: &impl RequestBody,
     store: &(impl Store + Uploads),
     session: &Session,
     claim: &Claim,
-) -> Result<Response<Bytes>, Error> {
+) -> Result<(Response<Bytes>, u64), Error> {
     let id = fresh_id(request);
     let Claim { place, range, digest } = claim;
     let taken = take_chunk(body, store, session, *place, &id).await?;
@@ -109,11 +116,12 @@ async fn last_chunk(
         before = before.with_hasher(hasher, offset);
     }
     let progress = before.with_chunk(Chunk { id: id.clone(), length }, hasher);
+    let size = progress.offset();
     let closed = close(request, store, session, progress, digest).await;
     if closed.as_ref().is_err_and(|error| error.code() == ErrorCode::DigestInvalid) {
         store.remove_chunk(session, &id).await?;
     }
-    closed
+    Ok((closed?, size))
 }
 
 /// Makes a blob of what the session has, if that has the digest.

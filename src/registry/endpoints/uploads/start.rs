@@ -12,6 +12,7 @@ use super::{
 use crate::oci::{Algorithm, Digest, Name};
 use crate::registry::access::Permit;
 use crate::registry::body::{RequestBody, whole_length};
+use crate::registry::events::Reporter;
 use crate::registry::http::error::Error;
 use crate::registry::{Mount, Request, Settings};
 use crate::store::{Session, Store, Uploads};
@@ -27,18 +28,20 @@ pub async fn start(
     permit: &Permit<'_>,
     name: &Name,
 ) -> Result<Response<Bytes>, Error> {
+    let reporter = Reporter::new(request, permit);
     let algorithm = algorithm(request, "digest-algorithm")?;
     if let Some(digest) = digest(request)? {
         if !body.is_empty() {
-            return whole(request, body, store, name, &digest).await;
+            return whole(request, reporter, body, store, name, &digest).await;
         }
         if digest.matches(b"") {
-            return empty(request, store, name, &digest).await;
+            return empty(request, reporter, store, name, &digest).await;
         }
     }
     if permit.may_mount()
         && let Some(digest) = mounted(request, store, settings, name).await?
     {
+        reporter.blob_mounted(name, &digest, request.mount_source());
         return Ok(created(name, &digest));
     }
     let session = Session { name: name.clone(), id: fresh_id(request) };
@@ -52,21 +55,24 @@ pub async fn start(
 /// The body is the blob.
 async fn whole(
     request: &Request,
+    reporter: Reporter<'_>,
     body: &impl RequestBody,
     store: &(impl Store + Uploads),
     name: &Name,
     digest: &Digest,
 ) -> Result<Response<Bytes>, Error> {
     forward_content(body, store, digest);
-    try_join(whole_length(body), learn_about_checksums(store)).await?;
+    let (length, ()) = try_join(whole_length(body), learn_about_checksums(store)).await?;
     let ((), lookout) = try_join(complete_content(body, digest), look_out(request, store)).await?;
     link_uploaded(store, name, digest, lookout).await?;
+    reporter.blob_pushed(name, digest, length);
     Ok(created(name, digest))
 }
 
 /// The blob without content needs no session and no body.
 pub async fn empty(
     request: &Request,
+    reporter: Reporter<'_>,
     store: &(impl Store + Uploads),
     name: &Name,
     digest: &Digest,
@@ -74,6 +80,7 @@ pub async fn empty(
     let stored = store.put_content(digest, Bytes::new()).err_into();
     let ((), lookout) = try_join(stored, look_out(request, store)).await?;
     link_uploaded(store, name, digest, lookout).await?;
+    reporter.blob_pushed(name, digest, 0);
     Ok(created(name, digest))
 }
 

@@ -1,0 +1,95 @@
+//! What the log is told once, however many workers find it out: what is on, what is dangerous, what the store can do.
+
+use std::cell::Cell;
+use std::hash::BuildHasher as _;
+use std::net::SocketAddr;
+
+use foldhash::fast::FixedState;
+
+use super::host::Host;
+use crate::config::Config;
+use crate::store::{Objects, Uploads};
+
+/// What has been told, as the workers of one proxy know it from the data that they share.
+#[derive(Debug)]
+pub struct Announcements<H> {
+    host: H,
+    /// Of this configuration: another one is told of anew.
+    configuration: u64,
+    /// What is said of a listener that other machines reach, until one has been looked at.
+    open_listener: Cell<Option<&'static str>>,
+    heeds_conditions: Cell<Option<bool>>,
+    verifies_checksums: Cell<Option<bool>>,
+}
+
+impl<H: Host> Announcements<H> {
+    /// What is told of a configuration, which was read from this JSON.
+    pub fn new(host: H, config: &Config, json: &[u8]) -> Self {
+        Self {
+            host,
+            configuration: FixedState::default().hash_one(json),
+            open_listener: Cell::new(config.open_listener_warning()),
+            heeds_conditions: Cell::default(),
+            verifies_checksums: Cell::default(),
+        }
+    }
+
+    /// Tells what is on, and what is dangerous.
+    pub fn begin(&self, config: &Config) {
+        if self.is_first("configuration") {
+            log::info!("{}", config.announcement());
+            config.warnings().into_iter().for_each(|warning| log::warn!("{warning}"));
+        }
+    }
+
+    /// Looks at the listener of the request that has just come, the first time.
+    pub fn look_at_listener(&self) {
+        let Some(warning) = self.open_listener.take() else {
+            return;
+        };
+        let address = self.host.property(vec!["destination", "address"]);
+        let address = address.and_then(|text| String::from_utf8(text).ok());
+        let address = address.and_then(|text| text.parse::<SocketAddr>().ok());
+        if address.is_some_and(|address| !address.ip().to_canonical().is_loopback())
+            && self.is_first("listener")
+        {
+            log::warn!("{warning}");
+        }
+    }
+
+    /// Tells what has been found out about the store.
+    pub fn tell_of_store(&self, store: &(impl Objects + Uploads)) {
+        let conditions = store.heeds_conditions().get();
+        if self.heeds_conditions.replace(conditions) != conditions
+            && let Some(heeds) = conditions
+            && self.is_first("conditions")
+        {
+            match heeds {
+                true => log::info!("the blob store heeds the conditions of writes"),
+                false => log::warn!(
+                    "the blob store does not heed the conditions of writes: what needs them is refused; \
+                     docs/compatibility.md says what"
+                ),
+            }
+        }
+        let checksums = store.known_to_verify_checksums();
+        if self.verifies_checksums.replace(checksums) != checksums
+            && let Some(verifies) = checksums
+            && self.is_first("checksums")
+        {
+            match verifies {
+                true => log::info!("the blob store verifies the checksums of what it is sent"),
+                false => log::info!(
+                    "the blob store does not verify checksums: uploads are hashed here, which is slower"
+                ),
+            }
+        }
+    }
+
+    /// Whether no worker has told of this yet.
+    fn is_first(&self, what: &str) -> bool {
+        let key = format!("moorage/told/{:x}/{what}", self.configuration);
+        let (_, number) = self.host.shared_data(&key);
+        number.is_none() && self.host.set_shared_data(&key, None, None).is_ok()
+    }
+}
