@@ -13,6 +13,7 @@ use http::Method;
 use super::access::Caller;
 use super::http::error::Error;
 use super::route::Endpoint;
+use crate::oci::MediaType;
 
 /// A request as it was asked, and what has been noted about it so far.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Exchange {
     verdict: RefCell<Option<Verdict>>,
     has_failed_login: Cell<bool>,
     is_denied: Cell<bool>,
+    /// The type of the manifest that is pushed, once it has been read.
+    pub pushed_type: OnceCell<MediaType>,
     /// What the store's calls for this request are to carry from it, once it was looked for.
     pub trace_headers: OnceCell<Vec<(&'static str, String)>>,
     cache: Cell<Option<CacheUse>>,
@@ -181,6 +184,7 @@ impl Exchange {
             verdict: RefCell::default(),
             has_failed_login: Cell::default(),
             is_denied: Cell::default(),
+            pushed_type: OnceCell::new(),
             trace_headers: OnceCell::new(),
             cache: Cell::default(),
             calls: Cell::default(),

@@ -9,7 +9,7 @@ use http::header::CONTENT_TYPE;
 
 use crate::oci::Reference;
 use crate::registry::http::error::ErrorCode;
-use crate::registry::http::reply::DOCKER_CONTENT_DIGEST;
+use crate::registry::http::reply::{DOCKER_CONTENT_DIGEST, UPLOAD_UUID};
 use crate::registry::route::Endpoint;
 use crate::registry::{Exchange, Operation};
 
@@ -32,13 +32,7 @@ impl Record {
         record.text("path", shortened(&exchange.target));
         record.optional("user_agent", exchange.user_agent.as_deref());
         record.subject(exchange);
-        if error.is_none() {
-            let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-            record.optional("digest", header(DOCKER_CONTENT_DIGEST));
-            if exchange.operation() == Operation::ManifestGet {
-                record.optional("media_type", header(CONTENT_TYPE));
-            }
-        }
+        record.answer(exchange, headers, error);
         record.optional("identity", exchange.identity().as_deref());
         record.optional("decision", exchange.decision().as_deref());
         record.optional("error", error.map(ErrorCode::as_str));
@@ -65,6 +59,23 @@ impl Record {
             }
             Endpoint::Upload { id, .. } => self.text("upload", id.as_str()),
             _ => {}
+        }
+    }
+
+    /// What it is answered with. An error says nothing of content, and has a type of its own.
+    fn answer(&mut self, exchange: &Exchange, headers: &HeaderMap, error: Option<ErrorCode>) {
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let of_content = |name| header(name).filter(|_| error.is_none());
+        self.optional("digest", of_content(DOCKER_CONTENT_DIGEST));
+        self.optional(
+            "media_type",
+            match exchange.operation() {
+                Operation::ManifestGet => of_content(CONTENT_TYPE),
+                _ => exchange.pushed_type.get().map(|pushed| pushed.as_str()),
+            },
+        );
+        if exchange.operation() == Operation::UploadStart {
+            self.optional("upload", header(UPLOAD_UUID));
         }
     }
 

@@ -30,13 +30,11 @@ use crate::oci::{Algorithm, Digest, DigestError, Hasher, Name, UploadId, parse_d
 use crate::registry::Request;
 use crate::registry::body::{Hashing, RequestBody};
 use crate::registry::http::error::{Error, ErrorCode, being_collected};
-use crate::registry::http::reply::{DOCKER_CONTENT_DIGEST, bare};
+use crate::registry::http::reply::{DOCKER_CONTENT_DIGEST, UPLOAD_UUID, bare};
 use crate::registry::lookout::Lookout;
 use crate::store::{
     Progress, Session, SessionState, Store, StoreError, Uploads, WriteTarget, layout,
 };
-
-const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// Where an upload goes on, as the `Location` that the client was given says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
