@@ -26,7 +26,7 @@ use crate::oci::Name;
 /// streams waits in the store.
 pub const REPLY_MAX_BYTES: usize = 64 * 1024;
 
-/// How much of a `User-Agent` is kept for the access log, in characters.
+/// How much of a `User-Agent` is kept for the access log, in bytes: of text that is ASCII, or else a single character.
 const USER_AGENT_MAX: usize = 256;
 
 /// A client's request.
@@ -166,7 +166,8 @@ impl Request {
         environment: Rc<dyn Environment>,
     ) -> Self {
         let user_agent = headers.texts(USER_AGENT).next();
-        let user_agent = user_agent.map(|text| text.chars().take(USER_AGENT_MAX).collect());
+        let user_agent =
+            user_agent.map(|text| text.get(..USER_AGENT_MAX).unwrap_or(text).to_owned());
         Self {
             exchange: Rc::new(Exchange::new(method.clone(), target.into(), user_agent)),
             method,
