@@ -234,13 +234,15 @@ impl Request {
         self.header_values(name).next()
     }
 
-    /// Scheme and host of this registry, as the client sees it: `https://` unless the proxy knows better. `None` if what
-    /// the client asked is no host.
-    pub fn origin(&self) -> Option<String> {
-        let authority = self.headers.text(":authority").filter(|text| is_authority(text))?;
+    /// The host that the client asked, perhaps with a port; `None` if what it asked is no host.
+    pub fn host(&self) -> Option<&str> {
+        self.headers.text(":authority").filter(|text| is_authority(text))
+    }
+
+    /// The scheme by which the client reached this registry: `https` unless the proxy knows better.
+    pub fn scheme(&self) -> &'static str {
         let is_plain = self.headers.text("x-forwarded-proto") == Some("http");
-        let scheme = if is_plain { "http" } else { "https" };
-        Some(format!("{scheme}://{authority}"))
+        if is_plain { "http" } else { "https" }
     }
 
     /// Refuses a body where the answer is streamed: it would be sent to the store together with the request.

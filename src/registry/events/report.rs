@@ -138,8 +138,8 @@ impl<'r> Reporter<'r> {
     }
 
     fn url(self, name: &Name, what: &str, digest: &Digest) -> Option<String> {
-        let origin = self.request.origin().filter(|origin| origin.len() <= TEXT_MAX_BYTES)?;
-        Some(format!("{origin}/v2/{name}/{what}/{digest}"))
+        let host = self.request.host().filter(|host| host.len() <= TEXT_MAX_BYTES)?;
+        Some(format!("{}://{host}/v2/{name}/{what}/{digest}", self.request.scheme()))
     }
 
     fn send(self, action: EventAction, target: Target) {
