@@ -143,6 +143,39 @@ fn requests_and_the_calls_for_them_are_counted_and_told_with_the_next_tick() {
 }
 
 #[test]
+fn an_answer_that_may_be_out_of_date_says_so_in_a_header_the_record_and_a_metric() {
+    let config = CONFIG.replace(r#""max_bytes":0"#, r#""stale_if_error":"1h""#);
+    let (mut proxy, digest) = proxy(&config);
+    let warning = |proxy: &Proxy, id| {
+        let reply = proxy.reply(id).expect("a reply");
+        reply.headers.into_iter().find(|(name, _)| name == "warning").map(|(_, value)| value)
+    };
+    let id = proxy.ask("GET", "/v2/a/manifests/t", &[]);
+    assert_eq!(warning(&proxy, id), None);
+    let ask_while_away = |proxy: &mut Proxy, path: &str| {
+        let id = proxy.begin("GET", path, &[], true);
+        while let Some(call) = proxy.open_calls().pop() {
+            proxy.report(call.token, Some(503), b"");
+        }
+        id
+    };
+    let id = ask_while_away(&mut proxy, "/v2/a/manifests/t");
+    assert_eq!(proxy.reply(id).map(|reply| reply.status), Some(200));
+    assert_eq!(warning(&proxy, id).as_deref(), Some(r#"110 moorage "Response is Stale""#));
+    assert_eq!(proxy.record(id)["cache"], "stale");
+    // A stream has the header as well.
+    let blob = format!("/v2/a/blobs/{digest}");
+    proxy.ask("GET", &blob, &[]);
+    proxy.pass(120);
+    let id = ask_while_away(&mut proxy, &blob);
+    proxy.respond(id, "200", &[], false, false);
+    let headers = proxy.with(id, |stream| stream.response_headers.clone());
+    assert!(headers.iter().any(|(name, _)| name == "warning"), "{headers:?}");
+    proxy.tick();
+    assert!(!proxy.metric("moorage_cache_stale_total.kind.tag").is_empty());
+}
+
+#[test]
 fn what_a_worker_holds_is_told_once_it_has_a_number() {
     let (mut proxy, _) = proxy(&cached());
     proxy.pass(20);
