@@ -116,6 +116,8 @@ const MEANT_AT_THE_EDGE: &[(&str, &str)] = &[
     // Routes.
     ("….route_config.virtual_hosts[registry].request_body_buffer_limit",
      "no manifest is taken"),
+    ("….route_config.virtual_hosts[registry].routes[GET|HEAD /registry/docker/registry/v2/blobs/].route.idle_timeout",
+     "the disk's cache asks past the route, and without its per_try_idle_timeout"),
     ("….route_config.virtual_hosts[registry].routes[PUT /registry/docker/registry/v2/blobs/ without content-length]",
      "nothing is uploaded"),
     ("….route_config.virtual_hosts[registry].routes[PUT /registry/docker/registry/v2/blobs/]",
