@@ -9,7 +9,7 @@ use http::header::CONTENT_TYPE;
 
 use crate::oci::Reference;
 use crate::registry::http::error::ErrorCode;
-use crate::registry::http::reply::DOCKER_CONTENT_DIGEST;
+use crate::registry::http::reply::{DOCKER_CONTENT_DIGEST, DOCKER_UPLOAD_UUID};
 use crate::registry::route::Endpoint;
 use crate::registry::{Exchange, Operation};
 
@@ -34,6 +34,9 @@ impl Record {
         record.subject(exchange);
         if error.is_none() {
             let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+            if exchange.operation() == Operation::UploadStart {
+                record.optional("upload", header(DOCKER_UPLOAD_UUID));
+            }
             record.optional("digest", header(DOCKER_CONTENT_DIGEST));
             if exchange.operation() == Operation::ManifestGet {
                 record.optional("media_type", header(CONTENT_TYPE));
