@@ -80,6 +80,7 @@ ensure_all_tools() {
   ensure_podman
   ensure_docker
   ensure_buildkit
+  ensure_otel_collector
   ensure_garage
 }
 
@@ -174,6 +175,7 @@ export_tools() {
   export_optional MOORAGE_BUILDKITD "$(buildkit_tool "$BUILDKITD")"
   export_optional MOORAGE_BUILDCTL "$(buildkit_tool "$BUILDCTL")"
   export_optional MOORAGE_BUILDX "$(buildkit_tool "$BUILDX")"
+  export_optional MOORAGE_OTELCOL "$(otel_collector)"
   export_optional MOORAGE_PROMETHEUS "$(command -v prometheus)"
   export_optional MOORAGE_PROMTOOL "$(command -v promtool)"
 }

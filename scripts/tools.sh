@@ -308,6 +308,28 @@ build_go_tool() {
   [[ -n $folder ]] && CGO_ENABLED=0 go -C "$folder" build -o "$2" "./cmd/${2##*/}"
 }
 
+# The OpenTelemetry collector's own parts, as a program: tests/otel-collector/. Its name has what it is made of, so that
+# another one is built when that changes.
+otel_collector() {
+  local sum
+  sum=$(cat tests/otel-collector/main.go tests/otel-collector/go.* | cksum)
+  printf '%s/go/otel-collector@%s/otel-collector\n' "$TOOLS" "${sum%% *}"
+}
+
+# What receives the spans of the tests. A machine without Go goes on without it.
+ensure_otel_collector() {
+  local collector
+  collector=$(otel_collector)
+  [[ -x $collector ]] && return
+  if ! have_go; then
+    step "Skipped: the OpenTelemetry collector, which needs Go 1.21 or later to build"
+    return
+  fi
+  step "Building the OpenTelemetry collector with go (once, one to ten minutes)"
+  CGO_ENABLED=0 go -C tests/otel-collector build -trimpath -o "$collector" . ||
+    step "Skipped: the OpenTelemetry collector, which could not be built (see go's message above)"
+}
+
 # CNCF Distribution's own registry, for the benchmark, which goes on without it.
 ensure_distribution() {
   [[ -x $(go_tool "$DISTRIBUTION") ]] && return

@@ -285,9 +285,14 @@ impl<H: Host> Stream<H> {
     pub fn ended(&mut self) {
         drop(self.store_call.take());
         if let Some(exchange) = self.exchange.take() {
-            let telemetry = &self.worker.telemetry;
-            let time = telemetry.now().saturating_sub(self.begun);
             let bytes = self.blob_bytes(exchange.operation());
+            let telemetry = &self.worker.telemetry;
+            if self.status.is_none() {
+                // With it ends what its handler still waits for, which the log is to have.
+                self.state = State::Done;
+                telemetry.left(&exchange);
+            }
+            let time = telemetry.now().saturating_sub(self.begun);
             telemetry.ended(&exchange, self.status, time, bytes);
         }
     }

@@ -14,8 +14,8 @@ use moorage_test_support::prometheus::Prometheus;
 
 use crate::load::Registry;
 use crate::query::Query;
-use crate::table::{Kind, Table};
 use crate::{dashboard, deploy, rules};
+use moorage_test_support::documented_metrics::{Kind, Table};
 
 const SCRAPE: &str = include_str!("../../deploy/prometheus/scrape.yaml");
 

@@ -8,14 +8,13 @@ mod live;
 mod load;
 mod query;
 mod rules;
-mod table;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use moorage_test_support::documented_metrics::{Table, section};
 use moorage_test_support::process::{optional_tool, run};
 use query::Query;
-use table::{Table, section};
 use tempfile::TempDir;
 use tokio::process::Command;
 

@@ -25,6 +25,7 @@ const SIGNING: &str = include_str!("signing.yaml");
 pub struct Bootstrap {
     text: String,
     workers: usize,
+    log_level: &'static str,
 }
 
 impl Bootstrap {
@@ -42,7 +43,7 @@ impl Bootstrap {
             .replace("${MOORAGE_SCHEMA1_KEY}", "")
             .replace("${MOORAGE_ACCESS}", "")
             .replace("${MOORAGE_ACCESS_LOG}", "/dev/null");
-        Self { text, workers: 1 }
+        Self::of(text)
     }
 
     /// Has Envoy write a line to its log for each request; `format` is its `log_format`, in YAML on one line.
@@ -70,7 +71,7 @@ impl Bootstrap {
     /// The bootstrap that users start from.
     pub fn production() -> Self {
         let text = PRODUCTION.to_owned();
-        Self { text, workers: 1 }
+        Self::of(text)
     }
 
     /// The same before stores on this machine, without TLS and signatures: all that protects Envoy and its
@@ -89,7 +90,7 @@ impl Bootstrap {
     /// The bootstrap that users start an edge node from.
     pub fn edge() -> Self {
         let text = EDGE.to_owned();
-        Self { text, workers: 1 }
+        Self::of(text)
     }
 
     /// The same before stores on this machine, without TLS and signatures.
@@ -146,7 +147,7 @@ impl Bootstrap {
         let page =
             "admin: { address: { socket_address: { address: 127.0.0.1, port_value: 0 } } }\n";
         let text = format!("{page}{METRICS_LISTENER}");
-        Self { text, workers: 1 }
+        Self::of(text)
             .with("port_value: 9902", "port_value: 0")
             .with("port_value: 9901", &format!("port_value: {}", admin.port()))
     }
@@ -210,6 +211,22 @@ impl Bootstrap {
         self
     }
 
+    fn of(text: String) -> Self {
+        Self { text, workers: 1, log_level: "warning" }
+    }
+
+    /// Has modules in Envoy write to its log what has this level, or a higher one.
+    pub fn logging(self, log_level: &'static str) -> Self {
+        Self { log_level, ..self }
+    }
+
+    /// Has every worker get as many connections as the others.
+    pub fn balanced(self) -> Self {
+        let listener = "    - name: registry\n      address";
+        let balance = "      connection_balance_config: { exact_balance: {} }\n      address";
+        self.with(listener, &format!("    - name: registry\n{balance}"))
+    }
+
     /// Has Envoy serve with so many threads.
     pub fn workers(self, workers: usize) -> Self {
         Self { workers, ..self }
@@ -260,7 +277,8 @@ impl Bootstrap {
         command
             .arg("--config-path")
             .arg(config)
-            .args(["--disable-hot-restart", "--log-level", "warning"])
+            .args(["--disable-hot-restart", "--log-level", "warning", "--component-log-level"])
+            .arg(format!("wasm:{}", self.log_level))
             .args(["--file-flush-interval-msec", "50", "--concurrency"])
             .arg(self.workers.to_string())
             .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)

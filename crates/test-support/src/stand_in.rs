@@ -37,10 +37,28 @@ pub enum Behaviour {
 /// Decides by the request's key (a listing's is its query, with the question mark), and by how many requests for that key came before.
 type Script = dyn Fn(&str, usize) -> Behaviour + Send + Sync;
 
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Received {
+    pub method: String,
+    /// The key within the bucket; a listing's is its query, with the question mark.
+    pub key: String,
+    /// The names, as they were sent, and the values.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Received {
+    /// The value of a header, whose name is given in lower case, as Envoy sends all.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let header = self.headers.iter().find(|(header, _)| header == name);
+        header.map(|(_, value)| value.as_str())
+    }
+}
+
 /// A running stand-in. It ends when this is dropped.
 pub struct StandIn {
     pub address: SocketAddr,
-    requests: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<Received>>>,
     server: JoinHandle<()>,
 }
 
@@ -77,6 +95,11 @@ impl StandIn {
 
     /// The keys asked for so far, in order.
     pub fn requests(&self) -> Vec<String> {
+        self.received().into_iter().map(|request| request.key).collect()
+    }
+
+    /// The requests so far, in order.
+    pub fn received(&self) -> Vec<Received> {
         self.requests.lock().expect("no test thread panicked").clone()
     }
 }
@@ -84,7 +107,7 @@ impl StandIn {
 struct Shared {
     tree: Tree,
     script: Box<Script>,
-    requests: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<Received>>>,
     arrivals: watch::Sender<usize>,
 }
 
@@ -92,10 +115,11 @@ impl Shared {
     /// Answers one request; every answer closes its connection.
     async fn serve(&self, stream: TcpStream) -> std::io::Result<()> {
         let mut stream = BufReader::new(stream);
-        let Some((method, key)) = read_request(&mut stream).await? else {
+        let Some(request) = read_request(&mut stream).await? else {
             return Ok(());
         };
-        let behaviour = self.record(&key);
+        let Received { method, key, .. } = request.clone();
+        let behaviour = self.record(request);
         if let Behaviour::ServeAfterArrivals(count) = behaviour {
             let mut arrivals = self.arrivals.subscribe();
             // The sender lives as long as `self`.
@@ -103,7 +127,7 @@ impl Shared {
         }
         if let Behaviour::ServeAfter(part) = behaviour {
             let mut arrivals = self.arrivals.subscribe();
-            let is_there = |_: &usize| self.requests().iter().any(|key| key.contains(part));
+            let is_there = |_: &usize| self.requests().iter().any(|it| it.key.contains(part));
             let _ = arrivals.wait_for(is_there).await;
         }
         let mut stream = stream.into_inner();
@@ -144,16 +168,17 @@ impl Shared {
         stream.shutdown().await
     }
 
-    fn requests(&self) -> Vec<String> {
+    fn requests(&self) -> Vec<Received> {
         self.requests.lock().expect("no test thread panicked").clone()
     }
 
-    fn record(&self, key: &str) -> Behaviour {
+    fn record(&self, request: Received) -> Behaviour {
         let mut requests = self.requests.lock().expect("no test thread panicked");
-        let before = requests.iter().filter(|earlier| *earlier == key).count();
-        requests.push(key.to_owned());
+        let before = requests.iter().filter(|earlier| earlier.key == request.key).count();
+        let behaviour = (self.script)(&request.key, before);
+        requests.push(request);
         self.arrivals.send_replace(requests.len());
-        (self.script)(key, before)
+        behaviour
     }
 }
 
@@ -161,21 +186,22 @@ fn garbage(length: usize) -> Bytes {
     vec![b'x'; length].into()
 }
 
-/// Reads a request with its body: the method, and the key within the bucket `registry`.
-async fn read_request(
-    stream: &mut BufReader<TcpStream>,
-) -> std::io::Result<Option<(String, String)>> {
+/// Reads a request with its body, whose key is that within the bucket `registry`.
+async fn read_request(stream: &mut BufReader<TcpStream>) -> std::io::Result<Option<Received>> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if stream.read_line(&mut head).await? == 0 {
             return Ok(None);
         }
     }
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-    stream.read_exact(&mut vec![0; length.unwrap_or(0)]).await?;
     let mut words = head.split(' ');
     let method = words.next().unwrap_or_default();
     let path = words.next().unwrap_or_default();
     let key = path.strip_prefix("/registry/").unwrap_or(path);
-    Ok(Some((method.to_owned(), key.to_owned())))
+    let headers = head.lines().skip(1).filter_map(|line| line.split_once(": "));
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let request = Received { method: method.to_owned(), key: key.to_owned(), headers };
+    let length = request.header("content-length").and_then(|text| text.parse().ok());
+    stream.read_exact(&mut vec![0; length.unwrap_or(0)]).await?;
+    Ok(Some(request))
 }

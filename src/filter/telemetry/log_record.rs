@@ -9,7 +9,7 @@ use http::header::CONTENT_TYPE;
 
 use crate::oci::Reference;
 use crate::registry::http::error::ErrorCode;
-use crate::registry::http::reply::{DOCKER_CONTENT_DIGEST, UPLOAD_UUID};
+use crate::registry::http::reply::{DOCKER_CONTENT_DIGEST, DOCKER_UPLOAD_UUID};
 use crate::registry::route::Endpoint;
 use crate::registry::{Exchange, Operation};
 
@@ -75,7 +75,7 @@ impl Record {
             },
         );
         if exchange.operation() == Operation::UploadStart {
-            self.optional("upload", header(UPLOAD_UUID));
+            self.optional("upload", header(DOCKER_UPLOAD_UUID));
         }
     }
 

@@ -157,6 +157,15 @@ impl<H: Host> Telemetry<H> {
         if let Some(error) = error {
             self.add(Counter::Errors(error));
         }
+        self.log(exchange, headers, error);
+    }
+
+    /// A request is over that nobody will answer: its client has left. Too late for its trace, but not for the access log.
+    pub fn left(&self, exchange: &Exchange) {
+        self.log(exchange, &HeaderMap::new(), None);
+    }
+
+    fn log(&self, exchange: &Exchange, headers: &HeaderMap, error: Option<ErrorCode>) {
         if self.has_log_record {
             let record = Record::of(exchange, headers, error);
             self.host.set_record(RECORD, &record);

@@ -15,8 +15,8 @@ const API_VERSION_2: HeaderValue = HeaderValue::from_static("registry/2.0");
 /// The header that gives the digest of what a reply is about.
 pub const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
-/// The header that gives the id of the upload session that a reply is about.
-pub const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+/// The header that gives the id of an upload session.
+pub const DOCKER_UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// Adds the headers that every reply carries: which API answers, and that no browser may take what a
 /// client has uploaded for something else than its `Content-Type` says.

@@ -30,7 +30,7 @@ use crate::oci::{Algorithm, Digest, DigestError, Hasher, Name, UploadId, parse_d
 use crate::registry::Request;
 use crate::registry::body::{Hashing, RequestBody};
 use crate::registry::http::error::{Error, ErrorCode, being_collected};
-use crate::registry::http::reply::{DOCKER_CONTENT_DIGEST, UPLOAD_UUID, bare};
+use crate::registry::http::reply::{DOCKER_CONTENT_DIGEST, DOCKER_UPLOAD_UUID, bare};
 use crate::registry::lookout::Lookout;
 use crate::store::{
     Progress, Session, SessionState, Store, StoreError, Uploads, WriteTarget, layout,
@@ -191,7 +191,7 @@ fn progress_headers(session: &Session, place: UploadOffset) -> Vec<(HeaderName, 
     let headers = [
         (LOCATION, format!("/v2/{name}/blobs/uploads/{id}?offset={offset}{algorithm}")),
         (RANGE, range),
-        (UPLOAD_UUID, id.to_string()),
+        (DOCKER_UPLOAD_UUID, id.to_string()),
     ];
     let headers = headers.into_iter();
     // Names, ids and numbers are all made of characters that a header may have.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-const OPERATIONS: &str = include_str!("../../docs/operations.md");
+const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 
 /// Labels that Prometheus sets, whatever is scraped.
 const OF_THE_TARGET: [&str; 2] = ["job", "instance"];

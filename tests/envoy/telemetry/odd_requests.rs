@@ -1,0 +1,81 @@
+//! What clients make of the access log with words of their own, and what it says of requests that never got to Moorage.
+
+use moorage_test_support::raw;
+use tokio::io::AsyncReadExt;
+
+use super::*;
+
+/// Nobody may read `secret/`.
+const RBAC: &str = r#"                  - name: envoy.filters.http.rbac
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
+                      rules:
+                        action: DENY
+                        policies:
+                          secret:
+                            permissions: [{ url_path: { path: { prefix: /v2/secret/ } } }]
+                            principals: [{ any: true }]
+"#;
+
+/// Sends `GET` with these headers as they are, and waits until it is answered.
+async fn get(envoy: &Envoy, id: &str, path: &str, user_agent: &[u8]) {
+    use tokio::io::AsyncWriteExt;
+    let mut stream = raw::connect_from([127, 0, 0, 1].into(), envoy.address).await;
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nhost: registry\r\nconnection: close\r\nx-request-id: {id}\r\nuser-agent: "
+    );
+    let request = [head.as_bytes(), user_agent, b"\r\n\r\n"].concat();
+    stream.write_all(&request).await.expect("the server reads");
+    stream.read_to_end(&mut Vec::new()).await.expect("the server closes in order");
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
+async fn whatever_a_client_calls_itself_and_asks_for_is_one_line_of_json() {
+    let registry = Registry::start(Bootstrap::logging_to_stderr).await;
+    let long = "x".repeat(5000);
+    let rows: &[(&str, &[u8])] = &[
+        ("/v2/a/manifests/%22,%22status%22:200%7D", br#"","status":200} {"#),
+        ("/v2/a/manifests/<script>alert('1')</script>", b"<script>alert(\"1\")</script>"),
+        ("/v2/a/manifests/%0a%0d%00%1b[31m", b"\x1b[31mred\tand a tab\x07"),
+        ("/v2/a/manifests/\"\\\"\\\\", b"\\\" \\u0022 \\"),
+        ("/v2/a/manifests/{{7*7}}$(id)`id`", b"%REQ(authorization)% %CEL(1)%"),
+        ("/v2/a/manifests/v1?x=%E2%80%AE", b"\xff\xfe no text"),
+        ("/v2/a/manifests/v1?y", "\u{202e}\u{2028}\u{85}".as_bytes()),
+        ("/v2/a/manifests/v1?z", long.as_bytes()),
+    ];
+    for (number, (path, user_agent)) in rows.iter().enumerate() {
+        let id = format!("odd-{number}");
+        get(&registry.envoy, &id, path, user_agent).await;
+        let line = line_of(&registry.envoy, &id).await;
+        let told = &line["moorage"];
+        assert_eq!(told["path"], *path, "{line}");
+        // What is no text is left out.
+        let text = std::str::from_utf8(user_agent).ok().map(|text| &text[..text.len().min(1024)]);
+        assert_eq!(told["user_agent"].as_str(), text, "{line}");
+        assert_eq!(told["operation"].as_str().map(|_| ()), Some(()), "{line}");
+    }
+    let path = format!("/v2/{long}/tags/list");
+    get(&registry.envoy, "long", &path, b"").await;
+    let line = line_of(&registry.envoy, "long").await;
+    assert_eq!(line["moorage"]["path"], path[..1024], "{line}");
+    assert_eq!(access_log(&registry.envoy).len(), rows.len() + 1, "{}", registry.envoy.log());
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
+async fn a_request_that_a_filter_before_moorage_answers_has_a_line_without_fields_of_moorage() {
+    let registry =
+        Registry::start(|bootstrap| bootstrap.guarded_by(RBAC).logging_to_stderr()).await;
+    for (id, path, status) in
+        [("refused", "/v2/secret/a/tags/list", 403), ("let-through", "/v2/a/tags/list", 404)]
+    {
+        let headers = [("x-request-id", id)];
+        let response = registry.send(Method::GET, path, &headers, "").await;
+        assert_eq!(response.status(), status, "{path}");
+        let line = line_of(&registry.envoy, id).await;
+        assert_eq!(line["status"], status, "{line}");
+        assert!(line.as_object().is_some_and(|fields| fields.contains_key("moorage")), "{line}");
+        assert_eq!(line["moorage"].is_null(), id == "refused", "{line}");
+    }
+}
