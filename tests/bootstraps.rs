@@ -135,6 +135,9 @@ const MEANT_AT_THE_EDGE: &[(&str, &str)] = &[
     ("static_resources.clusters[blob_store].circuit_breakers.thresholds[0].max_requests",
      "as above"),
     ("static_resources.clusters[blob_store].typed_extension_protocol_options\
+      .envoy.extensions.upstreams.http.v3.HttpProtocolOptions.common_http_protocol_options.max_stream_duration",
+     "ends a fetch of the disk's cache that hangs"),
+    ("static_resources.clusters[blob_store].typed_extension_protocol_options\
       .envoy.extensions.upstreams.http.v3.HttpProtocolOptions.http_filters[envoy.filters.http.header_mutation]",
      "tells the disk's cache what to keep"),
 ];
