@@ -179,7 +179,7 @@ fn what_is_known_is_answered_up_to_its_age_and_not_if_nobody_knows_how_old_it_is
     let short = Duration::from_millis(1);
     at(
         &[(SETTINGS.link_ttl, true), (AGE, true), (AGE + short, false), (AGE * 9, false)],
-        short * 0,
+        Duration::ZERO,
     );
     at(&[(short, true), (Duration::ZERO, false)], short);
 }
