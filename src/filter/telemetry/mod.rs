@@ -235,7 +235,7 @@ fn upload_counters(operation: Operation, status: Option<StatusCode>) -> Vec<Coun
         // Either all of it came at once, or it was mounted, which takes no upload: both are over.
         (Operation::UploadStart, 201) => vec![Counter::UploadsStarted, Counter::UploadsFinished],
         (Operation::UploadFinish, 201) => vec![Counter::UploadsFinished],
-        (_, 401 | 403 | 404 | 416 | 429) => Vec::new(),
+        (_, 401 | 403 | 404 | 405 | 416 | 429) => Vec::new(),
         (
             Operation::UploadStart | Operation::UploadAppend | Operation::UploadFinish,
             0 | 400..=599,
@@ -276,6 +276,7 @@ mod tests {
             (Operation::UploadStart, 202, &[UploadsStarted][..]),
             (Operation::UploadStart, 201, &[UploadsStarted, UploadsFinished]),
             (Operation::UploadStart, 401, &[]),
+            (Operation::UploadStart, 405, &[]),
             (Operation::UploadStart, 503, &[UploadsFailed]),
             (Operation::UploadAppend, 202, &[]),
             (Operation::UploadAppend, 416, &[]),
