@@ -89,9 +89,10 @@ fn the_record_of_a_blob_tells_what_the_client_asked_for_and_that_of_an_error_its
 fn a_record_has_no_end_of_what_is_too_long() {
     let (mut proxy, _) = proxy(CONFIG);
     let (path, agent) = (format!("/{}", "é".repeat(3000)), "x".repeat(3000));
-    let id = proxy.ask("GET", &path, &[("user-agent", &agent)]);
+    let id = proxy.ask(&"M".repeat(3000), &path, &[("user-agent", &agent)]);
     let record = proxy.record(id);
-    assert_eq!((record["path"].len(), record["user_agent"].len()), (1023, 256));
+    let lengths = ["method", "path", "user_agent"].map(|name| record[name].len());
+    assert_eq!(lengths, [32, 1023, 256]);
 }
 
 #[test]
