@@ -11,16 +11,25 @@ use std::time::Duration;
 use http::Method;
 
 use super::access::Caller;
+use super::http::beginning;
 use super::http::error::Error;
 use super::route::Endpoint;
 use crate::oci::MediaType;
 
-/// A request as it was asked, and what has been noted about it so far.
+/// How much of a target is kept for the access log, in bytes.
+const TARGET_MAX: usize = 1024;
+
+/// How much of a method is kept, in bytes: all of those that there are (RFC 9110, section 16.1), and not all that a client may
+/// make up.
+const METHOD_MAX: usize = 32;
+
+/// A request as it was asked, and what has been noted about it so far. It stays until the client has its answer, however slow
+/// that is, and is not counted in the budget: nothing in it may be as long as a client likes.
 #[derive(Debug)]
 pub struct Exchange {
-    /// The method.
+    /// The method, or the beginning of one that nobody knows.
     pub method: Method,
-    /// The path and query, as they were sent.
+    /// The beginning of the path and query, as they were sent.
     pub target: String,
     /// The beginning of the `User-Agent`.
     pub user_agent: Option<String>,
@@ -40,8 +49,8 @@ pub struct Exchange {
 /// What access control has made of a request.
 #[derive(Debug)]
 struct Verdict {
-    /// Who calls; `None` if nobody knows.
-    caller: Option<Rc<Caller>>,
+    /// Who calls, as the log has it; `None` if nobody knows.
+    caller: Option<Rc<str>>,
     /// The rules that allow it; `None` if it is denied.
     rules: Option<Vec<usize>>,
 }
@@ -175,11 +184,11 @@ impl Operation {
 
 impl Exchange {
     /// A request for `target`, the path and query as they were sent, of which nothing is noted yet.
-    pub fn new(method: Method, target: String, user_agent: Option<String>) -> Self {
+    pub fn new(method: &Method, target: &str, user_agent: Option<String>) -> Self {
         Self {
-            method,
-            endpoint: Endpoint::parse(&target),
-            target,
+            method: shortened_method(method),
+            endpoint: Endpoint::parse(target),
+            target: beginning(target, TARGET_MAX).to_owned(),
             user_agent,
             verdict: RefCell::default(),
             has_failed_login: Cell::default(),
@@ -197,7 +206,8 @@ impl Exchange {
     }
 
     /// Notes who calls, if that is known, and the rules that allow what is asked for; none if it is denied.
-    pub fn note_verdict(&self, caller: Option<Rc<Caller>>, rules: Option<Vec<usize>>) {
+    pub fn note_verdict(&self, caller: Option<&Caller>, rules: Option<Vec<usize>>) {
+        let caller = caller.map(|caller| Rc::clone(caller.log_name()));
         *self.verdict.borrow_mut() = Some(Verdict { caller, rules });
     }
 
@@ -225,8 +235,7 @@ impl Exchange {
     /// access control.
     pub fn identity(&self) -> Option<Ref<'_, str>> {
         Ref::filter_map(self.verdict.borrow(), |verdict| {
-            let caller = verdict.as_ref()?.caller.as_ref();
-            Some(caller.map_or("unknown", |caller| caller.log_name()))
+            Some(verdict.as_ref()?.caller.as_deref().unwrap_or("unknown"))
         })
         .ok()
     }
@@ -294,15 +303,25 @@ impl Exchange {
     }
 }
 
+/// A method of which no more is kept than [`METHOD_MAX`].
+fn shortened_method(method: &Method) -> Method {
+    match method.as_str().as_bytes().split_at_checked(METHOD_MAX) {
+        // What a method begins with is one as well.
+        Some((start, _)) => Method::from_bytes(start).unwrap_or_default(),
+        None => method.clone(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[cfg(target_family = "wasm")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+    use crate::registry::access::{Identity, Proof};
 
     fn exchange() -> Exchange {
-        Exchange::new(Method::GET, "/v2/".to_owned(), None)
+        Exchange::new(&Method::GET, "/v2/", None)
     }
 
     #[test]
@@ -378,8 +397,30 @@ mod tests {
             (Method::GET, "/v2/..%2f/manifests/t".to_owned(), "none"),
             (Method::GET, "/".to_owned(), "none"),
         ] {
-            let exchange = Exchange::new(method.clone(), target.clone(), None);
+            let exchange = Exchange::new(&method, &target, None);
             assert_eq!(exchange.operation().as_str(), expected, "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn of_what_a_client_sends_no_more_is_kept_than_the_log_needs() {
+        let long = "A".repeat(60_000);
+        let method = Method::from_bytes(long.as_bytes()).expect("a method");
+        let caller = Identity::named(format!("user:{long}"), vec![long.clone()], Proof::Jwt);
+        let caller = Caller::new(caller, None);
+        for target in [
+            format!("/{long}"),
+            format!("/v2/{long}/manifests/t"),
+            format!("/v2/a/manifests/{long}"),
+            format!("/v2/a/manifests/sha256:{long}"),
+            format!("/v2/a/blobs/{long}"),
+            format!("/v2/a/blobs/uploads/{long}"),
+            format!("/v2/a/manifests/t?{long}"),
+        ] {
+            let exchange = Exchange::new(&method, &target, None);
+            exchange.note_verdict(Some(&caller), None);
+            let kept = format!("{exchange:?}");
+            assert!(kept.len() < 4_096, "{} bytes of {}", kept.len(), &target[..20]);
         }
     }
 }

@@ -34,6 +34,8 @@ const USER_AGENT_MAX: usize = 256;
 pub struct Request {
     /// The method.
     pub method: Method,
+    /// The path and query, as they were sent.
+    pub target: String,
     /// What is noted about it until it is answered.
     pub exchange: Rc<Exchange>,
     /// The header fields.
@@ -168,8 +170,10 @@ impl Request {
         let user_agent = headers.texts(USER_AGENT).next();
         let user_agent =
             user_agent.map(|text| text.get(..USER_AGENT_MAX).unwrap_or(text).to_owned());
+        let target = target.into();
         Self {
-            exchange: Rc::new(Exchange::new(method.clone(), target.into(), user_agent)),
+            exchange: Rc::new(Exchange::new(&method, &target, user_agent)),
+            target,
             method,
             headers,
             body: Body::None,
@@ -219,7 +223,7 @@ impl Request {
 
     /// The values of a query parameter, decoded.
     pub fn query_values(&self, name: &str) -> impl Iterator<Item = Cow<'_, str>> {
-        let query = self.exchange.target.split_once('?').map_or("", |(_, query)| query);
+        let query = self.target.split_once('?').map_or("", |(_, query)| query);
         let pairs = form_urlencoded::parse(query.as_bytes());
         pairs.filter_map(move |(key, value)| (key == name).then_some(value))
     }

@@ -16,9 +16,6 @@ use crate::registry::{Exchange, Operation};
 /// The name of the record; Envoy puts `wasm.` in front.
 pub const RECORD: &str = "moorage";
 
-/// How much of a text is logged that a client chooses freely, in bytes.
-const TEXT_MAX: usize = 1024;
-
 /// A record, in the encoding of Protocol Buffers.
 #[derive(Debug, Default)]
 pub struct Record(Vec<u8>);
@@ -29,7 +26,7 @@ impl Record {
         let mut record = Self(Vec::with_capacity(768));
         record.text("operation", exchange.operation().as_str());
         record.text("method", exchange.method.as_str());
-        record.text("path", shortened(&exchange.target));
+        record.text("path", &exchange.target);
         record.optional("user_agent", exchange.user_agent.as_deref());
         record.subject(exchange);
         record.answer(exchange, headers, error);
@@ -131,10 +128,4 @@ fn put_number(bytes: &mut Vec<u8>, mut number: usize) {
         number >>= 7;
     }
     bytes.push(number as u8);
-}
-
-/// The beginning of a text that may be long.
-fn shortened(text: &str) -> &str {
-    let end = text.floor_char_boundary(TEXT_MAX);
-    text.get(..end).unwrap_or(text)
 }

@@ -89,9 +89,10 @@ fn the_record_of_a_blob_tells_what_the_client_asked_for_and_that_of_an_error_its
 fn a_record_has_no_end_of_what_is_too_long() {
     let (mut proxy, _) = proxy(CONFIG);
     let (path, agent) = (format!("/{}", "é".repeat(3000)), "x".repeat(3000));
-    let id = proxy.ask("GET", &path, &[("user-agent", &agent)]);
+    let id = proxy.ask(&"M".repeat(3000), &path, &[("user-agent", &agent)]);
     let record = proxy.record(id);
-    assert_eq!((record["path"].len(), record["user_agent"].len()), (1023, 256));
+    let lengths = ["method", "path", "user_agent"].map(|name| record[name].len());
+    assert_eq!(lengths, [32, 1023, 256]);
 }
 
 #[test]
@@ -223,4 +224,21 @@ fn calls_to_the_store_carry_what_the_request_is_known_by() {
     for name in ["x-request-id", "traceparent"] {
         assert!(routed.iter().any(|(key, _)| key == name), "{name}");
     }
+}
+
+#[test]
+fn no_client_makes_the_calls_that_it_shares_with_others_so_large_that_the_store_refuses_them() {
+    let (mut proxy, digest) = proxy(CONFIG);
+    let (long, half) = ("x".repeat(513), "y".repeat(512));
+    let mut headers = vec![("traceparent", long.as_str())];
+    headers.extend([("tracestate", half.as_str()); 90]);
+    let blob = proxy.begin("GET", &format!("/v2/a/blobs/{digest}"), &headers, true);
+    let call = proxy.open_calls().pop().expect("a call");
+    let traces = |name: &str| name.starts_with("trace");
+    let sent = call.headers.iter().filter(|(name, _)| traces(name));
+    assert_eq!(sent.collect::<Vec<_>>(), [&("tracestate".to_owned(), half.clone())]);
+    proxy.answer_calls();
+    let routed = proxy.with(blob, |stream| stream.request_headers.clone());
+    let routed = routed.into_iter().filter(|(name, _)| traces(name));
+    assert_eq!(routed.collect::<Vec<_>>(), [("tracestate".to_owned(), half.into_bytes())]);
 }
