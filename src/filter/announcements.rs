@@ -16,7 +16,7 @@ pub struct Announcements<H> {
     host: H,
     /// Of this configuration: another one is told of anew.
     configuration: u64,
-    /// What is said of a listener that other machines reach, until one has been looked at.
+    /// What is said of a listener that other machines reach, until a request has come by one.
     open_listener: Cell<Option<&'static str>>,
     heeds_conditions: Cell<Option<bool>>,
     verifies_checksums: Cell<Option<bool>>,
@@ -42,17 +42,20 @@ impl<H: Host> Announcements<H> {
         }
     }
 
-    /// Looks at the listener of the request that has just come, the first time.
+    /// Looks at the address at which the request has come that is here now, until one is not loopback: what listens at all
+    /// addresses of a machine listens at loopback as well, and the first requests may come there.
     pub fn look_at_listener(&self) {
-        let Some(warning) = self.open_listener.take() else {
+        let Some(warning) = self.open_listener.get() else {
             return;
         };
         let address = self.host.property(vec!["destination", "address"]);
         let address = address.and_then(|text| String::from_utf8(text).ok());
         let address = address.and_then(|text| text.parse::<SocketAddr>().ok());
-        if address.is_some_and(|address| !address.ip().to_canonical().is_loopback())
-            && self.is_first("listener")
-        {
+        if address.is_none_or(|address| address.ip().to_canonical().is_loopback()) {
+            return;
+        }
+        self.open_listener.set(None);
+        if self.is_first("listener") {
             log::warn!("{warning}");
         }
     }
@@ -67,8 +70,8 @@ impl<H: Host> Announcements<H> {
             match heeds {
                 true => log::info!("the blob store heeds the conditions of writes"),
                 false => log::warn!(
-                    "the blob store does not heed the conditions of writes: what needs them is refused; \
-                     docs/compatibility.md says what"
+                    "the blob store does not heed the conditions of writes: requests with If-Match or If-None-Match, and \
+                     those that set an immutable tag (policy.tags.immutable), are answered 501"
                 ),
             }
         }

@@ -185,12 +185,6 @@ impl<O: Objects> Store for O {
         )
         .await?;
         let heeds = !created && !changed;
-        if !heeds {
-            log::warn!(
-                "the blob store ignores the conditions of writes: requests with If-Match or If-None-Match, and those \
-                 that set an immutable tag (policy.tags.immutable), are answered 501"
-            );
-        }
         self.heeds_conditions().set(Some(heeds));
         Ok(heeds)
     }

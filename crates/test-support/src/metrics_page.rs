@@ -18,7 +18,9 @@ impl Envoy {
     pub async fn series(&self, beginning: &str) -> Vec<Series> {
         let page = client::get(self.admin, "/stats/prometheus", &[]).await;
         let text = String::from_utf8_lossy(page.body());
-        let lines = text.lines().filter(|line| line.starts_with(beginning));
+        let is_wanted =
+            |line: &&str| !line.is_empty() && !line.starts_with('#') && line.starts_with(beginning);
+        let lines = text.lines().filter(is_wanted);
         lines.map(|line| read(line).unwrap_or_else(|| panic!("no series: {line:?}"))).collect()
     }
 }

@@ -127,7 +127,7 @@ async fn each_request_has_a_line_that_says_what_was_asked_and_what_came_of_it() 
             Method::GET,
             "/v2/a/b/manifests/none",
             Asked,
-            json!({ "operation": "manifest_get", "repository": "a/b", "reference": "none", "error": "MANIFEST_UNKNOWN", "cache": "miss" }),
+            json!({ "operation": "manifest_get", "repository": "a/b", "reference": "none", "error": "MANIFEST_UNKNOWN" }),
         ),
         (
             Method::GET,
@@ -145,7 +145,12 @@ async fn each_request_has_a_line_that_says_what_was_asked_and_what_came_of_it() 
             Left,
             json!({ "operation": "none", "error": "NAME_INVALID" }),
         ),
-        (Method::GET, "/favicon.ico", Left, json!({ "operation": "none", "error": "NOT_FOUND" })),
+        (
+            Method::GET,
+            "/favicon.ico",
+            Left,
+            json!({ "operation": "none", "error": "NAME_UNKNOWN" }),
+        ),
         (
             Method::POST,
             by_tag,

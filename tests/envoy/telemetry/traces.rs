@@ -15,7 +15,8 @@ async fn a_collector_gets_a_span_of_the_clients_trace_with_what_moorage_did() {
     let Some(program) = optional_tool("MOORAGE_OTELCOL") else { return };
     let collector = OtelCollector::start(&program).await;
     let registry = Registry::start_on(|store| {
-        Bootstrap::production_before(&[store]).traced_to(collector.address)
+        let bootstrap = Bootstrap::production_before(&[store]).traced_to(collector.address);
+        bootstrap.with("random_sampling: { value: 1 }", "random_sampling: { value: 100 }")
     });
     let registry = registry.await;
     let (manifest, blob) = (digest_of(MANIFEST), digest_of("a blob"));
@@ -61,6 +62,10 @@ async fn a_collector_gets_a_span_of_the_clients_trace_with_what_moorage_did() {
             &["moorage.digest"],
         ),
     ];
+    // A client that wants no trace gets none; were it sent, it would be there before those below.
+    let unwanted = "5bf92f3577b34da6a3ce929d0e0e4736";
+    let headers = [("traceparent", &*format!("00-{unwanted}-{PARENT}-00"))];
+    registry.send(Method::GET, "/v2/a/b/manifests/v2", &headers, "").await;
     for (number, (path, status, expected, missing)) in rows.into_iter().enumerate() {
         let trace = format!("4bf92f3577b34da6a3ce929d0e0e473{number}");
         let traceparent = format!("00-{trace}-{PARENT}-01");
@@ -83,4 +88,5 @@ async fn a_collector_gets_a_span_of_the_clients_trace_with_what_moorage_did() {
             assert!(number.is_some(), "{name} of {span:?}");
         }
     }
+    assert!(collector.spans().iter().all(|span| span.trace != unwanted), "{:?}", collector.spans());
 }
