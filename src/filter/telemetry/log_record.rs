@@ -29,16 +29,7 @@ impl Record {
         record.text("path", &exchange.target);
         record.optional("user_agent", exchange.user_agent.as_deref());
         record.subject(exchange);
-        if error.is_none() {
-            let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-            if exchange.operation() == Operation::UploadStart {
-                record.optional("upload", header(DOCKER_UPLOAD_UUID));
-            }
-            record.optional("digest", header(DOCKER_CONTENT_DIGEST));
-            if exchange.operation() == Operation::ManifestGet {
-                record.optional("media_type", header(CONTENT_TYPE));
-            }
-        }
+        record.answer(exchange, headers, error);
         record.optional("identity", exchange.identity().as_deref());
         record.optional("decision", exchange.decision().as_deref());
         record.optional("error", error.map(ErrorCode::as_str));
