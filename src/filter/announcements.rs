@@ -89,10 +89,47 @@ impl<H: Host> Announcements<H> {
         }
     }
 
+    fn key(&self, what: &str) -> String {
+        format!("moorage/told/{:x}/{what}", self.configuration)
+    }
+
     /// Whether no worker has told of this yet.
     fn is_first(&self, what: &str) -> bool {
-        let key = format!("moorage/told/{:x}/{what}", self.configuration);
+        let key = self.key(what);
         let (_, number) = self.host.shared_data(&key);
         number.is_none() && self.host.set_shared_data(&key, None, None).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(target_family = "wasm")]
+    use wasm_bindgen_test::wasm_bindgen_test as test;
+
+    use super::*;
+    use crate::filter::scripted_host::{ScriptedHost, StreamState};
+
+    #[test]
+    fn a_listener_is_looked_at_until_a_request_comes_by_one_that_others_reach() {
+        const JSON: &[u8] = br#"{"store":{"cluster":"c","authority":"s3","bucket":"registry"}}"#;
+        let host = ScriptedHost::default();
+        let config = Config::parse(JSON).expect("a valid configuration");
+        let announcements = Announcements::new(host.clone(), &config, JSON);
+        for (address, is_open) in [
+            ("127.0.0.1:5000", true),
+            ("[::1]:5000", true),
+            ("[::ffff:127.0.0.1]:5000", true),
+            ("/run/registry.sock", true),
+            ("192.0.2.1:5000", false),
+        ] {
+            let mut stream = StreamState::default();
+            stream.properties.insert("destination.address".to_owned(), address.into());
+            host.state().streams.insert(2, stream);
+            host.state().effective = Some(2);
+            announcements.look_at_listener();
+            assert_eq!(announcements.open_listener.get().is_some(), is_open, "{address}");
+        }
+        let (_, told) = host.shared_data(&announcements.key("listener"));
+        assert!(told.is_some(), "no other worker tells of it");
     }
 }

@@ -235,19 +235,20 @@ impl Proxy {
         sent
     }
 
-    /// The client goes away, or has its response: Envoy drops the stream, and its calls with it.
-    pub fn close(&mut self, id: u32) {
+    /// The client goes away, or has its response: Envoy drops the stream, which comes back, and its calls with it.
+    pub fn close(&mut self, id: u32) -> StreamState {
         let filter = self.filters.remove(&id).expect("a stream");
         self.called_back(id, Callback::Other, || filter.ended());
         self.called_back(id, Callback::Other, || drop(filter));
         let mut state = self.host.state();
-        state.streams.remove(&id);
         for call in state.calls.iter_mut().filter(|call| call.owner == id) {
             call.is_open = false;
         }
+        let stream = state.streams.remove(&id).expect("a stream");
         drop(state);
         // A number that the next stream will not get again.
         self.first_id += 1;
+        stream
     }
 
     /// Does something with what Envoy has of a stream.

@@ -1,9 +1,12 @@
 //! What operators see: the record of each request, the metrics, and what leads from the store's log to a request.
 
+use std::time::Duration;
+
 #[cfg(target_family = "wasm")]
 use wasm_bindgen_test::wasm_bindgen_test as test;
 
 use super::driver::{CONFIG, Proxy, config_with};
+use super::record;
 use crate::oci::{Algorithm, Digest};
 
 const MANIFEST: &[u8] = br#"{"schemaVersion":2,"config":{},"layers":[]}"#;
@@ -83,6 +86,33 @@ fn the_record_of_a_blob_tells_what_the_client_asked_for_and_that_of_an_error_its
     let id = proxy.ask("GET", "/elsewhere", &[]);
     let record = proxy.record(id);
     assert_eq!((&*record["operation"], &*record["error"]), ("none", "NAME_UNKNOWN"));
+}
+
+#[test]
+fn a_client_that_leaves_before_an_answer_has_a_record_of_what_it_asked_for() {
+    let (mut proxy, _) = proxy(CONFIG);
+    let id = proxy.begin("GET", "/v2/a/manifests/t", &[], true);
+    assert!(proxy.with(id, |stream| stream.record.is_none()), "it waits for the store");
+    proxy.host.state().now += Duration::from_millis(250);
+    let record = record::fields(&proxy.close(id).record.expect("a record"));
+    for (name, expected) in [
+        ("operation", "manifest_get"),
+        ("reference", "t"),
+        ("store_calls", "1"),
+        ("store_ms", "250"),
+    ] {
+        assert_eq!(record[name], expected, "{name} of {record:?}");
+    }
+    proxy.assert_idle();
+}
+
+#[test]
+fn the_record_of_a_request_that_begins_an_upload_has_its_id() {
+    let (mut proxy, _) = proxy(CONFIG);
+    let id = proxy.ask("POST", "/v2/a/blobs/uploads/", &[]);
+    let reply = proxy.reply(id).expect("a reply");
+    let header = reply.headers.iter().find(|(name, _)| name == "docker-upload-uuid");
+    assert_eq!(proxy.record(id).get("upload"), header.map(|(_, value)| value));
 }
 
 #[test]
