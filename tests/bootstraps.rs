@@ -116,6 +116,8 @@ const MEANT_AT_THE_EDGE: &[(&str, &str)] = &[
     // Routes.
     ("….route_config.virtual_hosts[registry].request_body_buffer_limit",
      "no manifest is taken"),
+    ("….route_config.virtual_hosts[registry].routes[GET|HEAD /registry/docker/registry/v2/blobs/].route.idle_timeout",
+     "the disk's cache asks past the route, and without its per_try_idle_timeout"),
     ("….route_config.virtual_hosts[registry].routes[PUT /registry/docker/registry/v2/blobs/ without content-length]",
      "nothing is uploaded"),
     ("….route_config.virtual_hosts[registry].routes[PUT /registry/docker/registry/v2/blobs/]",
@@ -132,6 +134,9 @@ const MEANT_AT_THE_EDGE: &[(&str, &str)] = &[
      "the disk's cache fetches blobs past the routes and their priority"),
     ("static_resources.clusters[blob_store].circuit_breakers.thresholds[0].max_requests",
      "as above"),
+    ("static_resources.clusters[blob_store].typed_extension_protocol_options\
+      .envoy.extensions.upstreams.http.v3.HttpProtocolOptions.common_http_protocol_options.max_stream_duration",
+     "ends a fetch of the disk's cache that hangs"),
     ("static_resources.clusters[blob_store].typed_extension_protocol_options\
       .envoy.extensions.upstreams.http.v3.HttpProtocolOptions.http_filters[envoy.filters.http.header_mutation]",
      "tells the disk's cache what to keep"),

@@ -23,6 +23,7 @@ import collection
 import contests
 import growth
 import report
+import telemetry
 from load import ask
 from servers import Servers, s3_storage
 from tree import Tree, image, into_folder
@@ -150,6 +151,7 @@ def on_the_local_store(settings, servers, bucket, tree):
     found = [
         *contests.manifest_contests(ports, NAME, TAG, digest, settings.seconds),
         *access.contests(guarded, moorage, NAME, digest, bucket.parent.parent, settings.seconds),
+        *telemetry.contests(servers, store, settings.wasm, NAME, digest, settings.seconds),
         *blobs.pull_contests(ports, store, NAME, pulled, settings.seconds),
         *blobs.push_contests(ports, store, NAME, bucket.parent.parent),
     ]

@@ -18,7 +18,8 @@ STORE = "store itself"
 FIXED = "fixed reply"
 OPEN = "Moorage without access control"
 UNTROUBLED = "Moorage while nobody guesses"
-SUBJECTS = (MOORAGE, DOCKER_REGISTRY, DISTRIBUTION, FIXED, PLAIN, STORE, OPEN, UNTROUBLED)
+SILENT = "Moorage without telemetry"
+SUBJECTS = (MOORAGE, DOCKER_REGISTRY, DISTRIBUTION, FIXED, PLAIN, STORE, OPEN, UNTROUBLED, SILENT)
 
 CONNECTIONS = (1, 16, 256)
 ACCEPT = f"Accept: {MANIFEST_TYPE}"

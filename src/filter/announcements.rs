@@ -10,6 +10,10 @@ use super::host::Host;
 use crate::config::Config;
 use crate::store::{Objects, Uploads};
 
+/// How many requests of a worker are looked at for the address that they came to. Each look is a call to Envoy, and where
+/// so many have come by loopback nearly all will.
+const LOOKS: u16 = 1_000;
+
 /// What has been told, as the workers of one proxy know it from the data that they share.
 #[derive(Debug)]
 pub struct Announcements<H> {
@@ -18,6 +22,8 @@ pub struct Announcements<H> {
     configuration: u64,
     /// What is said of a listener that other machines reach, until a request has come by one.
     open_listener: Cell<Option<&'static str>>,
+    /// How many requests are still looked at for that.
+    looks_left: Cell<u16>,
     heeds_conditions: Cell<Option<bool>>,
     verifies_checksums: Cell<Option<bool>>,
 }
@@ -29,6 +35,7 @@ impl<H: Host> Announcements<H> {
             host,
             configuration: FixedState::default().hash_one(json),
             open_listener: Cell::new(config.open_listener_warning()),
+            looks_left: Cell::new(LOOKS),
             heeds_conditions: Cell::default(),
             verifies_checksums: Cell::default(),
         }
@@ -48,6 +55,10 @@ impl<H: Host> Announcements<H> {
         let Some(warning) = self.open_listener.get() else {
             return;
         };
+        let Some(looks_left) = self.looks_left.get().checked_sub(1) else {
+            return;
+        };
+        self.looks_left.set(looks_left);
         let address = self.host.property(vec!["destination", "address"]);
         let address = address.and_then(|text| String::from_utf8(text).ok());
         let address = address.and_then(|text| text.parse::<SocketAddr>().ok());

@@ -99,7 +99,8 @@ impl<H: Host> CacheEnvironment for WorkerEnvironment<H> {
         if let Some(own) = self.acknowledged.get(usize::from(shard)) {
             own.set(own.get().wrapping_add(1));
         }
-        let consequence = "other workers may answer with what was there before until cache.stale_if_error is over,                            while the store can't be reached";
+        let consequence = "other workers may answer with what was there before until cache.stale_if_error is over, \
+                           while the store can't be reached";
         self.renumber(&self.acknowledged_keys, shard, consequence);
     }
 }

@@ -9,7 +9,7 @@ use http::header::{CONTENT_LENGTH, WARNING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 
 use super::host::Host;
-use super::telemetry::{TRACE_HEADERS, Telemetry};
+use super::telemetry::Telemetry;
 use crate::registry::{Environment, HeaderFields, Request};
 use crate::store::HttpRequest;
 
@@ -48,15 +48,15 @@ pub fn announced_length(request: &Request) -> Option<u64> {
 /// Turns the client's request into one to the store, for Envoy's router to send.
 pub fn rewrite_request<H: Host>(host: &H, telemetry: &Telemetry<H>, request: &HttpRequest) {
     let kept = host.request_headers();
-    telemetry.keep_trace_headers(&kept);
-    let is_kept = |name: &str| KEPT.contains(&name) || TRACE_HEADERS.contains(&name);
+    let trace_headers = telemetry.keep_trace_headers(&kept);
     let mut headers: Vec<(&str, &[u8])> = vec![
         (":method", request.method.as_str().as_bytes()),
         (":path", request.path.as_bytes()),
         (":authority", request.authority.as_bytes()),
     ];
     headers.extend(request.headers.iter().map(|(name, value)| (*name, value.as_bytes())));
-    let kept = kept.iter().filter(|(name, _)| is_kept(name));
+    headers.extend(trace_headers.iter().map(|(name, value)| (*name, value.as_bytes())));
+    let kept = kept.iter().filter(|(name, _)| KEPT.contains(&name.as_str()));
     headers.extend(kept.map(|(name, value)| (name.as_str(), value.as_slice())));
     host.set_request_headers(headers);
 }

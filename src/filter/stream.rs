@@ -404,7 +404,7 @@ impl<H: Host> Stream<H> {
     pub fn request_headers(&mut self, end_of_stream: bool) -> Action {
         let Some(mut request) = headers::read_request(&self.worker.host, &self.worker.environment)
         else {
-            self.note_request(&Rc::new(Exchange::new(Method::GET, String::new(), None)));
+            self.note_request(&Rc::new(Exchange::new(&Method::GET, "", None)));
             let message = "the request's path is not text";
             return self.reply(&Error::new(ErrorCode::NoSuchEndpoint, message).into_response());
         };

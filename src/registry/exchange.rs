@@ -11,15 +11,26 @@ use std::time::Duration;
 use http::Method;
 
 use super::access::Caller;
+use super::http::beginning;
 use super::http::error::Error;
+use super::operation::Operation;
 use super::route::Endpoint;
+use crate::oci::MediaType;
 
-/// A request as it was asked, and what has been noted about it so far.
+/// How much of a target is kept for the access log, in bytes.
+const TARGET_MAX: usize = 1024;
+
+/// How much of a method is kept, in bytes: all of those that there are (RFC 9110, section 16.1), and not all that a client may
+/// make up.
+const METHOD_MAX: usize = 32;
+
+/// A request as it was asked, and what has been noted about it so far. It stays until the client has its answer, however slow
+/// that is, and is not counted in the budget: nothing in it may be as long as a client likes.
 #[derive(Debug)]
 pub struct Exchange {
-    /// The method.
+    /// The method, or the beginning of one that nobody knows.
     pub method: Method,
-    /// The path and query, as they were sent.
+    /// The beginning of the path and query, as they were sent.
     pub target: String,
     /// The beginning of the `User-Agent`.
     pub user_agent: Option<String>,
@@ -28,6 +39,8 @@ pub struct Exchange {
     verdict: RefCell<Option<Verdict>>,
     has_failed_login: Cell<bool>,
     is_denied: Cell<bool>,
+    /// The type of the manifest that is pushed, once it has been read.
+    pub pushed_type: OnceCell<MediaType>,
     /// What the store's calls for this request are to carry from it, once it was looked for.
     pub trace_headers: OnceCell<Vec<(&'static str, String)>>,
     cache: Cell<Option<CacheUse>>,
@@ -37,8 +50,8 @@ pub struct Exchange {
 /// What access control has made of a request.
 #[derive(Debug)]
 struct Verdict {
-    /// Who calls; `None` if nobody knows.
-    caller: Option<Rc<Caller>>,
+    /// Who calls, as the log has it; `None` if nobody knows.
+    caller: Option<Rc<str>>,
     /// The rules that allow it; `None` if it is denied.
     rules: Option<Vec<usize>>,
 }
@@ -76,111 +89,18 @@ struct StoreCalls {
     time: Duration,
 }
 
-/// What a request does, in the words of the metrics and the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Operation {
-    /// Whether the API is spoken here.
-    Base,
-    /// A manifest is pulled, or asked for.
-    ManifestGet,
-    /// A manifest is pushed.
-    ManifestPut,
-    /// A manifest or tag is deleted.
-    ManifestDelete,
-    /// A blob is pulled, or asked for.
-    BlobGet,
-    /// A blob is deleted.
-    BlobDelete,
-    /// An upload begins, which may be all of it, or a mount.
-    UploadStart,
-    /// A chunk is uploaded.
-    UploadAppend,
-    /// An upload is closed.
-    UploadFinish,
-    /// An upload is given up.
-    UploadCancel,
-    /// An upload is asked for how far it has come.
-    UploadStatus,
-    /// Tags are listed.
-    TagsList,
-    /// Repositories are listed.
-    CatalogList,
-    /// Referrers are listed.
-    ReferrersList,
-    /// A token is asked for.
-    Token,
-    /// Whether the module answers.
-    Health,
-    /// Whether the store answers.
-    Ready,
-    /// None of the API's.
-    None,
-}
-
-impl Operation {
-    /// What a request with this method to this endpoint does. A method that the endpoint does not have is none of its
-    /// operations, but for what it might be taken for.
-    pub fn of(method: &Method, endpoint: &Result<Endpoint, Error>) -> Self {
-        let Ok(endpoint) = endpoint else {
-            return Self::None;
-        };
-        match (endpoint, method) {
-            (Endpoint::Base, _) => Self::Base,
-            (Endpoint::Manifest { .. }, &Method::PUT) => Self::ManifestPut,
-            (Endpoint::Manifest { .. }, &Method::DELETE) => Self::ManifestDelete,
-            (Endpoint::Manifest { .. }, _) => Self::ManifestGet,
-            (Endpoint::Blob { .. }, &Method::DELETE) => Self::BlobDelete,
-            (Endpoint::Blob { .. }, _) => Self::BlobGet,
-            (Endpoint::Uploads { .. }, _) => Self::UploadStart,
-            (Endpoint::Upload { .. }, &Method::PATCH) => Self::UploadAppend,
-            (Endpoint::Upload { .. }, &Method::PUT) => Self::UploadFinish,
-            (Endpoint::Upload { .. }, &Method::DELETE) => Self::UploadCancel,
-            (Endpoint::Upload { .. }, _) => Self::UploadStatus,
-            (Endpoint::Tags { .. }, _) => Self::TagsList,
-            (Endpoint::Catalog, _) => Self::CatalogList,
-            (Endpoint::Referrers { .. }, _) => Self::ReferrersList,
-            (Endpoint::Token, _) => Self::Token,
-            (Endpoint::Health, _) => Self::Health,
-            (Endpoint::Ready, _) => Self::Ready,
-        }
-    }
-
-    /// How it is written in metrics and in the log.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Base => "base",
-            Self::ManifestGet => "manifest_get",
-            Self::ManifestPut => "manifest_put",
-            Self::ManifestDelete => "manifest_delete",
-            Self::BlobGet => "blob_get",
-            Self::BlobDelete => "blob_delete",
-            Self::UploadStart => "upload_start",
-            Self::UploadAppend => "upload_append",
-            Self::UploadFinish => "upload_finish",
-            Self::UploadCancel => "upload_cancel",
-            Self::UploadStatus => "upload_status",
-            Self::TagsList => "tags_list",
-            Self::CatalogList => "catalog_list",
-            Self::ReferrersList => "referrers_list",
-            Self::Token => "token",
-            Self::Health => "health",
-            Self::Ready => "ready",
-            Self::None => "none",
-        }
-    }
-}
-
 impl Exchange {
     /// A request for `target`, the path and query as they were sent, of which nothing is noted yet.
-    pub fn new(method: Method, target: String, user_agent: Option<String>) -> Self {
+    pub fn new(method: &Method, target: &str, user_agent: Option<String>) -> Self {
         Self {
-            method,
-            endpoint: Endpoint::parse(&target),
-            target,
+            method: shortened_method(method),
+            endpoint: Endpoint::parse(target),
+            target: beginning(target, TARGET_MAX).to_owned(),
             user_agent,
             verdict: RefCell::default(),
             has_failed_login: Cell::default(),
             is_denied: Cell::default(),
+            pushed_type: OnceCell::new(),
             trace_headers: OnceCell::new(),
             cache: Cell::default(),
             calls: Cell::default(),
@@ -193,7 +113,8 @@ impl Exchange {
     }
 
     /// Notes who calls, if that is known, and the rules that allow what is asked for; none if it is denied.
-    pub fn note_verdict(&self, caller: Option<Rc<Caller>>, rules: Option<Vec<usize>>) {
+    pub fn note_verdict(&self, caller: Option<&Caller>, rules: Option<Vec<usize>>) {
+        let caller = caller.map(|caller| Rc::clone(caller.log_name()));
         *self.verdict.borrow_mut() = Some(Verdict { caller, rules });
     }
 
@@ -221,8 +142,7 @@ impl Exchange {
     /// access control.
     pub fn identity(&self) -> Option<Ref<'_, str>> {
         Ref::filter_map(self.verdict.borrow(), |verdict| {
-            let caller = verdict.as_ref()?.caller.as_ref();
-            Some(caller.map_or("unknown", |caller| caller.log_name()))
+            Some(verdict.as_ref()?.caller.as_deref().unwrap_or("unknown"))
         })
         .ok()
     }
@@ -290,15 +210,25 @@ impl Exchange {
     }
 }
 
+/// A method of which no more is kept than [`METHOD_MAX`].
+fn shortened_method(method: &Method) -> Method {
+    match method.as_str().as_bytes().split_at_checked(METHOD_MAX) {
+        // What a method begins with is one as well.
+        Some((start, _)) => Method::from_bytes(start).unwrap_or_default(),
+        None => method.clone(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[cfg(target_family = "wasm")]
     use wasm_bindgen_test::wasm_bindgen_test as test;
 
     use super::*;
+    use crate::registry::access::{Identity, Proof};
 
     fn exchange() -> Exchange {
-        Exchange::new(Method::GET, "/v2/".to_owned(), None)
+        Exchange::new(&Method::GET, "/v2/", None)
     }
 
     #[test]
@@ -350,32 +280,24 @@ mod tests {
     }
 
     #[test]
-    fn every_request_has_an_operation() {
-        let digest = format!("sha256:{}", "0".repeat(64));
-        let upload = "/v2/a/blobs/uploads/0b0f4ed6-9c1c-4b9c-9d0e-5c1f1a1b2c3d";
-        for (method, target, expected) in [
-            (Method::GET, "/v2/".to_owned(), "base"),
-            (Method::HEAD, "/v2/a/manifests/t".to_owned(), "manifest_get"),
-            (Method::PUT, "/v2/a/manifests/t".to_owned(), "manifest_put"),
-            (Method::DELETE, "/v2/a/manifests/t".to_owned(), "manifest_delete"),
-            (Method::GET, format!("/v2/a/blobs/{digest}"), "blob_get"),
-            (Method::DELETE, format!("/v2/a/blobs/{digest}"), "blob_delete"),
-            (Method::POST, "/v2/a/blobs/uploads/".to_owned(), "upload_start"),
-            (Method::PATCH, upload.to_owned(), "upload_append"),
-            (Method::PUT, format!("{upload}?digest={digest}"), "upload_finish"),
-            (Method::DELETE, upload.to_owned(), "upload_cancel"),
-            (Method::GET, upload.to_owned(), "upload_status"),
-            (Method::GET, "/v2/a/tags/list".to_owned(), "tags_list"),
-            (Method::GET, "/v2/_catalog".to_owned(), "catalog_list"),
-            (Method::GET, format!("/v2/a/referrers/{digest}"), "referrers_list"),
-            (Method::GET, "/auth/token".to_owned(), "token"),
-            (Method::GET, "/healthz".to_owned(), "health"),
-            (Method::GET, "/readyz".to_owned(), "ready"),
-            (Method::GET, "/v2/..%2f/manifests/t".to_owned(), "none"),
-            (Method::GET, "/".to_owned(), "none"),
+    fn of_what_a_client_sends_no_more_is_kept_than_the_log_needs() {
+        let long = "A".repeat(60_000);
+        let method = Method::from_bytes(long.as_bytes()).expect("a method");
+        let caller = Identity::named(format!("user:{long}"), vec![long.clone()], Proof::Jwt);
+        let caller = Caller::new(caller, None);
+        for target in [
+            format!("/{long}"),
+            format!("/v2/{long}/manifests/t"),
+            format!("/v2/a/manifests/{long}"),
+            format!("/v2/a/manifests/sha256:{long}"),
+            format!("/v2/a/blobs/{long}"),
+            format!("/v2/a/blobs/uploads/{long}"),
+            format!("/v2/a/manifests/t?{long}"),
         ] {
-            let exchange = Exchange::new(method.clone(), target.clone(), None);
-            assert_eq!(exchange.operation().as_str(), expected, "{method} {target}");
+            let exchange = Exchange::new(&method, &target, None);
+            exchange.note_verdict(Some(&caller), None);
+            let kept = format!("{exchange:?}");
+            assert!(kept.len() < 4_096, "{} bytes of {}", kept.len(), &target[..20]);
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::oci::Name;
 /// streams waits in the store.
 pub const REPLY_MAX_BYTES: usize = 64 * 1024;
 
-/// How much of a `User-Agent` is kept for the access log, in characters.
+/// How much of a `User-Agent` is kept for the access log, in bytes: of text that is ASCII, or else a single character.
 const USER_AGENT_MAX: usize = 256;
 
 /// A client's request.
@@ -34,6 +34,8 @@ const USER_AGENT_MAX: usize = 256;
 pub struct Request {
     /// The method.
     pub method: Method,
+    /// The path and query, as they were sent.
+    pub target: String,
     /// What is noted about it until it is answered.
     pub exchange: Rc<Exchange>,
     /// The header fields.
@@ -166,9 +168,12 @@ impl Request {
         environment: Rc<dyn Environment>,
     ) -> Self {
         let user_agent = headers.texts(USER_AGENT).next();
-        let user_agent = user_agent.map(|text| text.chars().take(USER_AGENT_MAX).collect());
+        let user_agent =
+            user_agent.map(|text| text.get(..USER_AGENT_MAX).unwrap_or(text).to_owned());
+        let target = target.into();
         Self {
-            exchange: Rc::new(Exchange::new(method.clone(), target.into(), user_agent)),
+            exchange: Rc::new(Exchange::new(&method, &target, user_agent)),
+            target,
             method,
             headers,
             body: Body::None,
@@ -218,7 +223,7 @@ impl Request {
 
     /// The values of a query parameter, decoded.
     pub fn query_values(&self, name: &str) -> impl Iterator<Item = Cow<'_, str>> {
-        let query = self.exchange.target.split_once('?').map_or("", |(_, query)| query);
+        let query = self.target.split_once('?').map_or("", |(_, query)| query);
         let pairs = form_urlencoded::parse(query.as_bytes());
         pairs.filter_map(move |(key, value)| (key == name).then_some(value))
     }
@@ -233,13 +238,15 @@ impl Request {
         self.header_values(name).next()
     }
 
-    /// Scheme and host of this registry, as the client sees it: `https://` unless the proxy knows better. `None` if what
-    /// the client asked is no host.
-    pub fn origin(&self) -> Option<String> {
-        let authority = self.headers.text(":authority").filter(|text| is_authority(text))?;
+    /// The host that the client asked, perhaps with a port; `None` if what it asked is no host.
+    pub fn host(&self) -> Option<&str> {
+        self.headers.text(":authority").filter(|text| is_authority(text))
+    }
+
+    /// The scheme by which the client reached this registry: `https` unless the proxy knows better.
+    pub fn scheme(&self) -> &'static str {
         let is_plain = self.headers.text("x-forwarded-proto") == Some("http");
-        let scheme = if is_plain { "http" } else { "https" };
-        Some(format!("{scheme}://{authority}"))
+        if is_plain { "http" } else { "https" }
     }
 
     /// Refuses a body where the answer is streamed: it would be sent to the store together with the request.

@@ -32,7 +32,7 @@ async fn the_bootstraps_for_production_are_valid_once_their_files_are_there() {
         .arg("-keyout")
         .arg(&key);
     run(&mut command).await;
-    let disk = folder.path().join("cache").display().to_string();
+    let disk = folder.path().display().to_string();
     let edge = Bootstrap::edge().with("/var/cache/moorage", &disk);
     let passing_on = Bootstrap::edge().with("/var/cache/moorage", &disk).with("# WRITES ", "");
     for bootstrap in [Bootstrap::production(), edge, passing_on] {

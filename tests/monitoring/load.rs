@@ -17,10 +17,10 @@ use moorage_test_support::stand_in::{Behaviour, StandIn};
 use moorage_test_support::tree::Tree;
 use tempfile::TempDir;
 
-/// A cache of a few manifests, pulls that outlive the store, and three receivers of events: one takes them, one
+/// A cache of a few manifests (an entry takes an eighth at most), pulls that outlive the store, and three receivers of events: one takes them, one
 /// refuses them, one is away.
 const FIELDS: &str = r#"
-    "cache": { "max_bytes": 262144, "stale_if_error": "1h" },
+    "cache": { "max_bytes": 65536, "stale_if_error": "1h" },
     "events": { "endpoints": [
         { "name": "takes", "cluster": "receiver", "authority": "receiver", "path": "/takes" },
         { "name": "refuses", "cluster": "receiver", "authority": "receiver", "path": "/refuses" },
@@ -79,7 +79,7 @@ impl Registry {
     /// Everything that happens on a day with a store, and every fifth time an hour without one.
     pub async fn round(&mut self) {
         self.rounds += 1;
-        let note = format!("{} {}", self.rounds, "x".repeat(48 * 1024));
+        let note = format!("{} {}", self.rounds, "x".repeat(6 * 1024));
         self.push_and_pull(&index(&note)).await;
         self.upload_in_chunks().await;
         self.be_refused().await;

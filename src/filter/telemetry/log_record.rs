@@ -16,9 +16,6 @@ use crate::registry::{Exchange, Operation};
 /// The name of the record; Envoy puts `wasm.` in front.
 pub const RECORD: &str = "moorage";
 
-/// How much of a text is logged that a client chooses freely, in bytes.
-const TEXT_MAX: usize = 1024;
-
 /// A record, in the encoding of Protocol Buffers.
 #[derive(Debug, Default)]
 pub struct Record(Vec<u8>);
@@ -29,19 +26,10 @@ impl Record {
         let mut record = Self(Vec::with_capacity(768));
         record.text("operation", exchange.operation().as_str());
         record.text("method", exchange.method.as_str());
-        record.text("path", shortened(&exchange.target));
+        record.text("path", &exchange.target);
         record.optional("user_agent", exchange.user_agent.as_deref());
         record.subject(exchange);
-        if error.is_none() {
-            let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-            if exchange.operation() == Operation::UploadStart {
-                record.optional("upload", header(DOCKER_UPLOAD_UUID));
-            }
-            record.optional("digest", header(DOCKER_CONTENT_DIGEST));
-            if exchange.operation() == Operation::ManifestGet {
-                record.optional("media_type", header(CONTENT_TYPE));
-            }
-        }
+        record.answer(exchange, headers, error);
         record.optional("identity", exchange.identity().as_deref());
         record.optional("decision", exchange.decision().as_deref());
         record.optional("error", error.map(ErrorCode::as_str));
@@ -68,6 +56,23 @@ impl Record {
             }
             Endpoint::Upload { id, .. } => self.text("upload", id.as_str()),
             _ => {}
+        }
+    }
+
+    /// What it is answered with. An error says nothing of content, and has a type of its own.
+    fn answer(&mut self, exchange: &Exchange, headers: &HeaderMap, error: Option<ErrorCode>) {
+        let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let of_content = |name| header(name).filter(|_| error.is_none());
+        self.optional("digest", of_content(DOCKER_CONTENT_DIGEST));
+        self.optional(
+            "media_type",
+            match exchange.operation() {
+                Operation::ManifestGet => of_content(CONTENT_TYPE),
+                _ => exchange.pushed_type.get().map(|pushed| pushed.as_str()),
+            },
+        );
+        if exchange.operation() == Operation::UploadStart {
+            self.optional("upload", header(DOCKER_UPLOAD_UUID));
         }
     }
 
@@ -123,10 +128,4 @@ fn put_number(bytes: &mut Vec<u8>, mut number: usize) {
         number >>= 7;
     }
     bytes.push(number as u8);
-}
-
-/// The beginning of a text that may be long.
-fn shortened(text: &str) -> &str {
-    let end = text.floor_char_boundary(TEXT_MAX);
-    text.get(..end).unwrap_or(text)
 }

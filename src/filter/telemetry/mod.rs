@@ -121,13 +121,14 @@ impl<H: Host> Telemetry<H> {
         let Some(exchange) = current.as_ref() else {
             return Vec::new();
         };
-        exchange.trace_headers.get_or_init(|| trace_headers(self.host.request_headers())).clone()
+        exchange.trace_headers.get_or_init(|| trace_headers(&self.host.request_headers())).clone()
     }
 
-    /// A request's own headers are about to be replaced: keeps what [`Telemetry::trace_headers`] may still need of them.
-    pub fn keep_trace_headers(&self, headers: &Headers) {
-        if let Some(exchange) = &*self.current.borrow() {
-            exchange.trace_headers.get_or_init(|| trace_headers(headers.clone()));
+    /// The same for a request whose own headers, which are these, are about to be replaced.
+    pub fn keep_trace_headers(&self, headers: &Headers) -> Vec<(&'static str, String)> {
+        match &*self.current.borrow() {
+            Some(exchange) => exchange.trace_headers.get_or_init(|| trace_headers(headers)).clone(),
+            None => trace_headers(headers),
         }
     }
 
@@ -243,7 +244,7 @@ fn upload_counters(operation: Operation, status: Option<StatusCode>) -> Vec<Coun
         // Either all of it came at once, or it was mounted, which takes no upload: both are over.
         (Operation::UploadStart, 201) => vec![Counter::UploadsStarted, Counter::UploadsFinished],
         (Operation::UploadFinish, 201) => vec![Counter::UploadsFinished],
-        (_, 401 | 403 | 404 | 416 | 429) => Vec::new(),
+        (_, 401 | 403 | 404 | 405 | 416 | 429) => Vec::new(),
         (
             Operation::UploadStart | Operation::UploadAppend | Operation::UploadFinish,
             0 | 400..=599,
@@ -253,20 +254,21 @@ fn upload_counters(operation: Operation, status: Option<StatusCode>) -> Vec<Coun
 }
 
 /// The headers that say which request and which trace a request belongs to.
-pub const TRACE_HEADERS: [&str; 3] = ["x-request-id", "traceparent", "tracestate"];
+const TRACE_HEADERS: [&str; 3] = ["x-request-id", "traceparent", "tracestate"];
 
 /// The longest of these headers that is passed on, in bytes: a `tracestate` may have 512 (W3C, Trace Context, section 3.3).
 const TRACE_HEADER_MAX: usize = 512;
 
-/// Those of a request's headers that are passed on.
-fn trace_headers(headers: Headers) -> Vec<(&'static str, String)> {
+/// Those of a request's headers that are passed on: one of each name. A call is made for all who wait for what it reads, so
+/// nothing that a client sends may be large enough for the store to refuse it.
+fn trace_headers(headers: &Headers) -> Vec<(&'static str, String)> {
     let is_plain = |value: &[u8]| value.iter().all(|byte| matches!(byte, b' '..=b'~'));
-    let headers = headers.into_iter().filter_map(|(name, value)| {
-        let name = TRACE_HEADERS.into_iter().find(|known| *known == name)?;
-        let is_passed_on = value.len() <= TRACE_HEADER_MAX && is_plain(&value);
-        Some((name, String::from_utf8(value).ok().filter(|_| is_passed_on)?))
-    });
-    headers.collect()
+    let passed_on = |name: &'static str| {
+        let (_, value) = headers.iter().find(|(key, _)| key == name)?;
+        let is_passed_on = value.len() <= TRACE_HEADER_MAX && is_plain(value);
+        Some((name, String::from_utf8(value.clone()).ok().filter(|_| is_passed_on)?))
+    };
+    TRACE_HEADERS.into_iter().filter_map(passed_on).collect()
 }
 
 #[cfg(test)]
@@ -283,6 +285,7 @@ mod tests {
             (Operation::UploadStart, 202, &[UploadsStarted][..]),
             (Operation::UploadStart, 201, &[UploadsStarted, UploadsFinished]),
             (Operation::UploadStart, 401, &[]),
+            (Operation::UploadStart, 405, &[]),
             (Operation::UploadStart, 503, &[UploadsFailed]),
             (Operation::UploadAppend, 202, &[]),
             (Operation::UploadAppend, 416, &[]),

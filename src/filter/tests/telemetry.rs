@@ -119,9 +119,10 @@ fn the_record_of_a_request_that_begins_an_upload_has_its_id() {
 fn a_record_has_no_end_of_what_is_too_long() {
     let (mut proxy, _) = proxy(CONFIG);
     let (path, agent) = (format!("/{}", "é".repeat(3000)), "x".repeat(3000));
-    let id = proxy.ask("GET", &path, &[("user-agent", &agent)]);
+    let id = proxy.ask(&"M".repeat(3000), &path, &[("user-agent", &agent)]);
     let record = proxy.record(id);
-    assert_eq!((record["path"].len(), record["user_agent"].len()), (1023, 256));
+    let lengths = ["method", "path", "user_agent"].map(|name| record[name].len());
+    assert_eq!(lengths, [32, 1023, 256]);
 }
 
 #[test]
@@ -173,6 +174,39 @@ fn requests_and_the_calls_for_them_are_counted_and_told_with_the_next_tick() {
 }
 
 #[test]
+fn an_answer_that_may_be_out_of_date_says_so_in_a_header_the_record_and_a_metric() {
+    let config = CONFIG.replace(r#""max_bytes":0"#, r#""stale_if_error":"1h""#);
+    let (mut proxy, digest) = proxy(&config);
+    let warning = |proxy: &Proxy, id| {
+        let reply = proxy.reply(id).expect("a reply");
+        reply.headers.into_iter().find(|(name, _)| name == "warning").map(|(_, value)| value)
+    };
+    let id = proxy.ask("GET", "/v2/a/manifests/t", &[]);
+    assert_eq!(warning(&proxy, id), None);
+    let ask_while_away = |proxy: &mut Proxy, path: &str| {
+        let id = proxy.begin("GET", path, &[], true);
+        while let Some(call) = proxy.open_calls().pop() {
+            proxy.report(call.token, Some(503), b"");
+        }
+        id
+    };
+    let id = ask_while_away(&mut proxy, "/v2/a/manifests/t");
+    assert_eq!(proxy.reply(id).map(|reply| reply.status), Some(200));
+    assert_eq!(warning(&proxy, id).as_deref(), Some(r#"110 moorage "Response is Stale""#));
+    assert_eq!(proxy.record(id)["cache"], "stale");
+    // A stream has the header as well.
+    let blob = format!("/v2/a/blobs/{digest}");
+    proxy.ask("GET", &blob, &[]);
+    proxy.pass(120);
+    let id = ask_while_away(&mut proxy, &blob);
+    proxy.respond(id, "200", &[], false, false);
+    let headers = proxy.with(id, |stream| stream.response_headers.clone());
+    assert!(headers.iter().any(|(name, _)| name == "warning"), "{headers:?}");
+    proxy.tick();
+    assert!(!proxy.metric("moorage_cache_stale_total.kind.tag").is_empty());
+}
+
+#[test]
 fn what_a_worker_holds_is_told_once_it_has_a_number() {
     let (mut proxy, _) = proxy(&cached());
     proxy.pass(20);
@@ -220,4 +254,21 @@ fn calls_to_the_store_carry_what_the_request_is_known_by() {
     for name in ["x-request-id", "traceparent"] {
         assert!(routed.iter().any(|(key, _)| key == name), "{name}");
     }
+}
+
+#[test]
+fn no_client_makes_the_calls_that_it_shares_with_others_so_large_that_the_store_refuses_them() {
+    let (mut proxy, digest) = proxy(CONFIG);
+    let (long, half) = ("x".repeat(513), "y".repeat(512));
+    let mut headers = vec![("traceparent", long.as_str())];
+    headers.extend([("tracestate", half.as_str()); 90]);
+    let blob = proxy.begin("GET", &format!("/v2/a/blobs/{digest}"), &headers, true);
+    let call = proxy.open_calls().pop().expect("a call");
+    let traces = |name: &str| name.starts_with("trace");
+    let sent = call.headers.iter().filter(|(name, _)| traces(name));
+    assert_eq!(sent.collect::<Vec<_>>(), [&("tracestate".to_owned(), half.clone())]);
+    proxy.answer_calls();
+    let routed = proxy.with(blob, |stream| stream.request_headers.clone());
+    let routed = routed.into_iter().filter(|(name, _)| traces(name));
+    assert_eq!(routed.collect::<Vec<_>>(), [("tracestate".to_owned(), half.into_bytes())]);
 }

@@ -163,7 +163,7 @@ impl Access {
             return realm.clone();
         }
         // What is no host could break out of the header's quotes; whoever sends it gets no good address anyway.
-        let origin = request.origin().unwrap_or_else(|| "https://".to_owned());
-        format!("{origin}{}", crate::registry::route::TOKEN_PATH)
+        let host = request.host().unwrap_or_default();
+        format!("{}://{host}{}", request.scheme(), crate::registry::route::TOKEN_PATH)
     }
 }

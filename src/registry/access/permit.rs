@@ -45,11 +45,11 @@ pub async fn permit<'r>(request: &'r Request, settings: &'r Settings) -> Result<
     };
     match decide(access.rules(), &need, &caller) {
         Decision::Allowed { may_mount, rules } => {
-            request.exchange.note_verdict(Some(Rc::clone(&caller)), Some(rules));
+            request.exchange.note_verdict(Some(&caller), Some(rules));
             Ok(Permit { endpoint, access: Some((access, caller)), may_mount })
         }
         Decision::Denied(reason) => {
-            request.exchange.note_verdict(Some(caller), None);
+            request.exchange.note_verdict(Some(&caller), None);
             Err(access.denied(request, &need, reason))
         }
     }

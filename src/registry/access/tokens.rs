@@ -14,7 +14,11 @@ use super::expiring_cache::{ExpiringCache, Key};
 use super::identity::{Identity, Proof};
 use super::jwt::{self, Claims, InvalidToken, Jwt, since_1970};
 use crate::registry::Nonce;
+use crate::registry::http::beginning;
 use crate::registry::jose::{BASE64, PrivateKey, PublicKey};
+
+/// How much of an identity is logged, in bytes. Another's token may have a name of any length.
+const LOG_NAME_MAX: usize = 1024;
 
 /// How many verified tokens a worker remembers.
 const REMEMBERED_MAX: NonZeroUsize = NonZeroUsize::new(1024).expect("not zero");
@@ -27,18 +31,18 @@ pub struct Caller {
     /// What its token grants, beyond which it may do nothing; `None` for a caller without such a token.
     pub grants: Option<Vec<ResourceActions>>,
     /// The identity as the access log has it.
-    log_name: String,
+    log_name: Rc<str>,
 }
 
 impl Caller {
     /// A caller with this identity and what its token grants, if it has such a token.
     pub fn new(identity: Identity, grants: Option<Vec<ResourceActions>>) -> Self {
-        let log_name = identity.to_string();
+        let log_name = beginning(&identity.to_string(), LOG_NAME_MAX).into();
         Self { identity, grants, log_name }
     }
 
-    /// The identity, and how it was proven, for the access log.
-    pub fn log_name(&self) -> &str {
+    /// The identity, and how it was proven, for the access log: no more than 1 KiB of it.
+    pub fn log_name(&self) -> &Rc<str> {
         &self.log_name
     }
 }

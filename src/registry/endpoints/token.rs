@@ -5,8 +5,6 @@
 //!
 //! Source: `distribution`'s "Token Authentication Specification" (`GET`) and "OAuth2 Token Authentication" (`POST`).
 
-use std::rc::Rc;
-
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response};
@@ -108,7 +106,7 @@ fn scopes(values: impl Iterator<Item = impl AsRef<str>>) -> Result<Vec<ResourceA
 async fn sign(
     request: &Request,
     access: &Access,
-    caller: &Rc<Caller>,
+    caller: &Caller,
     scopes: &[ResourceActions],
     is_form: bool,
 ) -> Result<Response<Bytes>, Error> {
@@ -120,7 +118,7 @@ async fn sign(
     let admitted = access.admit_new_token(&**environment).await;
     admitted.map_err(|refusal| refused(request, Some(caller), refusal))?;
     let grants = access.grants(caller, scopes);
-    request.exchange.note_verdict(Some(Rc::clone(caller)), Some(Vec::new()));
+    request.exchange.note_verdict(Some(caller), Some(Vec::new()));
     let now = environment.now();
     let token = access.sign(caller, &grants, now, environment.nonce());
     let token = token.ok_or_else(|| Error::new(ErrorCode::Unknown, "the token can't be signed"))?;
@@ -152,8 +150,8 @@ fn written(grants: &[ResourceActions]) -> String {
 }
 
 /// The answer to whoever is not known, or comes with a token. The challenge is Basic here: no token leads to another.
-fn refused(request: &Request, caller: Option<&Rc<Caller>>, refusal: Refusal) -> Error {
-    request.exchange.note_verdict(caller.map(Rc::clone), None);
+fn refused(request: &Request, caller: Option<&Caller>, refusal: Refusal) -> Error {
+    request.exchange.note_verdict(caller, None);
     if refusal.is_failed_login() {
         request.exchange.note_failed_login();
     }

@@ -56,8 +56,9 @@ impl Format {
             Self::Distribution => serde_json::to_vec(&distribution(event, source)),
             Self::CloudEvents => serde_json::to_vec(&cloud_event(event, source)),
         };
-        // Writing texts and numbers to memory does not fail.
-        written.unwrap_or_default().into()
+        // Writing texts and numbers to memory does not fail. It takes up to twice the memory, which is not counted, so what
+        // is left over is given back: events wait in queues.
+        written.unwrap_or_default().into_boxed_slice().into()
     }
 
     /// The body of a request with these events, which are in this format.

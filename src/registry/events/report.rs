@@ -7,6 +7,7 @@ use super::{Event, EventAction, RequestRecord, TEXT_MAX_BYTES, Target, TargetKin
 use crate::oci::{Digest, MediaType, Name, Reference, Tag};
 use crate::registry::Request;
 use crate::registry::access::Permit;
+use crate::registry::http::beginning;
 
 /// Tells whoever wants to know of what a request has done. Each method is for what is done already, and does nothing if
 /// nobody wants to know of it.
@@ -138,14 +139,14 @@ impl<'r> Reporter<'r> {
     }
 
     fn url(self, name: &Name, what: &str, digest: &Digest) -> Option<String> {
-        let origin = self.request.origin().filter(|origin| origin.len() <= TEXT_MAX_BYTES)?;
-        Some(format!("{origin}/v2/{name}/{what}/{digest}"))
+        let host = self.request.host().filter(|host| host.len() <= TEXT_MAX_BYTES)?;
+        Some(format!("{}://{host}/v2/{name}/{what}/{digest}", self.request.scheme()))
     }
 
     fn send(self, action: EventAction, target: Target) {
         let Request { environment, headers, method, .. } = self.request;
         let id = environment.nonce().uuid();
-        let cut = |text: &str| text[..text.floor_char_boundary(TEXT_MAX_BYTES)].to_owned();
+        let cut = |text: &str| beginning(text, TEXT_MAX_BYTES).to_owned();
         let header = |name| cut(headers.text(name).unwrap_or_default());
         let request_id = header("x-request-id");
         let request = RequestRecord {

@@ -304,6 +304,16 @@ fn batch(format: Format, events: &[Event]) -> Value {
 }
 
 #[test]
+fn an_event_takes_no_more_memory_than_its_length() {
+    for format in [Format::Distribution, Format::CloudEvents] {
+        let written = format.event(&moved(), "registry-1");
+        let length = written.len();
+        let memory = written.try_into_mut().expect("nobody else has it");
+        assert_eq!(memory.capacity(), length, "{format:?}");
+    }
+}
+
+#[test]
 fn distribution_reads_its_own_fields() {
     let mut event = parts();
     event["id"] = "00000000-0000-8000-8000-000000000001".into();

@@ -9,6 +9,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::beginning;
 use super::reply::with_common_headers;
 use crate::oci::Digest;
 use crate::store::{StoreError, StoreErrorKind, WriteError};
@@ -18,6 +19,9 @@ const RETRY_AFTER_COLLECTION: HeaderValue = HeaderValue::from_static("30");
 
 /// When to try again what can't be done just now, in seconds (RFC 9110, section 10.2.3).
 const RETRY_SOON: HeaderValue = HeaderValue::from_static("1");
+
+/// The most bytes of a text that stands in the detail of an error.
+const DETAIL_MAX: usize = 1024;
 
 /// The reasons for which a request fails, in the API's terms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -174,9 +178,13 @@ impl Error {
         .with_header(ALLOW, value)
     }
 
-    /// Adds what a program may want to read: the digest, the reference, the offending field.
+    /// Adds what a program may want to read: the digest, the reference, the offending field. Of a text that a client has made
+    /// too long for any of these the beginning does.
     pub fn with_detail(mut self, detail: impl Into<Value>) -> Self {
-        self.detail = Some(detail.into());
+        self.detail = Some(match detail.into() {
+            Value::String(text) if text.len() > DETAIL_MAX => beginning(&text, DETAIL_MAX).into(),
+            detail => detail,
+        });
         self
     }
 

@@ -16,3 +16,9 @@ pub fn is_authority(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]_".contains(&byte);
     !text.is_empty() && text.bytes().all(is_allowed)
 }
+
+/// The beginning of a text that may be long, of so many bytes at most.
+pub fn beginning(text: &str, max_bytes: usize) -> &str {
+    // Within the text, and between two characters.
+    text.get(..text.floor_char_boundary(max_bytes)).unwrap_or(text)
+}

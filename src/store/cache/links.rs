@@ -107,9 +107,11 @@ impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
             self.outage.note(&result, answers, self.environment.now());
         }
         let value = result?;
+        // What was read before that counts for less than what will be read after it.
+        let had_doubts = self.settle_doubts();
         let is_kept = match &value {
-            Some(_) => true,
-            None => !self.settings.negative_ttl.min(read.ttl).is_zero(),
+            Some(_) => !had_doubts,
+            None => !had_doubts && !self.settings.negative_ttl.min(read.ttl).is_zero(),
         };
         let link = KnownLink { value: value.clone(), writes, acknowledged, asked_at, number };
         match is_kept {

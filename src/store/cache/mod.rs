@@ -91,6 +91,8 @@ pub struct Cached<O, S> {
     /// How many links and tags the store has been asked for.
     asked: Cell<u64>,
     outage: Outage,
+    /// The shards that were written to without the store's acknowledgement, a bit for each: the store may have done it.
+    in_doubt: Cell<u64>,
 }
 
 impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
@@ -105,6 +107,7 @@ impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
             links: SingleFlight::default(),
             asked: Cell::default(),
             outage: Outage::default(),
+            in_doubt: Cell::default(),
         }
     }
 
@@ -168,21 +171,35 @@ impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
         debug_assert!(!layout::is_misnamed(key), "{key:?} would not be counted");
         Writing {
             environment: &self.environment,
+            in_doubt: &self.in_doubt,
+            is_acknowledged: Cell::default(),
             shard: key.kind().repository().map(layout::shard),
         }
+    }
+
+    /// The store has answered a read: writes that it never acknowledged count as acknowledged from now on, since whoever made
+    /// them may have seen by now that they were done. Tells whether there were any.
+    fn settle_doubts(&self) -> bool {
+        let in_doubt = self.in_doubt.take();
+        let shards = (0..layout::SHARDS).filter(|shard| in_doubt >> shard & 1 == 1);
+        shards.for_each(|shard| self.environment.begin_acknowledged_epoch(shard));
+        in_doubt != 0
     }
 }
 
 /// A write under way.
 struct Writing<'a, S: CacheEnvironment> {
     environment: &'a S,
+    in_doubt: &'a Cell<u64>,
+    is_acknowledged: Cell<bool>,
     shard: Option<u8>,
 }
 
 impl<S: CacheEnvironment> Writing<'_, S> {
     /// The store says that it is done. An error leaves that open: then what was known before is as good as what is known
-    /// after, and the client has been told.
+    /// after, until the store answers again.
     fn acknowledge(&self) {
+        self.is_acknowledged.set(true);
         if let Some(shard) = self.shard {
             self.environment.begin_acknowledged_epoch(shard);
         }
@@ -193,6 +210,9 @@ impl<S: CacheEnvironment> Drop for Writing<'_, S> {
     fn drop(&mut self) {
         if let Some(shard) = self.shard {
             self.environment.begin_write_epoch(shard);
+            if !self.is_acknowledged.get() {
+                self.in_doubt.set(self.in_doubt.get() | 1 << shard);
+            }
         }
     }
 }
@@ -242,6 +262,7 @@ impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
 
     async fn read_version(&self, key: &Key) -> Result<Option<Object>, StoreError> {
         let object = self.bucket.read_version(key).await?;
+        self.settle_doubts();
         self.forget_unless(key, object.as_ref().map(|object| &object.bytes));
         Ok(object)
     }

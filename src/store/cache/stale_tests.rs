@@ -179,7 +179,7 @@ fn what_is_known_is_answered_up_to_its_age_and_not_if_nobody_knows_how_old_it_is
     let short = Duration::from_millis(1);
     at(
         &[(SETTINGS.link_ttl, true), (AGE, true), (AGE + short, false), (AGE * 9, false)],
-        short * 0,
+        Duration::ZERO,
     );
     at(&[(short, true), (Duration::ZERO, false)], short);
 }
@@ -254,6 +254,31 @@ fn a_write_that_was_acknowledged_is_never_undone_and_one_that_failed_makes_nothi
         fixture.fail();
         let expected = if is_answered { Ok(true) } else { Err(StoreErrorKind::Unavailable) };
         assert_eq!(fixture.pull(), [expected; 3], "{outage} {effect:?}");
+    }
+}
+
+#[test]
+fn a_write_whose_answer_was_lost_is_never_undone_once_the_store_has_shown_that_it_was_done() {
+    for is_seen in ["read", "read with its version"] {
+        let world = TestCacheEnvironment::default();
+        let (fixture, other) = (Fixture::pulled(&world), Fixture::pulled(&world));
+        let (name, tag) = (name(), tag());
+        fixture.fail_with(unavailable(), Effect::Done);
+        let removal = run(fixture.subject.remove(&layout::tag_link(&name, &tag))).0;
+        assert_eq!(removal, Err(unavailable()));
+        other.fail();
+        assert_eq!(other.pull(), [Ok(true); 3], "nobody knows");
+        fixture.recover();
+        match is_seen {
+            "read" => assert_eq!(run(fixture.subject.tag(&name, &tag)).0, Ok(None)),
+            _ => assert_eq!(run(fixture.subject.tag_version(&name, &tag)).0, Ok(None)),
+        }
+        assert_eq!(other.pull(), [Err(StoreErrorKind::Unavailable); 3], "{is_seen}");
+        // What is read from now on is known as before.
+        assert_eq!(fixture.pull()[1..], [Ok(true); 2]);
+        fixture.fail();
+        fixture.later(SETTINGS.link_ttl);
+        assert_eq!(fixture.pull()[1..], [Ok(true); 2]);
     }
 }
 

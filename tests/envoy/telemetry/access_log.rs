@@ -91,7 +91,10 @@ async fn each_request_has_a_line_that_says_what_was_asked_and_what_came_of_it() 
     let mut log = Log::start(|bootstrap| bootstrap).await;
     let (manifest, blob, none) = (digest_of(MANIFEST), digest_of(BLOB), digest_of("nothing"));
     let by_tag = "/v2/a/b/manifests/v1";
-    let put = json!({ "operation": "manifest_put", "repository": "a/b", "reference": "v1", "digest": manifest.as_str() });
+    let put = json!({
+        "operation": "manifest_put", "repository": "a/b", "reference": "v1",
+        "digest": manifest.as_str(), "media_type": MEDIA_TYPE,
+    });
     log.tells(Method::PUT, by_tag, MANIFEST, Asked, put).await;
 
     upload(&mut log).await;

@@ -70,6 +70,7 @@ pub async fn put(
     let content_type = request.header_value(CONTENT_TYPE);
     let tags = tags_to_set(request, reference)?;
     let (manifest, content) = read(body, content_type, settings, name, &tags)?;
+    request.exchange.pushed_type.get_or_init(|| manifest.media_type);
     check_descriptors(&manifest, settings)?;
     let digest = digest_of(&content, reference)?;
     let resources = [permit.grants(), &request.resources].concat();
