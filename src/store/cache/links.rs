@@ -64,13 +64,14 @@ impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
         read: &LinkRead<'_>,
         writes: u64,
     ) -> Result<Option<Bytes>, StoreError> {
-        let mut _probe = None;
+        // Held until the store has answered: nobody else asks meanwhile who could do without.
+        let mut probe = None;
         if read.may_be_stale
             && self.outage.is_known()
             && let Some(value) = self.stale(read)
         {
-            _probe = self.outage.probe(|| self.environment.now());
-            if _probe.is_none() {
+            probe = self.outage.probe(|| self.environment.now());
+            if probe.is_none() {
                 self.environment.count(CacheEvent::Stale(read.kind));
                 return Ok(Some(value));
             }
