@@ -64,12 +64,11 @@ impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
         read: &LinkRead<'_>,
         writes: u64,
     ) -> Result<Option<Bytes>, StoreError> {
+        let is_away = read.may_be_stale && self.outage.is_known();
+        let known = if is_away { self.stale(read) } else { None };
         // Held until the store has answered: nobody else asks meanwhile who could do without.
         let mut probe = None;
-        if read.may_be_stale
-            && self.outage.is_known()
-            && let Some(value) = self.stale(read)
-        {
+        if let Some(value) = known {
             probe = self.outage.probe(|| self.environment.now());
             if probe.is_none() {
                 self.environment.count(CacheEvent::Stale(read.kind));
@@ -84,6 +83,7 @@ impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
             let flight = (read.key.clone(), writes);
             self.links.share(&flight, async || self.ask(read, writes).await).await
         };
+        drop(probe);
         match result {
             Err(error) if read.may_be_stale && error.is_outage() => {
                 let value = self.stale(read).ok_or(error)?;
