@@ -64,17 +64,19 @@ impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
         read: &LinkRead<'_>,
         writes: u64,
     ) -> Result<Option<Bytes>, StoreError> {
-        let mut _probe = None;
-        if read.may_be_stale
+        // Held until the store has answered: nobody else asks meanwhile who could do without.
+        let _turn = if read.may_be_stale
             && self.outage.is_known()
             && let Some(value) = self.stale(read)
         {
-            _probe = self.outage.probe(|| self.environment.now());
-            if _probe.is_none() {
+            let Some(turn) = self.outage.probe(|| self.environment.now()) else {
                 self.environment.count(CacheEvent::Stale(read.kind));
                 return Ok(Some(value));
-            }
-        }
+            };
+            Some(turn)
+        } else {
+            None
+        };
         self.environment.count(CacheEvent::Miss(read.kind));
         let result = if read.ttl.is_zero() {
             // Whoever asks shall see what the store has now, so nobody is given what another asked for earlier.
