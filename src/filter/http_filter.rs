@@ -75,6 +75,7 @@ impl<H: Host> HttpFilter<H> {
             return action;
         }
         stream.is_known = true;
+        stream.begin_to_take_time();
         stream.worker().remember(stream.context_id(), Rc::downgrade(&self.0));
         stream.reserve_memory().unwrap_or(action)
     }

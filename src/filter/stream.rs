@@ -43,8 +43,8 @@ pub struct Stream<H: Host> {
     client: Option<ClientShare>,
     /// What is noted of the request.
     exchange: Option<Rc<Exchange>>,
-    /// When the request arrived, since 1970.
-    begun: Duration,
+    /// When the request began to take time, since 1970; `None` if it is answered at once.
+    begun: Option<Duration>,
     /// The status of the answer that has begun to go out.
     status: Option<StatusCode>,
     /// The store's answer that a streamed blob waits for.
@@ -86,7 +86,7 @@ impl<H: Host> Stream<H> {
             room: None,
             client: None,
             exchange: None,
-            begun: Duration::ZERO,
+            begun: None,
             status: None,
             store_call: None,
             has_streamed: false,
@@ -160,6 +160,7 @@ impl<H: Host> Stream<H> {
                     &self.worker.telemetry,
                     &self.worker.bucket.bucket().stream_request(&stream.read),
                 );
+                self.begin_to_take_time();
                 self.store_call = Some(self.worker.telemetry.store_call(StoreOperation::StreamGet));
                 self.has_streamed = true;
                 self.state = State::Streaming(stream);
@@ -292,8 +293,8 @@ impl<H: Host> Stream<H> {
                 self.state = State::Done;
                 telemetry.left(&exchange);
             }
-            let time = telemetry.now().saturating_sub(self.begun);
-            telemetry.ended(&exchange, self.status, time, bytes);
+            let time = self.begun.map(|begun| telemetry.now().saturating_sub(begun));
+            telemetry.ended(&exchange, self.status, time.unwrap_or_default(), bytes);
         }
     }
 
@@ -336,9 +337,14 @@ impl<H: Host> Stream<H> {
         }
     }
 
+    /// From now on it is counted how long the request takes. To ask for the time of what is answered from memory at once would
+    /// cost more than it tells.
+    pub fn begin_to_take_time(&mut self) {
+        self.begun.get_or_insert_with(|| self.worker.telemetry.now());
+    }
+
     /// What is noted from now on is of this request.
     fn note_request(&mut self, exchange: &Rc<Exchange>) {
-        self.begun = self.worker.telemetry.now();
         self.worker.announcements.look_at_listener();
         self.worker.telemetry.begin(exchange);
         self.exchange = Some(Rc::clone(exchange));

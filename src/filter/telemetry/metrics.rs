@@ -109,7 +109,7 @@ impl Counter {
 /// The histograms, of times in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Histogram {
-    /// From a request's headers until it is over.
+    /// From a request's headers until it is over; 0 for what is answered from memory at once.
     Requests(Operation),
     /// Of calls to the store; of streamed blobs until the store's answer begins.
     StoreCalls(StoreOperation),
