@@ -49,7 +49,7 @@ const DAMAGES: &[Row] = &[
     (
         |r| r.put(&layout::content(&r.child), "{}"),
         "error",
-        &["can't be read: its content is not what", "pulls of a:multi fail with UNKNOWN (500)"],
+        &["can't be read: it is not what", "pulls of a:multi fail with UNKNOWN (500)"],
     ),
     (
         |r| r.remove(&layout::blob_link(&name("team/b"), &r.layer)),
