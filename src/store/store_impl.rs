@@ -23,11 +23,13 @@ impl<O: Objects> Store for O {
     }
 
     async fn tag(&self, name: &Name, tag: &Tag) -> Result<Option<Digest>, StoreError> {
-        read_link(self, &layout::tag_link(name, tag), None).await
+        let key = layout::tag_link(name, tag);
+        digest_in_link(&key, self.read(&key).await?, None)
     }
 
     async fn tag_for_pull(&self, name: &Name, tag: &Tag) -> Result<Option<Digest>, StoreError> {
-        read_link_for_pull(self, &layout::tag_link(name, tag), None).await
+        let key = layout::tag_link(name, tag);
+        digest_in_link(&key, self.read_stale_if_error(&key).await?, None)
     }
 
     async fn manifest_link(
@@ -35,7 +37,8 @@ impl<O: Objects> Store for O {
         name: &Name,
         digest: &Digest,
     ) -> Result<Option<Digest>, StoreError> {
-        read_link(self, &layout::manifest_link(name, digest), Some(digest)).await
+        let key = layout::manifest_link(name, digest);
+        digest_in_link(&key, self.read(&key).await?, Some(digest))
     }
 
     async fn manifest_link_for_pull(
@@ -43,11 +46,13 @@ impl<O: Objects> Store for O {
         name: &Name,
         digest: &Digest,
     ) -> Result<Option<Digest>, StoreError> {
-        read_link_for_pull(self, &layout::manifest_link(name, digest), Some(digest)).await
+        let key = layout::manifest_link(name, digest);
+        digest_in_link(&key, self.read_stale_if_error(&key).await?, Some(digest))
     }
 
     async fn blob_link(&self, name: &Name, digest: &Digest) -> Result<Option<Digest>, StoreError> {
-        read_link(self, &layout::blob_link(name, digest), Some(digest)).await
+        let key = layout::blob_link(name, digest);
+        digest_in_link(&key, self.read(&key).await?, Some(digest))
     }
 
     async fn blob_link_for_pull(
@@ -55,7 +60,8 @@ impl<O: Objects> Store for O {
         name: &Name,
         digest: &Digest,
     ) -> Result<Option<Digest>, StoreError> {
-        read_link_for_pull(self, &layout::blob_link(name, digest), Some(digest)).await
+        let key = layout::blob_link(name, digest);
+        digest_in_link(&key, self.read_stale_if_error(&key).await?, Some(digest))
     }
 
     async fn content(&self, digest: &Digest) -> Result<Content, StoreError> {
@@ -287,30 +293,17 @@ pub(super) fn link(digest: &Digest) -> Bytes {
     digest.to_string().into()
 }
 
-/// Reads a link: the digest it holds, most likely `expected`, or `None` where there is no such object.
-async fn read_link(
-    objects: &impl Objects,
+/// The digest that a link holds, most likely `expected`; `None` where there is no such object.
+fn digest_in_link(
     key: &Key,
+    bytes: Option<Bytes>,
     expected: Option<&Digest>,
 ) -> Result<Option<Digest>, StoreError> {
-    objects.read(key).await?.map(|bytes| link_of(key, &bytes, expected)).transpose()
-}
-
-/// The same, for a pull.
-async fn read_link_for_pull(
-    objects: &impl Objects,
-    key: &Key,
-    expected: Option<&Digest>,
-) -> Result<Option<Digest>, StoreError> {
-    let bytes = objects.read_stale_if_error(key).await?;
-    bytes.map(|bytes| link_of(key, &bytes, expected)).transpose()
-}
-
-fn link_of(key: &Key, bytes: &[u8], expected: Option<&Digest>) -> Result<Digest, StoreError> {
-    match expected {
+    let parse = |bytes: Bytes| match expected {
         Some(digest) if digest.as_str().as_bytes() == bytes => Ok(digest.clone()),
-        _ => parse_link(key, bytes),
-    }
+        _ => parse_link(key, &bytes),
+    };
+    bytes.map(parse).transpose()
 }
 
 fn parse_link(key: &Key, bytes: &[u8]) -> Result<Digest, StoreError> {
@@ -331,9 +324,8 @@ async fn is_linked_and_there(
 ) -> Result<bool, StoreError> {
     let _permit = objects.permits().take().await;
     let content = layout::content(digest);
-    let (target, is_there) =
-        try_join(read_link(objects, key, Some(digest)), objects.exists(&content)).await?;
-    match target {
+    let (link, is_there) = try_join(objects.read(key), objects.exists(&content)).await?;
+    match digest_in_link(key, link, Some(digest))? {
         None => Ok(false),
         Some(target) if target == *digest => Ok(is_there),
         Some(target) => objects.exists(&layout::content(&target)).await,

@@ -6,23 +6,11 @@ use tempfile::TempDir;
 
 use moorage_test_support::blob_store::BlobStore;
 use moorage_test_support::client::{self, error_of};
-use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::envoy::{Bootstrap, Envoy, NOBODY_BELOW_SECRET};
 use moorage_test_support::raw;
 use moorage_test_support::tree::Tree;
 
 const SECRET: &str = r#"{"schemaVersion":2,"config":{},"layers":[],"annotations":{"is":"secret"}}"#;
-
-/// Team B may have its own repositories, and nobody those below `secret/`.
-const RBAC: &str = r#"                  - name: envoy.filters.http.rbac
-                    typed_config:
-                      "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
-                      rules:
-                        action: DENY
-                        policies:
-                          secret:
-                            permissions: [{ url_path: { path: { prefix: /v2/secret/ } } }]
-                            principals: [{ any: true }]
-"#;
 
 struct Guarded {
     envoy: Envoy,
@@ -39,7 +27,8 @@ async fn guarded(change: impl FnOnce(Bootstrap) -> Bootstrap) -> Guarded {
     let blob = tree.put_blob("secret/app", b"a secret");
     tree.write_to(&root.path().join("registry"));
     let store = BlobStore::open(root.path()).await;
-    let envoy = Envoy::start(&change(Bootstrap::new(store.address).guarded_by(RBAC))).await;
+    let envoy =
+        Envoy::start(&change(Bootstrap::new(store.address).guarded_by(NOBODY_BELOW_SECRET))).await;
     Guarded { envoy, blob, _store: store, _root: root }
 }
 

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http::{Method, Response};
 use moorage_test_support::blob_store::BlobStore;
-use moorage_test_support::client;
+use moorage_test_support::client::{self, location};
 use moorage_test_support::envoy::{Bootstrap, Envoy};
 use moorage_test_support::process::wait_for;
 use serde_json::Value;
@@ -67,11 +67,6 @@ impl Registry {
         assert_eq!(response.status(), status, "{method} {path}: {response:?}");
         response
     }
-}
-
-/// Where an answer says that its upload goes on.
-fn location(response: &Response<Bytes>) -> String {
-    response.headers()["location"].to_str().expect("text").to_owned()
 }
 
 /// The lines of the access log so far, which is in Envoy's own.

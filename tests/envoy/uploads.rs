@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use crate::faults::{faults, faulty};
 use moorage_test_support::blob_store::BlobStore;
-use moorage_test_support::client::{self, error_of, send_body, send_pieces};
+use moorage_test_support::client::{self, error_of, location, send_body, send_pieces};
 use moorage_test_support::digest_of;
 use moorage_test_support::docker_registry::DockerRegistry;
 use moorage_test_support::envoy::{Bootstrap, Envoy};
@@ -62,10 +62,6 @@ impl Registry {
 fn content(length: usize) -> Bytes {
     let numbers = (0..length as u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8);
     numbers.collect::<Vec<_>>().into()
-}
-
-fn location(response: &Response<Bytes>) -> String {
-    response.headers()["location"].to_str().expect("text").to_owned()
 }
 
 async fn begin(server: SocketAddr, name: &str) -> String {

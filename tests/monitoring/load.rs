@@ -9,7 +9,7 @@ use http::{Method, Response};
 use moorage::oci::Digest;
 use moorage_test_support::accounts::{DEPLOY, READER, User, access};
 use moorage_test_support::blob_store::BlobStore;
-use moorage_test_support::client;
+use moorage_test_support::client::{self, location};
 use moorage_test_support::digest_of;
 use moorage_test_support::envoy::{Bootstrap, Envoy};
 use moorage_test_support::process::wait_for;
@@ -208,9 +208,4 @@ fn index(note: &str) -> String {
     format!(
         r#"{{"schemaVersion":2,"mediaType":"{media_type}","manifests":[],"annotations":{{"note":"{note}"}}}}"#
     )
-}
-
-/// Where an answer says that its upload goes on.
-fn location(response: &Response<Bytes>) -> String {
-    response.headers()["location"].to_str().expect("text").to_owned()
 }

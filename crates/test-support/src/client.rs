@@ -117,6 +117,11 @@ pub async fn try_get(server: SocketAddr, path: &str) -> Option<Response<Bytes>> 
     Some(Response::from_parts(parts, body))
 }
 
+/// Where an answer says that it goes on, as of an upload.
+pub fn location(response: &Response<Bytes>) -> String {
+    response.headers()["location"].to_str().expect("text").to_owned()
+}
+
 /// The status and code of an error, which must be the API's JSON with all that belongs to it.
 pub fn error_of(response: &Response<Bytes>) -> (u16, String) {
     let text = String::from_utf8_lossy(response.body());

@@ -21,6 +21,18 @@ const METRICS_LISTENER: &str = include_str!("../../../deploy/prometheus/listener
 /// What makes the blob-store cluster sign its requests.
 const SIGNING: &str = include_str!("signing.yaml");
 
+/// An HTTP filter for [`Bootstrap::guarded_by`] by which nobody may have the repositories below `secret/`.
+pub const NOBODY_BELOW_SECRET: &str = r#"                  - name: envoy.filters.http.rbac
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
+                      rules:
+                        action: DENY
+                        policies:
+                          secret:
+                            permissions: [{ url_path: { path: { prefix: /v2/secret/ } } }]
+                            principals: [{ any: true }]
+"#;
+
 /// A bootstrap: one of those in `envoy/`, with changes.
 pub struct Bootstrap {
     text: String,

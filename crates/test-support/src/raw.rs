@@ -28,6 +28,20 @@ pub async fn begin(client: IpAddr, server: SocketAddr, head: &str) -> TcpStream 
     stream
 }
 
+/// Sends a request that is these bytes, and gives all that came until the server closed the connection.
+pub async fn send(server: SocketAddr, request: &[u8]) -> Vec<u8> {
+    let mut stream = connect_from(IpAddr::from([127, 0, 0, 1]), server).await;
+    stream.write_all(request).await.expect("the server reads");
+    answer(&mut stream).await
+}
+
+/// All that comes until the server closes the connection.
+async fn answer(stream: &mut TcpStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    within("an answer", stream.read_to_end(&mut answer)).await.expect("the server closes in order");
+    answer
+}
+
 /// Sends `GET` of a path, whatever it is made of, and gives the status and all that came.
 pub async fn get(server: SocketAddr, path: &str) -> (u16, String) {
     get_from(IpAddr::from([127, 0, 0, 1]), server, path).await
@@ -37,9 +51,7 @@ pub async fn get(server: SocketAddr, path: &str) -> (u16, String) {
 pub async fn get_from(client: IpAddr, server: SocketAddr, path: &str) -> (u16, String) {
     let head = format!("GET {path} HTTP/1.1\r\nconnection: close");
     let mut stream = begin(client, server, &head).await;
-    let mut answer = Vec::new();
-    within(path, stream.read_to_end(&mut answer)).await.expect("the server closes in order");
-    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let answer = String::from_utf8_lossy(&answer(&mut stream).await).into_owned();
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
     (status.unwrap_or_else(|| panic!("{path}: {answer:?}")), answer)
 }

@@ -175,7 +175,7 @@ pub fn descriptor(media_type: &str, content: &[u8]) -> Value {
 
 /// The path of a `Location`, below `/v2/`.
 fn location_of(response: &Response<Bytes>) -> String {
-    let location = response.headers()["location"].to_str().expect("a URL");
+    let location = client::location(response);
     location.strip_prefix("/v2/").expect("a path of the API").to_owned()
 }
 

@@ -1,32 +1,16 @@
 //! What clients make of the access log with words of their own, and what it says of requests that never got to Moorage.
 
+use moorage_test_support::envoy::NOBODY_BELOW_SECRET;
 use moorage_test_support::raw;
-use tokio::io::AsyncReadExt;
 
 use super::*;
 
-/// Nobody may read `secret/`.
-const RBAC: &str = r#"                  - name: envoy.filters.http.rbac
-                    typed_config:
-                      "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
-                      rules:
-                        action: DENY
-                        policies:
-                          secret:
-                            permissions: [{ url_path: { path: { prefix: /v2/secret/ } } }]
-                            principals: [{ any: true }]
-"#;
-
 /// Sends `GET` with these headers as they are, and waits until it is answered.
 async fn get(envoy: &Envoy, id: &str, path: &str, user_agent: &[u8]) {
-    use tokio::io::AsyncWriteExt;
-    let mut stream = raw::connect_from([127, 0, 0, 1].into(), envoy.address).await;
     let head = format!(
         "GET {path} HTTP/1.1\r\nhost: registry\r\nconnection: close\r\nx-request-id: {id}\r\nuser-agent: "
     );
-    let request = [head.as_bytes(), user_agent, b"\r\n\r\n"].concat();
-    stream.write_all(&request).await.expect("the server reads");
-    stream.read_to_end(&mut Vec::new()).await.expect("the server closes in order");
+    raw::send(envoy.address, &[head.as_bytes(), user_agent, b"\r\n\r\n"].concat()).await;
 }
 
 /// A path and a `User-Agent` as they are sent, and as the log has them.
@@ -85,7 +69,8 @@ async fn whatever_a_client_calls_itself_and_asks_for_is_one_line_of_json() {
 #[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_request_that_a_filter_before_moorage_answers_has_a_line_without_fields_of_moorage() {
     let registry =
-        Registry::start(|bootstrap| bootstrap.guarded_by(RBAC).logging_to_stderr()).await;
+        Registry::start(|bootstrap| bootstrap.guarded_by(NOBODY_BELOW_SECRET).logging_to_stderr())
+            .await;
     for (id, path, status) in
         [("refused", "/v2/secret/a/tags/list", 403), ("let-through", "/v2/a/tags/list", 404)]
     {
