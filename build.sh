@@ -81,6 +81,8 @@ ensure_all_tools() {
   ensure_docker
   ensure_buildkit
   ensure_otel_collector
+  ensure_kubernetes_validate
+  ensure_custom_resources
   ensure_garage
 }
 
@@ -176,6 +178,8 @@ export_tools() {
   export_optional MOORAGE_BUILDCTL "$(buildkit_tool "$BUILDCTL")"
   export_optional MOORAGE_BUILDX "$(buildkit_tool "$BUILDX")"
   export_optional MOORAGE_OTELCOL "$(otel_collector)"
+  export_optional MOORAGE_KUBERNETES_VALIDATE "$(kubernetes_validate)"
+  export_optional MOORAGE_CUSTOM_RESOURCES "$(custom_resources)"
   export_optional MOORAGE_PROMETHEUS "$(command -v prometheus)"
   export_optional MOORAGE_PROMTOOL "$(command -v promtool)"
 }

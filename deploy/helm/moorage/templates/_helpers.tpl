@@ -1,19 +1,20 @@
-{{/* The name of what the chart makes, and what begins the names of the rest. */}}
+{{/* The name of what the chart makes, and what begins the names of the rest. The name of a CronJob has 52 characters at
+most, so with "-purge-uploads" 38 are left. */}}
 {{- define "moorage.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 38 | trimSuffix "-" -}}
 {{- else -}}
 {{- $name := include "moorage.name" . -}}
 {{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 38 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 38 | trimSuffix "-" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "moorage.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 38 | trimSuffix "-" -}}
 {{- end -}}
 
 {{/* What a selector goes by. It never changes, so commonLabels are not in it. Takes (dict "root" $ "component" "registry"). */}}
@@ -85,14 +86,9 @@ labels:
   valueFrom: { secretKeyRef: { name: {{ . }}, key: AWS_SESSION_TOKEN, optional: true } }
 {{- end -}}
 
-{{/* All that the user set of moorage.yaml, as YAML. */}}
-{{- define "moorage.userSettings" -}}
-{{- toYaml (mergeOverwrite (deepCopy .Values.config) (deepCopy .Values.secretConfig)) -}}
-{{- end -}}
-
 {{/* moorage.yaml, whole: what the user set, and what the chart knows. */}}
 {{- define "moorage.settings" -}}
-{{- $settings := include "moorage.userSettings" . | fromYaml -}}
+{{- $settings := mergeOverwrite (deepCopy .Values.config) (deepCopy .Values.secretConfig) -}}
 {{- $_ := set $settings "listen" (printf "%s:%d" .Values.listenAddress (int .Values.ports.registry)) -}}
 {{- $_ := set $settings "admin" "127.0.0.1:9901" -}}
 {{- if .Values.metrics.enabled -}}
