@@ -55,6 +55,8 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// How many proxies before this one append to `X-Forwarded-For`.
     pub trusted_proxies: u32,
+    /// Whether a client's `X-Request-Id` is kept, rather than a new one made.
+    pub keep_request_ids: bool,
     /// How often one address may ask, in requests a second; any number if 0.
     pub requests_per_second: u32,
     /// The bucket.
@@ -239,6 +241,7 @@ impl Default for Settings {
             listen: local(5000),
             tls: None,
             trusted_proxies: 0,
+            keep_request_ids: false,
             requests_per_second: 1000,
             bucket: "registry".to_owned(),
             prefix: String::new(),

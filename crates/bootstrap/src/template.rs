@@ -72,6 +72,7 @@ fn values(settings: &Settings) -> Filled {
         max_connections => settings.max_connections,
         streams => match settings.max_connections { 0 => STREAMS, limit => limit },
         requests_per_second => settings.requests_per_second,
+        keep_request_ids => settings.keep_request_ids,
         trusted_proxies => settings.trusted_proxies,
         tls => tls,
         access_log => match &settings.access_log {

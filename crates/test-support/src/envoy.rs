@@ -117,9 +117,12 @@ impl Bootstrap {
         self.set(|settings| settings.edge.central = Some(endpoint(&central)))
     }
 
-    /// Signs what goes to the store.
+    /// Signs what goes to the store, for the region that the tests' stores are in.
     pub fn signed(self) -> Self {
-        self.set(|settings| settings.credentials = Credentials::Environment)
+        self.set(|settings| {
+            settings.credentials = Credentials::Environment;
+            settings.region = "us-east-1".to_owned();
+        })
     }
 
     /// Spools bodies of unknown length, as the production bootstrap does.
