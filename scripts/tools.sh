@@ -199,10 +199,27 @@ wasm_target_dir() {
   fi
 }
 
+# remapped_rustflags: the flags that rustc has anyway, and those by which messages of panics name sources without the
+# folders of this machine. So the same sources give the same module wherever they lie. They are separated as
+# CARGO_ENCODED_RUSTFLAGS wants it: a folder's name may have spaces.
+remapped_rustflags() {
+  local registry separator=$'\x1f' flags=${CARGO_ENCODED_RUSTFLAGS:-${RUSTFLAGS:-}}
+  [[ -n ${CARGO_ENCODED_RUSTFLAGS:-} ]] || flags=${flags// /$separator}
+  flags+="${flags:+$separator}--remap-path-prefix=$PWD=/moorage"
+  # The folders are there once the dependencies are.
+  cargo fetch --locked --quiet --target "$WASM_TARGET"
+  for registry in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do
+    flags+="$separator--remap-path-prefix=$registry=/crates"
+  done
+  printf '%s\n' "$flags"
+}
+
 # wasm_cargo COMMAND [ARGUMENT...]: cargo for the wasm target, after ensure_wasm_target.
 wasm_cargo() {
   local command=$1
   shift
+  local -x CARGO_ENCODED_RUSTFLAGS
+  CARGO_ENCODED_RUSTFLAGS=$(remapped_rustflags)
   if [[ $wasm_toolchain == rustup ]]; then
     cargo "$command" --target "$WASM_TARGET" "$@"
     return
