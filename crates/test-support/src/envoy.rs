@@ -223,7 +223,8 @@ impl Bootstrap {
         self
     }
 
-    fn of(text: String) -> Self {
+    /// A bootstrap of one's own, in YAML or JSON.
+    pub fn of(text: String) -> Self {
         Self { text, workers: 1, log_level: "warning" }
     }
 

@@ -1,0 +1,1 @@
+//! What the files for meshes have of Moorage's bootstrap is what the bootstrap has.
