@@ -325,27 +325,34 @@ build_go_tool() {
   [[ -n $folder ]] && CGO_ENABLED=0 go -C "$folder" build -o "$2" "./cmd/${2##*/}"
 }
 
-# The OpenTelemetry collector's own parts, as a program: tests/otel-collector/. Its name has what it is made of, so that
+# test_program NAME: a program of the tests' own, of Go packages: tests/NAME/. Its name has what it is made of, so that
 # another one is built when that changes.
-otel_collector() {
+test_program() {
   local sum
-  sum=$(cat tests/otel-collector/main.go tests/otel-collector/go.* | cksum)
-  printf '%s/go/otel-collector@%s/otel-collector\n' "$TOOLS" "${sum%% *}"
+  sum=$(cat tests/"$1"/*.go tests/"$1"/go.* | cksum)
+  printf '%s/go/%s@%s/%s\n' "$TOOLS" "$1" "${sum%% *}" "$1"
 }
 
-# What receives the spans of the tests. A machine without Go goes on without it.
-ensure_otel_collector() {
-  local collector
-  collector=$(otel_collector)
-  [[ -x $collector ]] && return
+# ensure_test_program NAME DURATION. A machine without Go goes on without it.
+ensure_test_program() {
+  local program
+  program=$(test_program "$1")
+  [[ -x $program ]] && return
   if ! have_go; then
-    step "Skipped: the OpenTelemetry collector, which needs Go 1.21 or later to build"
+    step "Skipped: $1, which needs Go 1.21 or later to build"
     return
   fi
-  step "Building the OpenTelemetry collector with go (once, one to ten minutes)"
-  CGO_ENABLED=0 go -C tests/otel-collector build -trimpath -o "$collector" . ||
-    step "Skipped: the OpenTelemetry collector, which could not be built (see go's message above)"
+  step "Building $1 with go (once, $2)"
+  CGO_ENABLED=0 go -C "tests/$1" build -trimpath -o "$program" . ||
+    step "Skipped: $1, which could not be built (see go's message above)"
 }
+
+# What receives the spans of the tests: the OpenTelemetry collector's own parts.
+ensure_otel_collector() { ensure_test_program otel-collector "one to ten minutes"; }
+
+# What makes Envoy's configuration of resources for Istio and Envoy Gateway: their own packages. Their commands, istioctl
+# and egctl, take three times as long to build.
+ensure_mesh_config() { ensure_test_program mesh-config "two to ten minutes"; }
 
 # CNCF Distribution's own registry, for the benchmark, which goes on without it.
 ensure_distribution() {
