@@ -216,17 +216,16 @@ remapped_rustflags() {
 
 # wasm_cargo COMMAND [ARGUMENT...]: cargo for the wasm target, after ensure_wasm_target.
 wasm_cargo() {
-  local command=$1
+  local command=$1 flags
   shift
-  local -x CARGO_ENCODED_RUSTFLAGS
-  CARGO_ENCODED_RUSTFLAGS=$(remapped_rustflags)
+  flags=$(remapped_rustflags)
   if [[ $wasm_toolchain == rustup ]]; then
-    cargo "$command" --target "$WASM_TARGET" "$@"
+    CARGO_ENCODED_RUSTFLAGS=$flags cargo "$command" --target "$WASM_TARGET" "$@"
     return
   fi
   # RUSTC_BOOTSTRAP unlocks build-std on a stable compiler. The full paths matter: rustup's
   # commands of the same names usually come first in PATH.
-  RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc \
+  RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc CARGO_ENCODED_RUSTFLAGS=$flags \
     CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=$(rust_lld) \
     CARGO_TARGET_DIR=$(wasm_target_dir) \
     /usr/bin/cargo "$command" --target "$WASM_TARGET" -Z build-std=std,panic_abort "$@"
