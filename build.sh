@@ -213,7 +213,9 @@ make_dist() {
   step "Listing what they are made of"
   scripts/sbom.py moorage "$dist/moorage.wasm" --target "$WASM_TARGET" >"$dist/moorage.wasm.cdx.json"
   scripts/sbom.py moorage-cli "$dist/moorage" >"$dist/moorage.cdx.json"
-  (cd -- "$dist" && sha256sum -- moorage moorage.wasm ./*.cdx.json >SHA256SUMS && sha256sum --check --quiet SHA256SUMS)
+  # A layout's index has the digests of all that is in it.
+  (cd -- "$dist" && sha256sum -- moorage moorage.wasm ./*.cdx.json ./*/index.json >SHA256SUMS &&
+    sha256sum --check --quiet SHA256SUMS)
   step "All is in $dist:"
   ls -l -- "$dist"
 }
