@@ -180,7 +180,8 @@ export_tools() {
   export_optional MOORAGE_BUILDCTL "$(buildkit_tool "$BUILDCTL")"
   export_optional MOORAGE_BUILDX "$(buildkit_tool "$BUILDX")"
   export_optional MOORAGE_OTELCOL "$(test_program otel-collector)"
-  export_optional MOORAGE_MESH_CONFIG "$(test_program mesh-config)"
+  export_optional MOORAGE_ISTIO_CONFIG "$(test_program mesh-config istio-config)"
+  export_optional MOORAGE_ENVOY_GATEWAY_CONFIG "$(test_program mesh-config envoy-gateway-config)"
   export_optional MOORAGE_PROMETHEUS "$(command -v prometheus)"
   export_optional MOORAGE_PROMTOOL "$(command -v promtool)"
 }

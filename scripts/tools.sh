@@ -324,34 +324,40 @@ build_go_tool() {
   [[ -n $folder ]] && CGO_ENABLED=0 go -C "$folder" build -o "$2" "./cmd/${2##*/}"
 }
 
-# test_program NAME: a program of the tests' own, of Go packages: tests/NAME/. Its name has what it is made of, so that
-# another one is built when that changes.
+# test_program NAME [PROGRAM]: a program of the tests' own, made of Go packages: tests/NAME/ has it, and maybe others. The
+# folder's name has what they are made of, so that others are built when that changes.
 test_program() {
   local sum
-  sum=$(cat tests/"$1"/*.go tests/"$1"/go.* | cksum)
-  printf '%s/go/%s@%s/%s\n' "$TOOLS" "$1" "${sum%% *}" "$1"
+  sum=$(find "tests/$1" -type f -print0 | LC_ALL=C sort -z | xargs -0 cat -- | cksum)
+  printf '%s/go/%s@%s/%s\n' "$TOOLS" "$1" "${sum%% *}" "${2:-$1}"
 }
 
-# ensure_test_program NAME DURATION. A machine without Go goes on without it.
-ensure_test_program() {
-  local program
-  program=$(test_program "$1")
-  [[ -x $program ]] && return
+# ensure_test_programs NAME DURATION PROGRAM...: a machine without Go goes on without them.
+ensure_test_programs() {
+  local name=$1 duration=$2 program missing=no
+  shift 2
+  for program in "$@"; do
+    program=$(test_program "$name" "$program")
+    [[ -x $program ]] || missing=yes
+  done
+  [[ $missing == yes ]] || return 0
   if ! have_go; then
-    step "Skipped: $1, which needs Go 1.21 or later to build"
+    step "Skipped: $*, which need Go 1.21 or later to build"
     return
   fi
-  step "Building $1 with go (once, $2)"
-  CGO_ENABLED=0 go -C "tests/$1" build -trimpath -o "$program" . ||
-    step "Skipped: $1, which could not be built (see go's message above)"
+  step "Building $* with go (once, $duration)"
+  CGO_ENABLED=0 go -C "tests/$name" build -trimpath -o "${program%/*}/" ./... ||
+    step "Skipped: $*, which could not be built (see go's message above)"
 }
 
 # What receives the spans of the tests: the OpenTelemetry collector's own parts.
-ensure_otel_collector() { ensure_test_program otel-collector "one to ten minutes"; }
+ensure_otel_collector() { ensure_test_programs otel-collector "one to ten minutes" otel-collector; }
 
 # What makes Envoy's configuration of resources for Istio and Envoy Gateway: their own packages. Their commands, istioctl
-# and egctl, take three times as long to build.
-ensure_mesh_config() { ensure_test_program mesh-config "two to ten minutes"; }
+# and egctl, have many more, and take several times as long to build.
+ensure_mesh_config() {
+  ensure_test_programs mesh-config "five to fifteen minutes" istio-config envoy-gateway-config
+}
 
 # CNCF Distribution's own registry, for the benchmark, which goes on without it.
 ensure_distribution() {

@@ -14,7 +14,7 @@ use crate::resources::{Resources, at, deploy, replaced};
 #[tokio::test]
 #[ignore = "needs Envoy, and Envoy Gateway's packages: run ./build.sh test"]
 async fn an_envoy_of_envoy_gateways_serves_pushes_and_pulls() {
-    let Some(mesh_config) = optional_tool("MOORAGE_MESH_CONFIG") else { return };
+    let Some(config) = optional_tool("MOORAGE_ENVOY_GATEWAY_CONFIG") else { return };
     let root = TempDir::new().expect("a temporary folder");
     let spool = TempDir::new().expect("a temporary folder");
     // As AWS S3 does.
@@ -35,7 +35,7 @@ async fn an_envoy_of_envoy_gateways_serves_pushes_and_pulls() {
             ),
         ],
     );
-    let mut resources = Resources::of_envoy_gateway(&mesh_config, &text).await;
+    let mut resources = Resources::of_envoy_gateway(&config, &text).await.expect("it is valid");
     without_tls_and_signatures(&mut resources.lists["clusters"]);
     let envoy = Envoy::start(&resources.bootstrap()).await;
     for (name, layout) in [("an/image", Layout::image().await), ("an/index", Layout::index().await)]
@@ -62,7 +62,23 @@ fn without_tls_and_signatures(clusters: &mut Value) {
 #[tokio::test]
 #[ignore = "needs Envoy Gateway's packages: run ./build.sh test"]
 async fn the_resources_for_a_registry_behind_a_gateway_are_what_envoy_gateway_knows() {
-    let Some(mesh_config) = optional_tool("MOORAGE_MESH_CONFIG") else { return };
+    let Some(config) = optional_tool("MOORAGE_ENVOY_GATEWAY_CONFIG") else { return };
     let text = deploy("envoy-gateway/in-front.yaml");
-    Resources::of_envoy_gateway(&mesh_config, &text).await;
+    Resources::of_envoy_gateway(&config, &text).await.expect("it is valid");
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy Gateway's packages: run ./build.sh test"]
+async fn what_envoy_gateway_does_not_know_or_can_not_patch_is_found() {
+    let Some(config) = optional_tool("MOORAGE_ENVOY_GATEWAY_CONFIG") else { return };
+    let whole = deploy("envoy-gateway/in-gateway.yaml");
+    for (piece, mistake) in [
+        ("allow_on_headers_stop_iteration", "allow_on_headers_stop"),
+        ("@.name=='envoy.filters.http.router'", "@.name=='envoy.filters.http.rooter'"),
+        ("name: moorage/registry/https", "name: moorage/registry/http"),
+        ("bufferLimit", "buffer"),
+    ] {
+        let text = replaced(&whole, &[(piece, mistake)]);
+        assert!(Resources::of_envoy_gateway(&config, &text).await.is_err(), "{mistake}");
+    }
 }

@@ -1,7 +1,6 @@
 //! Moorage in a gateway of Istio's, and behind one.
 
 use std::fs;
-use std::path::Path;
 
 use moorage_test_support::blob_store::BlobStore;
 use moorage_test_support::envoy::{Bootstrap, Envoy};
@@ -37,8 +36,8 @@ async fn serves(envoy: &Envoy) {
 #[tokio::test]
 #[ignore = "needs Envoy, and Istio's packages: run ./build.sh test"]
 async fn a_gateway_with_the_module_that_istios_agent_fetched_serves_pushes_and_pulls() {
-    let (Some(mesh_config), Some(crane), Some(garage)) = (
-        optional_tool("MOORAGE_MESH_CONFIG"),
+    let (Some(istio_config), Some(crane), Some(garage)) = (
+        optional_tool("MOORAGE_ISTIO_CONFIG"),
         optional_tool("MOORAGE_CRANE"),
         optional_tool("MOORAGE_GARAGE"),
     ) else {
@@ -60,7 +59,7 @@ async fn a_gateway_with_the_module_that_istios_agent_fetched_serves_pushes_and_p
             ("region: garage", "region: us-east-1"),
         ],
     );
-    let resources = Resources::of_istio(&mesh_config, &text).await;
+    let resources = Resources::of_istio(&istio_config, &text).await.expect("it is valid");
     let extension = resources.named("extensions", "moorage");
     let code = &extension["typed_config"]["config"]["vm_config"]["code"];
     let fetched = code["local"]["filename"].as_str().expect("the agent has fetched it");
@@ -74,9 +73,9 @@ async fn a_gateway_with_the_module_that_istios_agent_fetched_serves_pushes_and_p
 #[tokio::test]
 #[ignore = "needs Envoy, and Istio's packages: run ./build.sh test"]
 async fn a_module_that_is_not_to_be_had_leaves_a_gateway_that_refuses_everything() {
-    let Some(mesh_config) = optional_tool("MOORAGE_MESH_CONFIG") else { return };
+    let Some(istio_config) = optional_tool("MOORAGE_ISTIO_CONFIG") else { return };
     let text = replaced(&deploy("istio/in-gateway.yaml"), &[(IMAGE, "127.0.0.1:1/moorage:1")]);
-    let resources = Resources::of_istio(&mesh_config, &text).await;
+    let resources = Resources::of_istio(&istio_config, &text).await.expect("it is valid");
     let extension = resources.named("extensions", "moorage");
     assert_eq!(
         extension["typed_config"]["@type"],
@@ -88,11 +87,13 @@ async fn a_module_that_is_not_to_be_had_leaves_a_gateway_that_refuses_everything
 #[tokio::test]
 #[ignore = "needs Envoy, and Istio's packages: run ./build.sh test"]
 async fn moorage_behind_a_gateway_serves_pushes_and_pulls() {
-    let Some(mesh_config) = optional_tool("MOORAGE_MESH_CONFIG") else { return };
+    let Some(istio_config) = optional_tool("MOORAGE_ISTIO_CONFIG") else { return };
     let root = TempDir::new().expect("a temporary folder");
     let store = BlobStore::open(root.path()).await;
     let moorage = Envoy::start(&Bootstrap::new(store.address)).await;
-    let mut resources = Resources::of_istio(&mesh_config, &deploy("istio/in-front.yaml")).await;
+    let mut resources = Resources::of_istio(&istio_config, &deploy("istio/in-front.yaml"))
+        .await
+        .expect("it is valid");
     // The cluster that Istio makes once there is the service.
     let cluster = "outbound|5000||moorage.moorage.svc.cluster.local";
     let socket = json!({ "address": moorage.address.ip(), "port_value": moorage.address.port() });
@@ -119,22 +120,16 @@ fn route_to<'a>(resources: &'a Resources, cluster: &str) -> Option<&'a Value> {
 #[tokio::test]
 #[ignore = "needs Istio's packages: run ./build.sh test"]
 async fn what_istio_does_not_know_is_found() {
-    let Some(mesh_config) = optional_tool("MOORAGE_MESH_CONFIG") else { return };
+    let Some(istio_config) = optional_tool("MOORAGE_ISTIO_CONFIG") else { return };
     let whole = deploy("istio/in-gateway.yaml");
     for (piece, mistake) in [
         ("allow_on_headers_stop_iteration", "allow_on_headers_stop"),
         ("operation: INSERT_BEFORE", "operation: INSERT_SOMEWHERE"),
         ("credentialName", "credential"),
     ] {
-        assert!(complains(&mesh_config, &replaced(&whole, &[(piece, mistake)])).await, "{mistake}");
+        let text = replaced(&whole, &[(piece, mistake)]);
+        let complaint = Resources::of_istio(&istio_config, &text).await.err();
+        let complaint = complaint.unwrap_or_else(|| panic!("{mistake} is not found"));
+        assert!(complaint.contains(mistake), "{complaint}");
     }
-}
-
-async fn complains(mesh_config: &Path, text: &str) -> bool {
-    let folder = TempDir::new().expect("a temporary folder");
-    let file = folder.path().join("resources.yaml");
-    fs::write(&file, text).expect("a file");
-    let mut command = tokio::process::Command::new(mesh_config);
-    command.arg("istio").arg(folder.path()).arg(&file);
-    moorage_test_support::process::try_run(&mut command).await.is_err()
 }

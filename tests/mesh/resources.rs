@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use moorage_test_support::envoy::Bootstrap;
-use moorage_test_support::process::run;
+use moorage_test_support::process::try_run;
 
 const MANAGER: &str = "envoy.filters.network.http_connection_manager";
 
@@ -27,7 +27,7 @@ pub fn replaced(text: &str, pieces: &[(&str, &str)]) -> String {
     })
 }
 
-/// The lists that `tests/mesh-config` prints.
+/// The lists that a program of `tests/mesh-config` prints.
 pub struct Resources {
     pub lists: Value,
     /// The folder in which Istio's agent keeps modules.
@@ -36,27 +36,33 @@ pub struct Resources {
 
 impl Resources {
     /// What Istio makes of a text of YAML documents.
-    pub async fn of_istio(mesh_config: &Path, text: &str) -> Self {
-        Self::of(mesh_config, "istio", text).await
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub async fn of_istio(istio_config: &Path, text: &str) -> Result<Self, String> {
+        let folder = TempDir::new().expect("a temporary folder");
+        let mut command = Command::new(istio_config);
+        command.arg(folder.path());
+        Self::printed(command, folder, text).await
     }
 
     /// What Envoy Gateway makes of it.
-    pub async fn of_envoy_gateway(mesh_config: &Path, text: &str) -> Self {
-        Self::of(mesh_config, "envoy-gateway", text).await
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    pub async fn of_envoy_gateway(config: &Path, text: &str) -> Result<Self, String> {
+        let folder = TempDir::new().expect("a temporary folder");
+        Self::printed(Command::new(config), folder, text).await
     }
 
-    async fn of(mesh_config: &Path, mesh: &str, text: &str) -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
+    async fn printed(mut command: Command, folder: TempDir, text: &str) -> Result<Self, String> {
         let file = folder.path().join("resources.yaml");
         fs::write(&file, text).expect("a file");
-        let mut command = Command::new(mesh_config);
-        command.arg(mesh);
-        if mesh == "istio" {
-            command.arg(folder.path());
-        }
-        let printed = run(command.arg(&file)).await;
+        let printed = try_run(command.arg(&file)).await?;
         let lists = serde_json::from_slice(&printed).expect("JSON");
-        Self { lists, folder }
+        Ok(Self { lists, folder })
     }
 
     /// The item of a list that has a name.

@@ -1,13 +1,22 @@
+// Makes of resources for Envoy Gateway what it gives an Envoy, by its own code:
+//
+//	envoy-gateway-config FILE...
+//
+// Prints a JSON object of lists: `listeners`, `routes`, `clusters`. A patch that does not fit, or a field that is not
+// known, fails.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	egv1a1 "github.com/envoyproxy/gateway/api/v1alpha1"
 	"github.com/envoyproxy/gateway/internal/ir"
 	"github.com/envoyproxy/gateway/internal/xds/translator"
+	"github.com/envoyproxy/gateway/moorage-mesh-config/resources"
 	cachetypes "github.com/envoyproxy/go-control-plane/pkg/cache/types"
 	resourcev3 "github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
@@ -15,11 +24,26 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
+func main() {
+	resources.Print(run(os.Args[1:]))
+}
+
+func run(arguments []string) (resources.Lists, error) {
+	if len(arguments) == 0 {
+		return nil, errors.New("usage: envoy-gateway-config FILE...")
+	}
+	text, err := resources.Read(arguments)
+	if err != nil {
+		return nil, err
+	}
+	return envoyGatewayResources(text)
+}
+
 // envoyGatewayResources gives what Envoy Gateway makes of a Gateway and of the EnvoyPatchPolicies for it.
 //
 // The listeners' addresses, names and hosts are those that it derives from a Gateway; TLS is left out. Everything after
 // that is its own doing.
-func envoyGatewayResources(text string) (resources, error) {
+func envoyGatewayResources(text string) (resources.Lists, error) {
 	gateway, policies := &gwapiv1.Gateway{}, []*egv1a1.EnvoyPatchPolicy{}
 	for _, document := range strings.Split(text, "\n---\n") {
 		kind := struct{ Kind string }{}
@@ -56,7 +80,7 @@ func envoyGatewayResources(text string) (resources, error) {
 	return translate(gateway, policies)
 }
 
-func translate(gateway *gwapiv1.Gateway, policies []*egv1a1.EnvoyPatchPolicy) (resources, error) {
+func translate(gateway *gwapiv1.Gateway, policies []*egv1a1.EnvoyPatchPolicy) (resources.Lists, error) {
 	xds := &ir.Xds{}
 	for _, listener := range gateway.Spec.Listeners {
 		host := "*"
@@ -71,7 +95,7 @@ func translate(gateway *gwapiv1.Gateway, policies []*egv1a1.EnvoyPatchPolicy) (r
 				Port: uint32(listener.Port) + 10000,
 			},
 			Hostnames: []string{host},
-			Path:      ir.PathSettings{MergeSlashes: true, EscapedSlashesAction: ir.PathEscapedSlashesUnescapeAndRedirect},
+			Path:      ir.PathSettings{MergeSlashes: true, EscapedSlashesAction: ir.PathEscapedSlashAction(egv1a1.UnescapeAndRedirect)},
 		})
 	}
 	for _, policy := range policies {
@@ -95,11 +119,11 @@ func translate(gateway *gwapiv1.Gateway, policies []*egv1a1.EnvoyPatchPolicy) (r
 			}
 		}
 	}
-	found := resources{}
+	found := resources.Lists{}
 	for list, kind := range map[string]resourcev3.Type{
 		"listeners": resourcev3.ListenerType, "routes": resourcev3.RouteType, "clusters": resourcev3.ClusterType,
 	} {
-		if err := add(found, list, messages(table.XdsResources[kind])); err != nil {
+		if err := resources.Add(found, list, messages(table.XdsResources[kind])); err != nil {
 			return nil, err
 		}
 	}

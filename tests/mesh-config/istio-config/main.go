@@ -1,10 +1,18 @@
+// Makes of resources for Istio what istiod gives a gateway's Envoy, and what its agent makes of that, by their own code:
+//
+//	istio-config FOLDER FILE...
+//
+// Prints a JSON object of lists: `listeners`, `routes`, `clusters`, `extensions`. What istiod refuses, or warns of, fails.
+// The agent keeps the modules that it fetches in FOLDER.
 package main
 
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
+	"github.com/envoyproxy/gateway/moorage-mesh-config/resources"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -28,8 +36,23 @@ const (
 // expectedWarning is what Istio says of every EnvoyFilter.
 const expectedWarning = "EnvoyFilter exposes internal implementation details"
 
+func main() {
+	resources.Print(run(os.Args[1:]))
+}
+
+func run(arguments []string) (resources.Lists, error) {
+	if len(arguments) < 2 {
+		return nil, errors.New("usage: istio-config FOLDER FILE...")
+	}
+	text, err := resources.Read(arguments[1:])
+	if err != nil {
+		return nil, err
+	}
+	return istioResources(text, arguments[0])
+}
+
 // istioResources gives what istiod makes of the resources in `text` for the gateway, with modules fetched into `folder`.
-func istioResources(text, folder string) (resources, error) {
+func istioResources(text, folder string) (resources.Lists, error) {
 	// Istio logs to standard output.
 	log.Configure(&log.Options{OutputPaths: []string{"stderr"}, ErrorOutputPaths: []string{"stderr"}})
 	configs, others, err := crd.ParseInputs(text)
@@ -49,7 +72,7 @@ func istioResources(text, folder string) (resources, error) {
 			return nil, fmt.Errorf("%s %s: %w", each.GroupVersionKind.Kind, each.Name, err)
 		}
 	}
-	found := resources{}
+	found := resources.Lists{}
 	err = test.Wrap(func(t test.Failer) {
 		if err := generate(t, configs, folder, found); err != nil {
 			t.Fatal(err)
@@ -80,7 +103,7 @@ func validate(each config.Config) error {
 	return nil
 }
 
-func generate(t test.Failer, configs []config.Config, folder string, found resources) error {
+func generate(t test.Failer, configs []config.Config, folder string, found resources.Lists) error {
 	istiod := configgen.NewConfigGenTest(t, configgen.TestOptions{Configs: configs})
 	gateway := istiod.SetupProxy(&model.Proxy{
 		Type:            model.Router,
@@ -97,10 +120,10 @@ func generate(t test.Failer, configs []config.Config, folder string, found resou
 	fetched, err := asTheAgentGivesThem(extensions, folder)
 	return errors.Join(
 		err,
-		add(found, "listeners", listeners),
-		add(found, "routes", istiod.RoutesFromListeners(gateway, listeners)),
-		add(found, "clusters", istiod.Clusters(gateway)),
-		add(found, "extensions", fetched),
+		resources.Add(found, "listeners", listeners),
+		resources.Add(found, "routes", istiod.RoutesFromListeners(gateway, listeners)),
+		resources.Add(found, "clusters", istiod.Clusters(gateway)),
+		resources.Add(found, "extensions", fetched),
 	)
 }
 
@@ -130,4 +153,3 @@ func asTheAgentGivesThem(extensions []*core.TypedExtensionConfig, folder string)
 	}
 	return unpacked, nil
 }
-
