@@ -328,7 +328,7 @@ build_go_tool() {
 # folder's name has what they are made of, so that others are built when that changes.
 test_program() {
   local sum
-  sum=$(find "tests/$1" -type f -print0 | LC_ALL=C sort -z | xargs -0 cat -- | cksum)
+  sum=$({ find "tests/$1" -name '*.go' -print0 | LC_ALL=C sort -z | xargs -0 cat -- && cat "tests/$1"/go.*; } | cksum)
   printf '%s/go/%s@%s/%s\n' "$TOOLS" "$1" "${sum%% *}" "${2:-$1}"
 }
 

@@ -124,7 +124,7 @@ async fn what_istio_does_not_know_is_found() {
     let whole = deploy("istio/in-gateway.yaml");
     for (piece, mistake) in [
         ("allow_on_headers_stop_iteration", "allow_on_headers_stop"),
-        ("operation: INSERT_BEFORE", "operation: INSERT_SOMEWHERE"),
+        ("INSERT_BEFORE", "INSERT_SOMEWHERE"),
         ("credentialName", "credential"),
     ] {
         let text = replaced(&whole, &[(piece, mistake)]);
