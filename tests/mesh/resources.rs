@@ -61,10 +61,10 @@ impl Resources {
         let file = folder.path().join("resources.yaml");
         fs::write(&file, text).expect("a file");
         let printed = try_run(command.arg(&file)).await?;
-        // Istio logs to standard output as well, before that.
+        // Istio logs to standard output as well.
         let printed = String::from_utf8(printed).expect("text");
-        let last = printed.lines().next_back().expect("a line");
-        let lists = serde_json::from_str(last).expect("JSON");
+        let printed = printed.lines().find(|line| line.starts_with('{')).expect("an object");
+        let lists = serde_json::from_str(printed).expect("JSON");
         Ok(Self { lists, folder })
     }
 
