@@ -91,9 +91,12 @@ async fn moorage_behind_a_gateway_serves_pushes_and_pulls() {
     let root = TempDir::new().expect("a temporary folder");
     let store = BlobStore::open(root.path()).await;
     let moorage = Envoy::start(&Bootstrap::new(store.address)).await;
-    let mut resources = Resources::of_istio(&istio_config, &deploy("istio/in-front.yaml"))
-        .await
-        .expect("it is valid");
+    // The clients of the test name it by its address.
+    let text = replaced(
+        &deploy("istio/in-front.yaml"),
+        &[("hosts: [registry.example.org]", "hosts: ['*']")],
+    );
+    let mut resources = Resources::of_istio(&istio_config, &text).await.expect("it is valid");
     // The cluster that Istio makes once there is the service.
     let cluster = "outbound|5000||moorage.moorage.svc.cluster.local";
     let socket = json!({ "address": moorage.address.ip(), "port_value": moorage.address.port() });

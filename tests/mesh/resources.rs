@@ -85,6 +85,8 @@ impl Resources {
             self.settle(listener);
         }
         let bootstrap = json!({
+            // Envoy discovers nothing without a name of its own.
+            "node": { "id": "gateway", "cluster": "gateway" },
             "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } } },
             "static_resources": { "listeners": listeners, "clusters": self.lists["clusters"] },
         });
