@@ -455,18 +455,22 @@ start_envoy() {
   envoy_pid=$!
 }
 
-# The quotes around the replacements keep bash from reading meaning into their characters.
-# shellcheck disable=SC2016
+# Puts this machine's ports and paths into the bootstrap, which has those of envoy/settings/local.yaml. It is text that
+# is replaced, so that running a registry takes no second program to be built. The quotes around the replacements keep
+# bash from reading meaning into their characters.
 write_bootstrap() {
   local text
   text=$(<envoy/local.yaml)
-  text=${text//'${MOORAGE_PORT}'/"$port"}
-  text=${text//'${MOORAGE_ADMIN_PORT}'/"$admin_port"}
-  text=${text//'${MOORAGE_STORE_PORT}'/"$store_port"}
-  text=${text//'${MOORAGE_WASM}'/"$(yaml_escape "$PWD/moorage.wasm")"}
-  text=${text//'${MOORAGE_SCHEMA1_KEY}'/"$(schema1_key_field)"}
-  text=${text//'${MOORAGE_ACCESS}'/"$(access_field)"}
-  text=${text//'${MOORAGE_ACCESS_LOG}'/"$(yaml_escape "$run_dir/access.log")"}
+  # Each is there once, at least; a port of its own is put in before another one's number can be that.
+  text=${text//'port_value: 5000'/"port_value: PORT"}
+  text=${text//'port_value: 9901'/"port_value: ADMIN_PORT"}
+  text=${text//'port_value: 5002'/"port_value: $store_port"}
+  text=${text//'"127.0.0.1:5002"'/"\"127.0.0.1:$store_port\""}
+  text=${text//'port_value: PORT'/"port_value: $port"}
+  text=${text//'port_value: ADMIN_PORT'/"port_value: $admin_port"}
+  text=${text//'filename: moorage.wasm'/"filename: \"$(yaml_escape "$PWD/moorage.wasm")\""}
+  text=${text//'path: access.log'/"path: \"$(yaml_escape "$run_dir/access.log")\""}
+  text=${text//'"legacy": {}'/"\"legacy\": { $(schema1_key_field) }$(access_field)"}
   # It may hold a key.
   rm -f -- "$1"
   (umask 077 && printf '%s\n' "$text" >"$1")

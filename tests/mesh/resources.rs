@@ -90,7 +90,7 @@ impl Resources {
             "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } } },
             "static_resources": { "listeners": listeners, "clusters": self.lists["clusters"] },
         });
-        Bootstrap::of(bootstrap.to_string())
+        Bootstrap::of_text(bootstrap.to_string())
     }
 
     fn settle(&self, listener: &mut Value) {

@@ -23,6 +23,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use commands::access::{self, AccessCommand};
+use commands::bootstrap::{self, Bootstrap};
 use commands::check::{self, Check};
 use commands::gc::{self, Gc};
 use commands::purge_uploads::{self, PurgeUploads};
@@ -46,6 +47,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bootstrap(Bootstrap),
     Check(Check),
     Gc(Gc),
     PurgeUploads(PurgeUploads),
@@ -77,6 +79,7 @@ async fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let result = match cli.command {
+        Command::Bootstrap(command) => bootstrap::run(command),
         Command::Check(command) => check::run(command).await,
         Command::Gc(command) => gc::run(command).await,
         Command::PurgeUploads(command) => purge_uploads::run(command).await,

@@ -1,6 +1,7 @@
 //! The commands, a file or folder each.
 
 pub mod access;
+pub mod bootstrap;
 pub mod check;
 pub mod gc;
 pub mod purge_uploads;
