@@ -74,7 +74,7 @@ async fn what_envoy_gateway_does_not_know_or_can_not_patch_is_found() {
     let whole = deploy("envoy-gateway/in-gateway.yaml");
     for (piece, mistake) in [
         ("allow_on_headers_stop_iteration", "allow_on_headers_stop"),
-        ("@.name=='envoy.filters.http.router'", "@.name=='envoy.filters.http.rooter'"),
+        ("path: typed_config", "path: typed_configuration"),
         ("name: moorage/registry/https", "name: moorage/registry/http"),
         ("bufferLimit", "buffer"),
     ] {
