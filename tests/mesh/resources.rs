@@ -109,7 +109,7 @@ impl Resources {
         for chain in chains {
             remove(chain, &["transport_socket", "filter_chain_match"]);
             let filters = chain["filters"].as_array_mut().expect("filters");
-            filters.retain(|filter| is_envoys(filter));
+            filters.retain(is_envoys);
             for filter in filters.iter_mut().filter(|filter| filter["name"] == MANAGER) {
                 self.settle_manager(&mut filter["typed_config"]);
             }
