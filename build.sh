@@ -18,7 +18,9 @@ usage: ./build.sh [command]
           remove uploads that were never finished and that nobody wrote to for so long ('24h'):
           from the local blob store, or from the bucket at URL with the AWS_... variables' keys
   dist    put the filter and the program moorage into target/dist/, with their SHA-256 sums and lists of
-          what they are made of (CycloneDX)
+          what they are made of (CycloneDX), and the filter as OCI layouts (docs/mesh.md)
+  reproduce
+          build the filter a second time, of a copy of the sources elsewhere, and compare
   deny    hold the dependencies to deny.toml: licenses, sources, advisories
   bench [gc]
           measure the filter beside other registries, or only what collecting garbage costs; what it finds is
@@ -54,6 +56,7 @@ main() {
     test) run_tests ;;
     purge-uploads) purge_uploads "$@" ;;
     dist) make_dist ;;
+    reproduce) reproduce_filter ;;
     deny) check_dependencies ;;
     bench) run_bench "$@" ;;
     profile) run_profile ;;
@@ -81,6 +84,7 @@ ensure_all_tools() {
   ensure_docker
   ensure_buildkit
   ensure_otel_collector
+  ensure_mesh_config
   ensure_garage
 }
 
@@ -175,7 +179,9 @@ export_tools() {
   export_optional MOORAGE_BUILDKITD "$(buildkit_tool "$BUILDKITD")"
   export_optional MOORAGE_BUILDCTL "$(buildkit_tool "$BUILDCTL")"
   export_optional MOORAGE_BUILDX "$(buildkit_tool "$BUILDX")"
-  export_optional MOORAGE_OTELCOL "$(otel_collector)"
+  export_optional MOORAGE_OTELCOL "$(test_program otel-collector)"
+  export_optional MOORAGE_ISTIO_CONFIG "$(test_program mesh-config istio-config)"
+  export_optional MOORAGE_ENVOY_GATEWAY_CONFIG "$(test_program mesh-config envoy-gateway-config)"
   export_optional MOORAGE_PROMETHEUS "$(command -v prometheus)"
   export_optional MOORAGE_PROMTOOL "$(command -v promtool)"
 }
@@ -202,12 +208,35 @@ make_dist() {
   rm -rf -- "$dist"
   mkdir -p -- "$dist"
   cp -- moorage.wasm "$(cargo_target_dir)/release/moorage" "$dist"
+  step "Packing the module for registries"
+  scripts/oci_layout.py image "$dist/moorage.wasm" "$dist/moorage-image"
+  scripts/oci_layout.py artifact "$dist/moorage.wasm" "$dist/moorage-artifact"
   step "Listing what they are made of"
   scripts/sbom.py moorage "$dist/moorage.wasm" --target "$WASM_TARGET" >"$dist/moorage.wasm.cdx.json"
   scripts/sbom.py moorage-cli "$dist/moorage" >"$dist/moorage.cdx.json"
-  (cd -- "$dist" && sha256sum -- moorage moorage.wasm ./*.cdx.json >SHA256SUMS && sha256sum --check --quiet SHA256SUMS)
+  # A layout's index has the digests of all that is in it.
+  (cd -- "$dist" && sha256sum -- moorage moorage.wasm ./*.cdx.json ./*/index.json >SHA256SUMS &&
+    sha256sum --check --quiet SHA256SUMS)
   step "All is in $dist:"
   ls -l -- "$dist"
+}
+
+# Builds what git has, in another folder, with another target folder and another folder for the dependencies' sources.
+reproduce_filter() {
+  have git || die "git is missing: the copy of the sources is made by it"
+  build_filter
+  local module=$PWD/moorage.wasm
+  # Not local: the trap runs when the function has ended.
+  elsewhere=$(mktemp -d)
+  trap 'rm -rf -- "$elsewhere"' EXIT
+  mkdir -- "$elsewhere/the sources" "$elsewhere/cargo"
+  git ls-files -z --cached --others --exclude-standard |
+    xargs -0 cp --parents --no-dereference --target-directory="$elsewhere/the sources" --
+  step "Building the filter once more, elsewhere"
+  (cd -- "$elsewhere/the sources" && CARGO_HOME=$elsewhere/cargo CARGO_TARGET_DIR=$elsewhere/target ./build.sh build)
+  cmp -- "$module" "$elsewhere/the sources/moorage.wasm" ||
+    die "the two builds differ: 'strings' shows whether either names a folder of this machine"
+  step "The two are the same: $(sha256sum <"$module" | cut -d ' ' -f 1)"
 }
 
 # In CI, and wherever the tool is there. The advisories are fetched, which not every machine can do.

@@ -79,6 +79,11 @@ impl Bootstrap {
         Self { settings, text, is_patient: false, workers: 1, log_level: "warning" }
     }
 
+    /// A bootstrap of no settings, in YAML or JSON.
+    pub fn of_text(text: String) -> Self {
+        Self { text, ..Self::of(LOCAL) }
+    }
+
     /// Changes settings. What is changed in the text itself has to come after that.
     pub fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         assert!(
