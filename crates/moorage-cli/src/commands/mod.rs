@@ -3,8 +3,10 @@
 pub mod access;
 pub mod check;
 pub mod gc;
+pub mod health;
 pub mod purge_uploads;
 pub mod retain;
+pub mod serve;
 pub mod token;
 pub mod usage;
 pub mod user;
