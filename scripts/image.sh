@@ -113,7 +113,7 @@ lay_out_image() {
     build_image_program "$1"
     program=$image_program
   fi
-  mkdir -- "$2/context"
+  mkdir -p -- "$2/context/cache"
   install -m 0644 -- "$wasm" "$2/context/moorage.wasm"
   install -m 0755 -- "$program" "$2/context/moorage"
 }
