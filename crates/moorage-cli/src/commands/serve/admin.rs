@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::{Client, Method, StatusCode};
 
 use crate::Failure;
-use crate::signed_http::root_cause;
+use crate::signed_http::{plain_client_builder, root_cause};
 
 /// How long Envoy's main thread may take for an answer. It is on this machine, and may be busy with a start.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ impl Admin {
     /// If no HTTP client can be made.
     pub fn at(address: SocketAddr) -> Result<Self, Failure> {
         // The page is plain HTTP on this machine: no proxy leads there, and no certificates need to be read.
-        let client = Client::builder().no_proxy().tls_certs_only([]).timeout(PATIENCE).build();
+        let client = plain_client_builder().no_proxy().tls_certs_only([]).timeout(PATIENCE).build();
         let client = client
             .map_err(|error| Failure::Failed(format!("no HTTP client could be made: {error}")))?;
         Ok(Self { address, client })
