@@ -5,6 +5,8 @@ set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/tools.sh
 source scripts/tools.sh
+# shellcheck source=scripts/image.sh
+source scripts/image.sh
 
 usage() {
   cat <<'END'
@@ -18,9 +20,11 @@ usage: ./build.sh [command]
           remove uploads that were never finished and that nobody wrote to for so long ('24h'):
           from the local blob store, or from the bucket at URL with the AWS_... variables' keys
   dist    put the filter and the program moorage into target/dist/, with their SHA-256 sums and lists of
-          what they are made of (CycloneDX), and the filter as OCI layouts (docs/mesh.md)
+          what they are made of (CycloneDX), and the filter as OCI layouts (docs/module.md)
   reproduce
           build the filter a second time, of a copy of the sources elsewhere, and compare
+  image [--tag NAME] [--base IMAGE|self] [--platform linux/ARCH]
+          build an image with Envoy, the filter and the program moorage; --help tells more
   deny    hold the dependencies to deny.toml: licenses, sources, advisories
   bench [gc]
           measure the filter beside other registries, or only what collecting garbage costs; what it finds is
@@ -49,7 +53,7 @@ END
 main() {
   local command=${1:-build}
   shift $(($# > 0))
-  [[ $command == purge-uploads || $command == bench ]] || (($# == 0)) || bad_usage "one command at a time"
+  [[ $command == purge-uploads || $command == bench || $command == image ]] || (($# == 0)) || bad_usage "one command at a time"
   case $command in
     build) build_filter ;;
     run) run_registry ;;
@@ -57,6 +61,7 @@ main() {
     purge-uploads) purge_uploads "$@" ;;
     dist) make_dist ;;
     reproduce) reproduce_filter ;;
+    image) build_image "$@" ;;
     deny) check_dependencies ;;
     bench) run_bench "$@" ;;
     profile) run_profile ;;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Output, Stdio};
 
 use moorage_bootstrap::{AccessLog, Address, AdminPaths, Credentials, Endpoint, Settings, Tracing};
@@ -243,6 +244,20 @@ impl Bootstrap {
         Self { workers, ..self }
     }
 
+    /// Has Envoy's admin page there.
+    pub fn with_admin(self, admin: SocketAddr) -> Self {
+        let address = format!("address: {}, port_value: {}", admin.ip(), admin.port());
+        let start = self.text.find("admin:").expect("an admin page");
+        let page = span(&self.text[start..], "address: 127.0.0.1, port_value: ", " }").to_owned();
+        let text = self.text.replacen(&page, &address, 1);
+        Self { text, ..self }
+    }
+
+    /// Writes it to a file, for an Envoy that something else starts.
+    pub fn write_to(&self, file: &Path) {
+        fs::write(file, self.patient()).expect("the bootstrap is written");
+    }
+
     /// Has Envoy check the bootstrap and gives what it says.
     pub async fn validate(&self) -> Output {
         let folder = TempDir::new().expect("a temporary folder");
@@ -264,7 +279,7 @@ impl Bootstrap {
 
     fn command(&self, folder: &TempDir) -> Command {
         let config = folder.path().join("envoy.yaml");
-        fs::write(&config, self.patient()).expect("the bootstrap is written");
+        self.write_to(&config);
         let mut command = Command::new(tool("MOORAGE_ENVOY"));
         command
             .arg("--config-path")
@@ -332,10 +347,7 @@ impl Envoy {
 
     /// One of Envoy's own figures, by the name that its admin page has; 0 until it first counts.
     pub async fn stat(&self, name: &str) -> u64 {
-        let stats = client::get(self.admin, "/stats", &[]).await;
-        let text = String::from_utf8_lossy(stats.body());
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        value.map_or(0, |value| value.parse().expect("a count"))
+        stat(self.admin, name).await
     }
 
     /// Ends Envoy at once, in the middle of whatever it does.
@@ -364,8 +376,16 @@ impl Envoy {
     }
 }
 
-/// The registries' addresses, once Envoy is ready.
-async fn listeners(admin: SocketAddr) -> Option<Vec<SocketAddr>> {
+/// One of the figures of the Envoy with this admin page; 0 until it first counts.
+pub async fn stat(admin: SocketAddr, name: &str) -> u64 {
+    let stats = client::get(admin, "/stats", &[]).await;
+    let text = String::from_utf8_lossy(stats.body());
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    value.map_or(0, |value| value.parse().expect("a count"))
+}
+
+/// The registries' addresses, once the Envoy with this admin page is ready.
+pub async fn listeners(admin: SocketAddr) -> Option<Vec<SocketAddr>> {
     if client::try_get(admin, "/ready").await?.status() != 200 {
         return None;
     }
