@@ -5,6 +5,8 @@ set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/tools.sh
 source scripts/tools.sh
+# shellcheck source=scripts/image.sh
+source scripts/image.sh
 
 usage() {
   cat <<'END'
@@ -18,7 +20,11 @@ usage: ./build.sh [command]
           remove uploads that were never finished and that nobody wrote to for so long ('24h'):
           from the local blob store, or from the bucket at URL with the AWS_... variables' keys
   dist    put the filter and the program moorage into target/dist/, with their SHA-256 sums and lists of
-          what they are made of (CycloneDX)
+          what they are made of (CycloneDX), and the filter as OCI layouts (docs/module.md)
+  reproduce
+          build the filter a second time, of a copy of the sources elsewhere, and compare
+  image [--tag NAME] [--base IMAGE|self] [--platform linux/ARCH]
+          build an image with Envoy, the filter and the program moorage; --help tells more
   deny    hold the dependencies to deny.toml: licenses, sources, advisories
   bench [gc]
           measure the filter beside other registries, or only what collecting garbage costs; what it finds is
@@ -47,13 +53,15 @@ END
 main() {
   local command=${1:-build}
   shift $(($# > 0))
-  [[ $command == purge-uploads || $command == bench ]] || (($# == 0)) || bad_usage "one command at a time"
+  [[ $command == purge-uploads || $command == bench || $command == image ]] || (($# == 0)) || bad_usage "one command at a time"
   case $command in
     build) build_filter ;;
     run) run_registry ;;
     test) run_tests ;;
     purge-uploads) purge_uploads "$@" ;;
     dist) make_dist ;;
+    reproduce) reproduce_filter ;;
+    image) build_image "$@" ;;
     deny) check_dependencies ;;
     bench) run_bench "$@" ;;
     profile) run_profile ;;
@@ -81,6 +89,7 @@ ensure_all_tools() {
   ensure_docker
   ensure_buildkit
   ensure_otel_collector
+  ensure_mesh_config
   ensure_kubernetes_validate
   ensure_custom_resources
   ensure_garage
@@ -177,7 +186,9 @@ export_tools() {
   export_optional MOORAGE_BUILDKITD "$(buildkit_tool "$BUILDKITD")"
   export_optional MOORAGE_BUILDCTL "$(buildkit_tool "$BUILDCTL")"
   export_optional MOORAGE_BUILDX "$(buildkit_tool "$BUILDX")"
-  export_optional MOORAGE_OTELCOL "$(otel_collector)"
+  export_optional MOORAGE_OTELCOL "$(test_program otel-collector)"
+  export_optional MOORAGE_ISTIO_CONFIG "$(test_program mesh-config istio-config)"
+  export_optional MOORAGE_ENVOY_GATEWAY_CONFIG "$(test_program mesh-config envoy-gateway-config)"
   export_optional MOORAGE_KUBERNETES_VALIDATE "$(kubernetes_validate)"
   export_optional MOORAGE_CUSTOM_RESOURCES "$(custom_resources)"
   export_optional MOORAGE_PROMETHEUS "$(command -v prometheus)"
@@ -206,12 +217,35 @@ make_dist() {
   rm -rf -- "$dist"
   mkdir -p -- "$dist"
   cp -- moorage.wasm "$(cargo_target_dir)/release/moorage" "$dist"
+  step "Packing the module for registries"
+  scripts/oci_layout.py image "$dist/moorage.wasm" "$dist/moorage-image"
+  scripts/oci_layout.py artifact "$dist/moorage.wasm" "$dist/moorage-artifact"
   step "Listing what they are made of"
   scripts/sbom.py moorage "$dist/moorage.wasm" --target "$WASM_TARGET" >"$dist/moorage.wasm.cdx.json"
   scripts/sbom.py moorage-cli "$dist/moorage" >"$dist/moorage.cdx.json"
-  (cd -- "$dist" && sha256sum -- moorage moorage.wasm ./*.cdx.json >SHA256SUMS && sha256sum --check --quiet SHA256SUMS)
+  # A layout's index has the digests of all that is in it.
+  (cd -- "$dist" && sha256sum -- moorage moorage.wasm ./*.cdx.json ./*/index.json >SHA256SUMS &&
+    sha256sum --check --quiet SHA256SUMS)
   step "All is in $dist:"
   ls -l -- "$dist"
+}
+
+# Builds what git has, in another folder, with another target folder and another folder for the dependencies' sources.
+reproduce_filter() {
+  have git || die "git is missing: the copy of the sources is made by it"
+  build_filter
+  local module=$PWD/moorage.wasm
+  # Not local: the trap runs when the function has ended.
+  elsewhere=$(mktemp -d)
+  trap 'rm -rf -- "$elsewhere"' EXIT
+  mkdir -- "$elsewhere/the sources" "$elsewhere/cargo"
+  git ls-files -z --cached --others --exclude-standard |
+    xargs -0 cp --parents --no-dereference --target-directory="$elsewhere/the sources" --
+  step "Building the filter once more, elsewhere"
+  (cd -- "$elsewhere/the sources" && CARGO_HOME=$elsewhere/cargo CARGO_TARGET_DIR=$elsewhere/target ./build.sh build)
+  cmp -- "$module" "$elsewhere/the sources/moorage.wasm" ||
+    die "the two builds differ: 'strings' shows whether either names a folder of this machine"
+  step "The two are the same: $(sha256sum <"$module" | cut -d ' ' -f 1)"
 }
 
 # In CI, and wherever the tool is there. The advisories are fetched, which not every machine can do.
@@ -430,18 +464,22 @@ start_envoy() {
   envoy_pid=$!
 }
 
-# The quotes around the replacements keep bash from reading meaning into their characters.
-# shellcheck disable=SC2016
+# Puts this machine's ports and paths into the bootstrap, which has those of envoy/settings/local.yaml. It is text that
+# is replaced, so that running a registry takes no second program to be built. The quotes around the replacements keep
+# bash from reading meaning into their characters.
 write_bootstrap() {
   local text
   text=$(<envoy/local.yaml)
-  text=${text//'${MOORAGE_PORT}'/"$port"}
-  text=${text//'${MOORAGE_ADMIN_PORT}'/"$admin_port"}
-  text=${text//'${MOORAGE_STORE_PORT}'/"$store_port"}
-  text=${text//'${MOORAGE_WASM}'/"$(yaml_escape "$PWD/moorage.wasm")"}
-  text=${text//'${MOORAGE_SCHEMA1_KEY}'/"$(schema1_key_field)"}
-  text=${text//'${MOORAGE_ACCESS}'/"$(access_field)"}
-  text=${text//'${MOORAGE_ACCESS_LOG}'/"$(yaml_escape "$run_dir/access.log")"}
+  # Each is there once, at least; a port of its own is put in before another one's number can be that.
+  text=${text//'port_value: 5000'/"port_value: PORT"}
+  text=${text//'port_value: 9901'/"port_value: ADMIN_PORT"}
+  text=${text//'port_value: 5002'/"port_value: $store_port"}
+  text=${text//'"127.0.0.1:5002"'/"\"127.0.0.1:$store_port\""}
+  text=${text//'port_value: PORT'/"port_value: $port"}
+  text=${text//'port_value: ADMIN_PORT'/"port_value: $admin_port"}
+  text=${text//'filename: moorage.wasm'/"filename: \"$(yaml_escape "$PWD/moorage.wasm")\""}
+  text=${text//'path: access.log'/"path: \"$(yaml_escape "$run_dir/access.log")\""}
+  text=${text//'"legacy": {}'/"\"legacy\": { $(schema1_key_field) }$(access_field)"}
   # It may hold a key.
   rm -f -- "$1"
   (umask 077 && printf '%s\n' "$text" >"$1")

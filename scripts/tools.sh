@@ -205,17 +205,33 @@ wasm_target_dir() {
   fi
 }
 
+# remapped_rustflags: the flags that rustc has anyway, and those by which messages of panics name sources without the
+# folders of this machine. So the same sources give the same module wherever they lie. They are separated as
+# CARGO_ENCODED_RUSTFLAGS wants it: a folder's name may have spaces.
+remapped_rustflags() {
+  local registry separator=$'\x1f' flags=${CARGO_ENCODED_RUSTFLAGS:-${RUSTFLAGS:-}}
+  [[ -n ${CARGO_ENCODED_RUSTFLAGS:-} ]] || flags=${flags// /$separator}
+  flags+="${flags:+$separator}--remap-path-prefix=$PWD=/moorage"
+  # The folders are there once the dependencies are.
+  cargo fetch --locked --quiet --target "$WASM_TARGET"
+  for registry in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do
+    flags+="$separator--remap-path-prefix=$registry=/crates"
+  done
+  printf '%s\n' "$flags"
+}
+
 # wasm_cargo COMMAND [ARGUMENT...]: cargo for the wasm target, after ensure_wasm_target.
 wasm_cargo() {
-  local command=$1
+  local command=$1 flags
   shift
+  flags=$(remapped_rustflags)
   if [[ $wasm_toolchain == rustup ]]; then
-    cargo "$command" --target "$WASM_TARGET" "$@"
+    CARGO_ENCODED_RUSTFLAGS=$flags cargo "$command" --target "$WASM_TARGET" "$@"
     return
   fi
   # RUSTC_BOOTSTRAP unlocks build-std on a stable compiler. The full paths matter: rustup's
   # commands of the same names usually come first in PATH.
-  RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc \
+  RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc CARGO_ENCODED_RUSTFLAGS=$flags \
     CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=$(rust_lld) \
     CARGO_TARGET_DIR=$(wasm_target_dir) \
     /usr/bin/cargo "$command" --target "$WASM_TARGET" -Z build-std=std,panic_abort "$@"
@@ -319,26 +335,39 @@ go_module_folder() {
   go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",\{0,1\}$/\1/p'
 }
 
-# The OpenTelemetry collector's own parts, as a program: tests/otel-collector/. Its name has what it is made of, so that
-# another one is built when that changes.
-otel_collector() {
+# test_program NAME [PROGRAM]: a program of the tests' own, made of Go packages: tests/NAME/ has it, and maybe others. The
+# folder's name has what they are made of, so that others are built when that changes.
+test_program() {
   local sum
-  sum=$(cat tests/otel-collector/main.go tests/otel-collector/go.* | cksum)
-  printf '%s/go/otel-collector@%s/otel-collector\n' "$TOOLS" "${sum%% *}"
+  sum=$({ find "tests/$1" -name '*.go' -print0 | LC_ALL=C sort -z | xargs -0 cat -- && cat "tests/$1"/go.*; } | cksum)
+  printf '%s/go/%s@%s/%s\n' "$TOOLS" "$1" "${sum%% *}" "${2:-$1}"
 }
 
-# What receives the spans of the tests. A machine without Go goes on without it.
-ensure_otel_collector() {
-  local collector
-  collector=$(otel_collector)
-  [[ -x $collector ]] && return
+# ensure_test_programs NAME DURATION PROGRAM...: a machine without Go goes on without them.
+ensure_test_programs() {
+  local name=$1 duration=$2 program missing=no
+  shift 2
+  for program in "$@"; do
+    program=$(test_program "$name" "$program")
+    [[ -x $program ]] || missing=yes
+  done
+  [[ $missing == yes ]] || return 0
   if ! have_go; then
-    step "Skipped: the OpenTelemetry collector, which needs Go 1.21 or later to build"
+    step "Skipped: $*, which need Go 1.21 or later to build"
     return
   fi
-  step "Building the OpenTelemetry collector with go (once, one to ten minutes)"
-  CGO_ENABLED=0 go -C tests/otel-collector build -trimpath -o "$collector" . ||
-    step "Skipped: the OpenTelemetry collector, which could not be built (see go's message above)"
+  step "Building $* with go (once, $duration)"
+  CGO_ENABLED=0 go -C "tests/$name" build -trimpath -o "${program%/*}/" ./... ||
+    step "Skipped: $*, which could not be built (see go's message above)"
+}
+
+# What receives the spans of the tests: the OpenTelemetry collector's own parts.
+ensure_otel_collector() { ensure_test_programs otel-collector "one to ten minutes" otel-collector; }
+
+# What makes Envoy's configuration of resources for Istio and Envoy Gateway: their own packages. Their commands, istioctl
+# and egctl, have many more, and take several times as long to build.
+ensure_mesh_config() {
+  ensure_test_programs mesh-config "five to fifteen minutes" istio-config envoy-gateway-config
 }
 
 # CNCF Distribution's own registry, for the benchmark, which goes on without it.

@@ -8,7 +8,7 @@ TOP = Path(__file__).resolve().parents[2]
 def moorage(store_port, wasm, cache="", signed=False, access="", telemetry="", is_logged=False):
     """The filter as `./build.sh run` has it, but for its access log, which goes nowhere if there is to be one; `cache`,
     `access` and `telemetry` are the plugin's fields of these names, as JSON."""
-    text = _local(store_port, signed, access, is_logged).replace("${MOORAGE_WASM}", wasm)
+    text = _local(store_port, signed, access, is_logged).replace("filename: moorage.wasm", f"filename: {wasm}")
     for name, value in (("cache", cache), ("telemetry", telemetry)):
         if value:
             text = _replace(text, '"store": {', f'"{name}": {value}, "store": {{')
@@ -17,7 +17,7 @@ def moorage(store_port, wasm, cache="", signed=False, access="", telemetry="", i
 
 def fixed_reply(wasm, body):
     """A filter that only sends `body`, one line of text."""
-    text = _local(1, signed=False).replace("${MOORAGE_WASM}", wasm)
+    text = _local(1, signed=False).replace("filename: moorage.wasm", f"filename: {wasm}")
     start = text.index("value: |")
     end = text.index("- name: envoy.filters.http.router")
     indent = " " * 28
@@ -37,20 +37,29 @@ def plain(store_port, signed=False):
 def _local(store_port, signed, access="", is_logged=False):
     text = (TOP / "envoy/local.yaml").read_text()
     # Envoy chooses free ports and tells which.
-    text = text.replace("${MOORAGE_PORT}", "0").replace("${MOORAGE_ADMIN_PORT}", "0")
-    text = text.replace("${MOORAGE_STORE_PORT}", str(store_port))
-    text = text.replace("${MOORAGE_SCHEMA1_KEY}", "")
-    text = text.replace("${MOORAGE_ACCESS}", f', "access": {access}' if access else "")
+    text = text.replace("port_value: 5000", "port_value: 0").replace("port_value: 9901", "port_value: 0")
+    text = text.replace("port_value: 5002", f"port_value: {store_port}")
+    text = text.replace('"127.0.0.1:5002"', f'"127.0.0.1:{store_port}"')
+    if access:
+        text = _replace(text, '"legacy": {}', f'"legacy": {{}}, "access": {access}')
     if signed:
-        cluster = "    - name: blob_store\n"
-        signing = (TOP / "tests/envoy/support/signing.yaml").read_text()
-        text = _replace(text, cluster, cluster + signing)
+        text = _signing(text, store_port)
     if is_logged:
-        return text.replace("${MOORAGE_ACCESS_LOG}", "/dev/null")
+        return text.replace("path: access.log", "path: /dev/null")
     # The peers write none either, and what Envoy takes for its lines is not what is compared.
-    start, end = text.index("                access_log:"), text.index("                # Filters before Moorage")
+    start, end = text.index("                access_log:"), text.index("                # The client is who connects")
     text = text[:start] + text[end:]
     return text
+
+
+def _signing(text, store_port):
+    """The filters of `envoy/production.yaml` that sign what goes to the store."""
+    production = (TOP / "envoy/production.yaml").read_text()
+    filters = production[production.index("          http_filters:\n            # An upstream filter") :]
+    filters = filters.replace("s3.eu-central-1.amazonaws.com", f'"127.0.0.1:{store_port}"')
+    filters = filters.replace("region: eu-central-1", "region: us-east-1")
+    codec = "            http_protocol_options: {}\n"
+    return _replace(text, codec, codec + filters)
 
 
 def _replace(text, piece, replacement):

@@ -33,8 +33,9 @@ async fn the_bootstraps_for_production_are_valid_once_their_files_are_there() {
         .arg(&key);
     run(&mut command).await;
     let disk = folder.path().display().to_string();
-    let edge = Bootstrap::edge().with("/var/cache/moorage", &disk);
-    let passing_on = Bootstrap::edge().with("/var/cache/moorage", &disk).with("# WRITES ", "");
+    let edge = || Bootstrap::edge().set(|settings| settings.edge.disk_cache = Some(disk.clone()));
+    let central = "127.0.0.1:5000".parse().expect("an address");
+    let (edge, passing_on) = (edge(), edge().passing_writes_on(central));
     for bootstrap in [Bootstrap::production(), edge, passing_on] {
         let bootstrap = bootstrap
             .with("/etc/envoy/tls/fullchain.pem", &certificate.display().to_string())

@@ -45,7 +45,10 @@ async fn mount(guarded: &Guarded) -> (u16, u16) {
 #[tokio::test]
 #[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_foreign_blob_is_not_mounted_by_default() {
-    let by_default = guarded(|bootstrap| bootstrap.with(r#""mount": "from","#, "")).await;
+    let by_default = guarded(|bootstrap| {
+        bootstrap.with(",\n                              \"mount\": \"from\"", "")
+    })
+    .await;
     assert_eq!(mount(&by_default).await, (202, 404));
     // What the default keeps from happening: the guard does not see the source.
     let told_so = guarded(|bootstrap| bootstrap).await;

@@ -16,6 +16,7 @@ mod configuration;
 mod conformance;
 mod discovery;
 mod drain;
+mod edge;
 mod events;
 mod faults;
 mod guards;

@@ -203,8 +203,12 @@ impl Nodes for GarageCluster {
     }
 }
 
-fn bootstrap(nodes: &impl Nodes) -> Bootstrap {
+fn before(nodes: &impl Nodes) -> Bootstrap {
     Bootstrap::production_before(&nodes.addresses())
+}
+
+fn sooner(bootstrap: Bootstrap) -> Bootstrap {
+    bootstrap
         .with_store_fields(&format!(r#""timeout_ms": {STORE_TIMEOUT_MS}"#))
         // There is no health check here that finds a node alive again.
         .with("base_ejection_time: 60s", "base_ejection_time: 10s")
@@ -243,7 +247,7 @@ async fn each_death_is_hardly_noticed(mut nodes: impl Nodes, bootstrap: &Bootstr
 #[ignore = "needs Envoy: run ./build.sh test"]
 async fn a_dead_node_of_three_is_hardly_noticed() {
     let nodes = BlobStores::start(3).await;
-    let bootstrap = bootstrap(&nodes);
+    let bootstrap = sooner(before(&nodes));
     each_death_is_hardly_noticed(nodes, &bootstrap).await;
 }
 
@@ -252,6 +256,6 @@ async fn a_dead_node_of_three_is_hardly_noticed() {
 async fn a_dead_node_of_a_replicated_store_is_hardly_noticed() {
     let Some(garage) = optional_tool("MOORAGE_GARAGE") else { return };
     let nodes = GarageCluster::start(&garage).await;
-    let bootstrap = bootstrap(&nodes).signed();
+    let bootstrap = sooner(before(&nodes).signed());
     each_death_is_hardly_noticed(nodes, &bootstrap).await;
 }

@@ -11,6 +11,7 @@ use futures::future::join_all;
 use http::Method;
 use moorage::oci::Digest;
 use moorage::store::layout;
+use serde_json::json;
 use tempfile::TempDir;
 
 use moorage_test_support::blob_store::BlobStore;
@@ -72,9 +73,11 @@ impl Store {
 
 /// An edge node before the store, that asks it for every link and tag, with its blobs in `disk`.
 fn edge(store: SocketAddr, disk: &TempDir) -> Bootstrap {
-    Bootstrap::edge_before(&[store])
-        .with("/var/cache/moorage", &disk.path().display().to_string())
-        .with(r#""tag_ttl": "30s""#, r#""tag_ttl": 0, "link_ttl": 0"#)
+    Bootstrap::edge_before(&[store]).set(|settings| {
+        settings.edge.disk_cache = Some(disk.path().display().to_string());
+        let cache = json!({ "tag_ttl": 0, "link_ttl": 0, "stale_if_error": "1h" });
+        settings.plugin.insert("cache".to_owned(), cache);
+    })
 }
 
 /// A registry that takes pushes, and remembers for an hour what it asks the store for every time.

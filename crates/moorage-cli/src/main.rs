@@ -1,5 +1,5 @@
-//! The program `moorage`, for those who run a registry: what is done to its bucket from outside, and what its access
-//! control is made of.
+//! The program `moorage`, for those who run a registry: it starts the Envoy that serves it, does what is done to its bucket
+//! from outside, and makes what its access control is made of.
 //!
 //! It stands on the same code as the filter: [`moorage::store`] knows which object holds what and how a store is asked
 //! for it, [`moorage::registry::access`] who may do what. What is here is the command line, a signed way to the store,
@@ -23,15 +23,18 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use commands::access::{self, AccessCommand};
+use commands::bootstrap::{self, Bootstrap};
 use commands::check::{self, Check};
 use commands::gc::{self, Gc};
+use commands::health::{self, Health};
 use commands::purge_uploads::{self, PurgeUploads};
 use commands::retain::{self, Retain};
+use commands::serve::{self, Serve};
 use commands::token::{self, TokenCommand};
 use commands::usage::{self, Usage};
 use commands::user::{self, UserCommand};
 
-/// Looks after a Moorage registry: its bucket, its accounts, its rules.
+/// Serves a Moorage registry by Envoy, and looks after its bucket, its accounts, its rules.
 #[derive(Debug, Parser)]
 #[command(
     name = "moorage",
@@ -46,6 +49,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bootstrap(Bootstrap),
+    Serve(Serve),
+    Health(Health),
     Check(Check),
     Gc(Gc),
     PurgeUploads(PurgeUploads),
@@ -77,6 +83,9 @@ async fn main() -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let result = match cli.command {
+        Command::Bootstrap(command) => bootstrap::run(command),
+        Command::Serve(command) => serve::run(command).await,
+        Command::Health(command) => health::run(command).await,
         Command::Check(command) => check::run(command).await,
         Command::Gc(command) => gc::run(command).await,
         Command::PurgeUploads(command) => purge_uploads::run(command).await,

@@ -32,11 +32,16 @@ pub struct SignedHttp {
     store_time: Cell<Option<SystemTime>>,
 }
 
-/// How clients are made. They trust the certificate authorities that this machine trusts, and these.
-pub fn client_builder(authorities: &[Certificate]) -> reqwest::ClientBuilder {
+/// What every client is made of: none can be made before TLS has its cryptography, even if it has no use for it.
+pub fn plain_client_builder() -> reqwest::ClientBuilder {
     // Fails only if another provider is there already, which does as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
+}
+
+/// How clients of stores are made. They trust the certificate authorities that this machine trusts, and these.
+pub fn client_builder(authorities: &[Certificate]) -> reqwest::ClientBuilder {
+    plain_client_builder()
         // A signature is for one host and path.
         .redirect(redirect::Policy::none())
         .connect_timeout(Duration::from_secs(5))

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Output, Stdio};
 
+use moorage_bootstrap::{AccessLog, Address, AdminPaths, Credentials, Endpoint, Settings, Tracing};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -12,14 +14,11 @@ use crate::blob_store::{ACCESS_KEY, SECRET_KEY};
 use crate::client;
 use crate::process::{self, tool, wait_for};
 
-const TEMPLATE: &str = include_str!("../../../envoy/local.yaml");
-const PRODUCTION: &str = include_str!("../../../envoy/production.yaml");
-const EDGE: &str = include_str!("../../../envoy/edge.yaml");
+const LOCAL: &str = include_str!("../../../envoy/settings/local.yaml");
+const PRODUCTION: &str = include_str!("../../../envoy/settings/production.yaml");
+const EDGE: &str = include_str!("../../../envoy/settings/edge.yaml");
 
 const METRICS_LISTENER: &str = include_str!("../../../deploy/prometheus/listener.yaml");
-
-/// What makes the blob-store cluster sign its requests.
-const SIGNING: &str = include_str!("signing.yaml");
 
 /// An HTTP filter for [`Bootstrap::guarded_by`] by which nobody may have the repositories below `secret/`.
 pub const NOBODY_BELOW_SECRET: &str = r#"                  - name: envoy.filters.http.rbac
@@ -33,9 +32,14 @@ pub const NOBODY_BELOW_SECRET: &str = r#"                  - name: envoy.filters
                             principals: [{ any: true }]
 "#;
 
-/// A bootstrap: one of those in `envoy/`, with changes.
+/// A bootstrap: what the settings of one of those in `envoy/` make, with changes.
 pub struct Bootstrap {
+    settings: Settings,
+    /// What the settings make, and then whatever a test changes in it.
     text: String,
+    /// Whether an Envoy that stands still for a while, on a busy machine, must not take that for a store that can't be
+    /// reached.
+    is_patient: bool,
     workers: usize,
     log_level: &'static str,
 }
@@ -43,19 +47,93 @@ pub struct Bootstrap {
 impl Bootstrap {
     /// The local bootstrap in front of the store at `store`.
     pub fn new(store: SocketAddr) -> Self {
-        let wasm = tool("MOORAGE_WASM");
-        // Envoy chooses ports that are free and tells which. On a busy machine an Envoy that stands
-        // still for a second must not take that for a store that can't be reached.
-        let text = TEMPLATE
-            .replace("connect_timeout: 2s", "connect_timeout: 60s")
-            .replace("${MOORAGE_PORT}", "0")
-            .replace("${MOORAGE_ADMIN_PORT}", "0")
-            .replace("${MOORAGE_STORE_PORT}", &store.port().to_string())
-            .replace("${MOORAGE_WASM}", wasm.to_str().expect("the path is text"))
-            .replace("${MOORAGE_SCHEMA1_KEY}", "")
-            .replace("${MOORAGE_ACCESS}", "")
-            .replace("${MOORAGE_ACCESS_LOG}", "/dev/null");
-        Self::of(text)
+        let local = Self::of(LOCAL).before(&[store]);
+        let local = local.set(|settings| settings.access_log = AccessLog::File("/dev/null".into()));
+        Self { is_patient: true, ..local }
+    }
+
+    /// The bootstrap that users start from.
+    pub fn production() -> Self {
+        Self::of(PRODUCTION)
+    }
+
+    /// The same before stores on this machine, without TLS and signatures: all that protects Envoy and its
+    /// clients is as users have it.
+    pub fn production_before(nodes: &[SocketAddr]) -> Self {
+        Self::production().before(nodes)
+    }
+
+    /// The bootstrap that users start an edge node from.
+    pub fn edge() -> Self {
+        Self::of(EDGE)
+    }
+
+    /// The same before stores on this machine, without TLS and signatures.
+    pub fn edge_before(nodes: &[SocketAddr]) -> Self {
+        Self::edge().before(nodes)
+    }
+
+    /// What settings make, in YAML.
+    pub fn of(settings: &str) -> Self {
+        let settings = Settings::read(Some(settings), |_| None).expect("the settings are right");
+        let text = settings.bootstrap();
+        Self { settings, text, is_patient: false, workers: 1, log_level: "warning" }
+    }
+
+    /// A bootstrap of no settings, in YAML or JSON.
+    pub fn of_text(text: String) -> Self {
+        Self { text, ..Self::of(LOCAL) }
+    }
+
+    /// Changes settings. What is changed in the text itself has to come after that.
+    pub fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        assert!(
+            self.text == self.settings.bootstrap(),
+            "the bootstrap was changed before its settings"
+        );
+        change(&mut self.settings);
+        let text = self.settings.bootstrap();
+        Self { text, ..self }
+    }
+
+    /// Before stores on this machine, and without TLS towards clients. Envoy chooses ports that are free and tells
+    /// which.
+    fn before(self, nodes: &[SocketAddr]) -> Self {
+        let any = Address(SocketAddr::from(([127, 0, 0, 1], 0)));
+        self.set(|settings| {
+            settings.endpoint = nodes.iter().map(endpoint).collect();
+            settings.credentials = Credentials::None;
+            settings.store.health_check = false;
+            settings.listen = any;
+            settings.tls = None;
+            settings.admin = any;
+            settings.admin_paths = AdminPaths::All;
+            settings.module = tool("MOORAGE_WASM").display().to_string();
+        })
+    }
+
+    /// Sends spans to a collector on this machine.
+    pub fn traced_to(self, collector: SocketAddr) -> Self {
+        let tracing = Tracing { collector: collector.to_string(), percent: 100.0 };
+        self.set(|settings| settings.tracing = Some(tracing))
+    }
+
+    /// An edge node that passes what writes on to a registry on this machine.
+    pub fn passing_writes_on(self, central: SocketAddr) -> Self {
+        self.set(|settings| settings.edge.central = Some(endpoint(&central)))
+    }
+
+    /// Signs what goes to the store, for the region that the tests' stores are in.
+    pub fn signed(self) -> Self {
+        self.set(|settings| {
+            settings.credentials = Credentials::Environment;
+            settings.region = "us-east-1".to_owned();
+        })
+    }
+
+    /// Spools bodies of unknown length, as the production bootstrap does.
+    pub fn spooling(self) -> Self {
+        self.set(|settings| settings.spool = "/var/tmp".to_owned())
     }
 
     /// Has Envoy write a line to its log for each request; `format` is its `log_format`, in YAML on one line.
@@ -63,7 +141,7 @@ impl Bootstrap {
         let log_format = "                      log_format:\n";
         self.logging_to_stderr().with_span(
             log_format,
-            "                # Filters before Moorage",
+            "                # The client is who connects",
             &format!("                      log_format: {format}\n"),
         )
     }
@@ -80,86 +158,12 @@ impl Bootstrap {
         )
     }
 
-    /// The bootstrap that users start from.
-    pub fn production() -> Self {
-        let text = PRODUCTION.to_owned();
-        Self::of(text)
-    }
-
-    /// The same before stores on this machine, without TLS and signatures: all that protects Envoy and its
-    /// clients is as users have it. If there are several nodes, so are the lines that are meant for them.
-    pub fn production_before(nodes: &[SocketAddr]) -> Self {
-        let bootstrap = Self::production().before(nodes);
-        let cluster_tls = bootstrap.text.find("      transport_socket:").expect("the store's TLS");
-        let text = bootstrap.text[..cluster_tls].to_owned();
-        let bootstrap = Self { text, ..bootstrap };
-        match nodes.len() {
-            1 => bootstrap,
-            _ => bootstrap.with("type: LOGICAL_DNS", "type: STRICT_DNS").with("# NODES ", ""),
-        }
-    }
-
-    /// The bootstrap that users start an edge node from.
-    pub fn edge() -> Self {
-        let text = EDGE.to_owned();
-        Self::of(text)
-    }
-
-    /// The same before stores on this machine, without TLS and signatures.
-    pub fn edge_before(nodes: &[SocketAddr]) -> Self {
-        Self::edge()
-            .before(nodes)
-            .with_span("      transport_socket:", "      typed_extension_protocol_options:", "")
-            .with_span(
-                "            # An upstream filter, so that it signs",
-                "            - name: envoy.filters.http.upstream_codec",
-                "",
-            )
-    }
-
-    /// An edge node that passes what writes on to a registry on this machine.
-    pub fn passing_writes_on(self, central: SocketAddr) -> Self {
-        let address = format!("address: {}, port_value: {}", central.ip(), central.port());
-        self.with_span("    # WRITES   transport_socket:", "    - name: blob_store", "")
-            .with("# WRITES ", "")
-            .with("address: registry.example.org, port_value: 443", &address)
-    }
-
-    /// The same before stores on this machine, and without TLS towards clients.
-    fn before(self, nodes: &[SocketAddr]) -> Self {
-        let endpoint = |node: &SocketAddr| {
-            let (address, port) = (node.ip(), node.port());
-            format!(
-                "              - endpoint:\n                  address:\n                    \
-                 socket_address: {{ address: {address}, port_value: {port} }}\n"
-            )
-        };
-        let endpoints: String = nodes.iter().map(endpoint).collect();
-        let authority = format!(r#""authority": "{}""#, nodes[0]);
-        self.with("port_value: 9901", "port_value: 0")
-            .with("address: 0.0.0.0, port_value: 443", "address: 127.0.0.1, port_value: 0")
-            .with("/etc/envoy/moorage.wasm", &tool("MOORAGE_WASM").display().to_string())
-            .with(r#""authority": "s3.eu-central-1.amazonaws.com""#, &authority)
-            .with_span(
-                "        - transport_socket_connect_timeout",
-                "          filters:",
-                "        -",
-            )
-            .with("        -          filters:", "        - filters:")
-            .with_span("      # An alarm, not a gate", "      load_assignment:", "")
-            .with_span(
-                "              - endpoint:\n                  address",
-                "      transport_socket:",
-                &endpoints,
-            )
-    }
-
     /// An Envoy that has nothing but the listener for Prometheus, before the admin page of another one.
     pub fn metrics_listener(admin: SocketAddr) -> Self {
         let page =
             "admin: { address: { socket_address: { address: 127.0.0.1, port_value: 0 } } }\n";
         let text = format!("{page}{METRICS_LISTENER}");
-        Self::of(text)
+        Self { text, ..Self::of(LOCAL) }
             .with("port_value: 9902", "port_value: 0")
             .with("port_value: 9901", &format!("port_value: {}", admin.port()))
     }
@@ -223,10 +227,6 @@ impl Bootstrap {
         self
     }
 
-    fn of(text: String) -> Self {
-        Self { text, workers: 1, log_level: "warning" }
-    }
-
     /// Has modules in Envoy write to its log what has this level, or a higher one.
     pub fn logging(self, log_level: &'static str) -> Self {
         Self { log_level, ..self }
@@ -244,26 +244,18 @@ impl Bootstrap {
         Self { workers, ..self }
     }
 
-    /// Signs what goes to the store.
-    pub fn signed(self) -> Self {
-        let cluster = "    - name: blob_store\n";
-        self.with(cluster, &format!("{cluster}{SIGNING}"))
+    /// Has Envoy's admin page there.
+    pub fn with_admin(self, admin: SocketAddr) -> Self {
+        let address = format!("address: {}, port_value: {}", admin.ip(), admin.port());
+        let start = self.text.find("admin:").expect("an admin page");
+        let page = span(&self.text[start..], "address: 127.0.0.1, port_value: ", " }").to_owned();
+        let text = self.text.replacen(&page, &address, 1);
+        Self { text, ..self }
     }
 
-    /// Spools bodies of unknown length, as the production bootstrap does.
-    pub fn spooling(self) -> Self {
-        let filter = span(
-            PRODUCTION,
-            "# Off, but for the routes below",
-            "- name: envoy.filters.http.router",
-        );
-        let (first, end) = ("# Blobs on their way in", "# The limit above counts only");
-        let router = "- name: envoy.filters.http.router";
-        self.with(router, &format!("{filter}{router}")).with_span(
-            first,
-            end,
-            span(PRODUCTION, first, end),
-        )
+    /// Writes it to a file, for an Envoy that something else starts.
+    pub fn write_to(&self, file: &Path) {
+        fs::write(file, self.patient()).expect("the bootstrap is written");
     }
 
     /// Has Envoy check the bootstrap and gives what it says.
@@ -274,17 +266,20 @@ impl Bootstrap {
 
     /// The text, with more time for the store's answers than users want where a test sets none.
     fn patient(&self) -> String {
-        if self.text.contains(r#"timeout_ms""#) {
-            return self.text.clone();
+        let mut text = self.text.clone();
+        if self.is_patient {
+            text = text.replace("connect_timeout: 2s", "connect_timeout: 60s");
+        }
+        if text.contains(r#""timeout_ms""#) {
+            return text;
         }
         let store = r#""store": {"#;
-        self.text
-            .replace(store, &format!(r#"{store} "timeout_ms": 60000, "copy_timeout_ms": 180000,"#))
+        text.replace(store, &format!(r#"{store} "timeout_ms": 60000, "copy_timeout_ms": 180000,"#))
     }
 
     fn command(&self, folder: &TempDir) -> Command {
         let config = folder.path().join("envoy.yaml");
-        fs::write(&config, self.patient()).expect("the bootstrap is written");
+        self.write_to(&config);
         let mut command = Command::new(tool("MOORAGE_ENVOY"));
         command
             .arg("--config-path")
@@ -298,6 +293,11 @@ impl Bootstrap {
             .kill_on_drop(true);
         command
     }
+}
+
+/// A server on this machine, without TLS.
+fn endpoint(address: &SocketAddr) -> Endpoint {
+    Endpoint::parse(&format!("http://{address}")).expect("an address makes a URL")
 }
 
 /// What a bootstrap has between two texts, the first one included.
@@ -347,10 +347,7 @@ impl Envoy {
 
     /// One of Envoy's own figures, by the name that its admin page has; 0 until it first counts.
     pub async fn stat(&self, name: &str) -> u64 {
-        let stats = client::get(self.admin, "/stats", &[]).await;
-        let text = String::from_utf8_lossy(stats.body());
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        value.map_or(0, |value| value.parse().expect("a count"))
+        stat(self.admin, name).await
     }
 
     /// Ends Envoy at once, in the middle of whatever it does.
@@ -379,8 +376,16 @@ impl Envoy {
     }
 }
 
-/// The registries' addresses, once Envoy is ready.
-async fn listeners(admin: SocketAddr) -> Option<Vec<SocketAddr>> {
+/// One of the figures of the Envoy with this admin page; 0 until it first counts.
+pub async fn stat(admin: SocketAddr, name: &str) -> u64 {
+    let stats = client::get(admin, "/stats", &[]).await;
+    let text = String::from_utf8_lossy(stats.body());
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    value.map_or(0, |value| value.parse().expect("a count"))
+}
+
+/// The registries' addresses, once the Envoy with this admin page is ready.
+pub async fn listeners(admin: SocketAddr) -> Option<Vec<SocketAddr>> {
     if client::try_get(admin, "/ready").await?.status() != 200 {
         return None;
     }

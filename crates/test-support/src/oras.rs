@@ -14,7 +14,18 @@ const WITH_API: &str = "v1.1-referrers-api";
 
 /// Pushes an image from an OCI layout.
 pub async fn push(oras: &Path, layout: &Path, registry: SocketAddr, reference: &str) {
-    let source = format!("{}:image", layout.display());
+    push_named(oras, layout, "image", registry, reference).await;
+}
+
+/// Pushes what an OCI layout has under the name `name`.
+pub async fn push_named(
+    oras: &Path,
+    layout: &Path,
+    name: &str,
+    registry: SocketAddr,
+    reference: &str,
+) {
+    let source = format!("{}:{name}", layout.display());
     let destination = format!("{registry}/{reference}");
     let mut command = Command::new(oras);
     command

@@ -10,7 +10,6 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
-use crate::envoy::Bootstrap;
 use crate::process::wait_for;
 use crate::receiver::Receiver;
 
@@ -101,12 +100,4 @@ fn read(text: &str) -> Span {
         }
     }
     span
-}
-
-impl Bootstrap {
-    /// Switches on the lines of `production.yaml` that send spans to a collector.
-    pub fn traced_to(self, collector: SocketAddr) -> Self {
-        let address = format!("address: {}, port_value: {}", collector.ip(), collector.port());
-        self.with("# TRACE ", "").with("address: collector.example.org, port_value: 4317", &address)
-    }
 }

@@ -109,7 +109,66 @@ impl Podman {
         command
     }
 
+    /// The command line of podman on its storage, for scripts that are told how to build images.
+    pub fn command_line(&self) -> String {
+        let command = self.command(&[]);
+        let command = command.as_std();
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Starts a container with these options, image and arguments, in the network of this machine.
+    pub async fn start(&self, arguments: &[&str]) -> Container<'_> {
+        let mut run = vec!["--runtime", "runc", "run", "--detach", "--network", "host"];
+        // podman's defaults are more than those have that run tests in a container.
+        run.extend(["--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096"]);
+        run.extend(arguments);
+        Container { podman: self, id: self.run(&run).await }
+    }
+
     fn configuration(&self) -> PathBuf {
         self.folder.path().join("storage.conf")
+    }
+}
+
+/// A container. It ends when this is dropped.
+pub struct Container<'a> {
+    podman: &'a Podman,
+    id: String,
+}
+
+impl Container<'_> {
+    /// What podman knows of it, by a format of its `inspect`.
+    pub async fn inspect(&self, format: &str) -> String {
+        self.podman.run(&["container", "inspect", "--format", format, &self.id]).await
+    }
+
+    /// Runs a program in it, and gives what it printed.
+    pub async fn exec(&self, program: &[&str]) -> String {
+        let mut arguments = vec!["--runtime", "runc", "exec", &self.id];
+        arguments.extend(program);
+        self.podman.run(&arguments).await
+    }
+
+    /// Tells it to end, waits for that so many seconds, and gives its status.
+    pub async fn stop(&self, seconds: u32) -> String {
+        let seconds = seconds.to_string();
+        self.podman.run(&["--runtime", "runc", "stop", "--time", &seconds, &self.id]).await;
+        self.inspect("{{.State.ExitCode}}").await
+    }
+
+    /// What it has written, to standard output and standard error.
+    pub async fn logs(&self) -> String {
+        let output = output(&mut self.podman.command(&["logs", &self.id])).await;
+        let written = [output.stdout, output.stderr].concat();
+        String::from_utf8_lossy(&written).into_owned()
+    }
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        let remove = ["--runtime", "runc", "rm", "--force", "--time", "0", &self.id];
+        // Nothing is left to be done for one that can't be removed.
+        let _ = self.podman.command(&remove).as_std_mut().output();
     }
 }

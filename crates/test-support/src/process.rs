@@ -3,8 +3,10 @@
 use std::env;
 use std::future::Future;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Output;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -42,6 +44,16 @@ pub fn optional_tool(name: &str) -> Option<PathBuf> {
 pub fn note(line: &str) {
     // Only what `print!` writes is kept from view. If nobody can see the line, nobody misses it.
     let _ = writeln!(io::stderr(), "note: {line}");
+}
+
+/// An address of this machine that no other process of the tests has, on a port that is nobody's there: for programs that
+/// are told where to listen, and can't say which port they have chosen.
+pub fn own_address() -> SocketAddr {
+    static NUMBER: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    // All of 127.0.0.0/8 is this machine, and nobody's connections come from there by themselves.
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    SocketAddr::from(([127, high | 1, low, number], 9901))
 }
 
 /// Polls until `condition` gives something; panics with `what` was waited for when it takes too long.

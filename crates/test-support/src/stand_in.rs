@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -154,9 +155,11 @@ impl Shared {
             Behaviour::Stall => return stream.read_to_end(&mut Vec::new()).await.map(|_| ()),
         };
         let length = body.len();
+        // A cache does not know how old an answer without a date is.
+        let date = httpdate::fmt_http_date(SystemTime::now());
         let head = format!(
             "HTTP/1.1 {status} Status\r\ncontent-length: {length}\r\nconnection: close\r\n\
-             etag: \"store\"\r\nserver: stand-in\r\nx-amz-request-id: 1\r\n\r\n"
+             date: {date}\r\netag: \"store\"\r\nserver: stand-in\r\nx-amz-request-id: 1\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).await?;
         let sent = match behaviour {

@@ -18,8 +18,7 @@ async fn a_collector_gets_a_span_of_the_clients_trace_with_what_moorage_did() {
     let Some(program) = optional_tool("MOORAGE_OTELCOL") else { return };
     let collector = OtelCollector::start(&program).await;
     let registry = Registry::start_on(|store| {
-        let bootstrap = Bootstrap::production_before(&[store]).traced_to(collector.address);
-        bootstrap.with("random_sampling: { value: 1 }", "random_sampling: { value: 100 }")
+        Bootstrap::production_before(&[store]).traced_to(collector.address)
     });
     let registry = registry.await;
     let (manifest, blob) = (digest_of(MANIFEST), digest_of("a blob"));

@@ -1,10 +1,13 @@
 //! The commands, a file or folder each.
 
 pub mod access;
+pub mod bootstrap;
 pub mod check;
 pub mod gc;
+pub mod health;
 pub mod purge_uploads;
 pub mod retain;
+pub mod serve;
 pub mod token;
 pub mod usage;
 pub mod user;

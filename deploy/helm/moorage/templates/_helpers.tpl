@@ -120,6 +120,7 @@ labels:
 {{- $_ := set $edge "central" . -}}
 {{- end -}}
 {{- $_ := set $settings "edge" $edge -}}
+{{- $_ := set $settings "read_only" true -}}
 {{- end -}}
 {{- toYaml $settings -}}
 {{- end -}}

@@ -1,0 +1,84 @@
+//! Moorage in an Envoy of Envoy Gateway's.
+
+use moorage_test_support::blob_store::BlobStore;
+use moorage_test_support::client;
+use moorage_test_support::envoy::Envoy;
+use moorage_test_support::image::Layout;
+use moorage_test_support::process::{optional_tool, tool};
+use moorage_test_support::skopeo;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::resources::{Resources, at, deploy, replaced};
+
+#[tokio::test]
+#[ignore = "needs Envoy, and Envoy Gateway's packages: run ./build.sh test"]
+async fn an_envoy_of_envoy_gateways_serves_pushes_and_pulls() {
+    let Some(config) = optional_tool("MOORAGE_ENVOY_GATEWAY_CONFIG") else { return };
+    let root = TempDir::new().expect("a temporary folder");
+    let spool = TempDir::new().expect("a temporary folder");
+    // As AWS S3 does.
+    let store = BlobStore::requiring_length(root.path()).await;
+    let (host, address) = at(store.address);
+    let text = replaced(
+        &deploy("envoy-gateway/in-gateway.yaml"),
+        &[
+            ("/moorage/plugin.wasm", &tool("MOORAGE_WASM").display().to_string()),
+            (
+                "storage_buffer_path: /spool",
+                &format!("storage_buffer_path: {}", spool.path().display()),
+            ),
+            ("address: s3.eu-central-1.amazonaws.com, port_value: 443", &address),
+            (
+                r#""authority": "s3.eu-central-1.amazonaws.com""#,
+                &format!(r#""authority": "{host}""#),
+            ),
+        ],
+    );
+    let mut resources = Resources::of_envoy_gateway(&config, &text).await.expect("it is valid");
+    without_tls_and_signatures(&mut resources.lists["clusters"]);
+    let envoy = Envoy::start(&resources.bootstrap()).await;
+    for (name, layout) in [("an/image", Layout::image().await), ("an/index", Layout::index().await)]
+    {
+        let reference = format!("{name}:1");
+        skopeo::push(layout.path(), skopeo::AS_IT_IS, envoy.address, &reference).await;
+        let pulled = skopeo::pull_layout(envoy.address, &reference).await;
+        assert_eq!(pulled.blobs(), layout.blobs(), "{name}");
+    }
+    let missing = client::get(envoy.address, "/v2/an/image/manifests/none", &[]).await;
+    assert_eq!(client::error_of(&missing), (404, "MANIFEST_UNKNOWN".to_owned()));
+}
+
+/// For a store on this machine.
+fn without_tls_and_signatures(clusters: &mut Value) {
+    let clusters = clusters.as_array_mut().expect("clusters");
+    let store = clusters.iter_mut().find(|cluster| cluster["name"] == "blob_store");
+    let store = store.and_then(Value::as_object_mut).expect("the store's cluster");
+    for field in ["transport_socket", "typed_extension_protocol_options", "health_checks"] {
+        store.remove(field).unwrap_or_else(|| panic!("no {field}"));
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy Gateway's packages: run ./build.sh test"]
+async fn the_resources_for_a_registry_behind_a_gateway_are_what_envoy_gateway_knows() {
+    let Some(config) = optional_tool("MOORAGE_ENVOY_GATEWAY_CONFIG") else { return };
+    let text = deploy("envoy-gateway/in-front.yaml");
+    Resources::of_envoy_gateway(&config, &text).await.expect("it is valid");
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy Gateway's packages: run ./build.sh test"]
+async fn what_envoy_gateway_does_not_know_or_can_not_patch_is_found() {
+    let Some(config) = optional_tool("MOORAGE_ENVOY_GATEWAY_CONFIG") else { return };
+    let whole = deploy("envoy-gateway/in-gateway.yaml");
+    for (piece, mistake) in [
+        ("allow_on_headers_stop_iteration", "allow_on_headers_stop"),
+        ("path: typed_config", "path: typed_configuration"),
+        ("name: moorage/registry/https", "name: moorage/registry/http"),
+        ("bufferLimit", "buffer"),
+    ] {
+        let text = replaced(&whole, &[(piece, mistake)]);
+        assert!(Resources::of_envoy_gateway(&config, &text).await.is_err(), "{mistake}");
+    }
+}
