@@ -86,17 +86,21 @@ labels:
   valueFrom: { secretKeyRef: { name: {{ . }}, key: AWS_SESSION_TOKEN, optional: true } }
 {{- end -}}
 
+{{- define "moorage.listen" -}}
+{{- printf "%s:%d" .Values.listenAddress (int .Values.ports.registry) -}}
+{{- end -}}
+
 {{/* moorage.yaml, whole: what the user set, and what the chart knows. */}}
 {{- define "moorage.settings" -}}
 {{- $settings := mergeOverwrite (deepCopy .Values.config) (deepCopy .Values.secretConfig) -}}
-{{- $_ := set $settings "listen" (printf "%s:%d" .Values.listenAddress (int .Values.ports.registry)) -}}
+{{- $_ := set $settings "listen" (include "moorage.listen" .) -}}
 {{- $_ := set $settings "admin" "127.0.0.1:9901" -}}
 {{- if .Values.metrics.enabled -}}
 {{- $_ := set $settings "metrics" (printf "%s:%d" .Values.listenAddress (int .Values.ports.metrics)) -}}
 {{- end -}}
 {{- $_ := set $settings "spool" (ternary "/var/tmp" "off" (eq (include "moorage.spools" .) "true")) -}}
 {{- if .Values.tls.secretName -}}
-{{- $tls := dict "certificate" "/etc/moorage-tls/tls.crt" "key" "/etc/moorage-tls/tls.key" -}}
+{{- $tls := dict "sds" "/etc/moorage/tls.yaml" -}}
 {{- if .Values.tls.clientCa.secretName -}}
 {{- $_ := set $tls "client_ca" (printf "/etc/moorage-client-ca/%s" .Values.tls.clientCa.key) -}}
 {{- end -}}
@@ -125,7 +129,7 @@ labels:
 {{- toYaml $settings -}}
 {{- end -}}
 
-{{/* Whether uploads are spooled: nothing is uploaded through an edge node to the store. */}}
+{{/* Whether uploads are spooled: an edge node takes none. */}}
 {{- define "moorage.spools" -}}
 {{- and .Values.spool.enabled (not .Values.edge.enabled) -}}
 {{- end -}}
@@ -146,7 +150,7 @@ labels:
 
 {{/* Why the registry may not be opened to the outside as it is set up; nothing if it may. */}}
 {{- define "moorage.open" -}}
-{{- if not (or .Values.access .Values.accessSecret.name .Values.config.read_only .Values.allowWithoutAccess (and .Values.edge.enabled (not .Values.edge.central))) -}}
+{{- if not (or .Values.access .Values.accessSecret.name .Values.config.read_only .Values.allowWithoutAccess .Values.edge.enabled) -}}
 there are no access rules, so everybody who reaches it could push, overwrite and delete. Set access or accessSecret.name (docs/access.md), or config.read_only, or allowWithoutAccess if that is what you want
 {{- end -}}
 {{- end -}}

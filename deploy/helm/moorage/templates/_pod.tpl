@@ -1,7 +1,12 @@
 {{/* The variables of the registry's container. */}}
 {{- define "moorage.env" -}}
+- name: POD_NAME
+  valueFrom: { fieldRef: { fieldPath: metadata.name } }
 - name: MOORAGE_CONFIG
   value: /etc/moorage/moorage.yaml
+# A variable wins over moorage.yaml, and the image sets this one.
+- name: MOORAGE_LISTEN
+  value: {{ include "moorage.listen" . | quote }}
 - name: MOORAGE_DRAIN_GRACE
   value: {{ printf "%ds" (int .Values.drain.graceSeconds) }}
 - name: MOORAGE_DRAIN_LIMIT
@@ -22,7 +27,6 @@
 {{/* Where the container finds what the pod's volumes have. */}}
 {{- define "moorage.volumeMounts" -}}
 - { name: config, mountPath: /etc/moorage, readOnly: true }
-- { name: run, mountPath: /run/moorage }
 - { name: tmp, mountPath: /tmp }
 {{- if eq (include "moorage.spools" .) "true" }}
 - { name: spool, mountPath: /var/tmp }
@@ -31,7 +35,7 @@
 - { name: cache, mountPath: /var/cache/moorage }
 {{- end }}
 {{- if .Values.tls.secretName }}
-# Folders of their own, in whole: Envoy watches them, and takes a renewed certificate up.
+# A folder of its own, in whole: Envoy watches it, and takes a renewed certificate up.
 - { name: tls, mountPath: /etc/moorage-tls, readOnly: true }
 {{- end }}
 {{- if .Values.tls.clientCa.secretName }}
@@ -48,7 +52,7 @@
     # 0440
     defaultMode: 288
     sources:
-      {{- if not .Values.secretConfig }}
+      {{- if or (not .Values.secretConfig) .Values.tls.secretName }}
       - configMap:
           name: {{ include "moorage.fullname" . }}
       {{- end }}
@@ -77,9 +81,6 @@
           items: [{ key: {{ .key | quote }}, path: ca.crt }]
       {{- end }}
       {{- end }}
-# Envoy's bootstrap, which has the access rules in it: in memory only.
-- name: run
-  emptyDir: { medium: Memory, sizeLimit: 16Mi }
 - name: tmp
   emptyDir: { sizeLimit: 64Mi }
 {{- if eq (include "moorage.spools" .) "true" }}
