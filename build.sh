@@ -90,6 +90,8 @@ ensure_all_tools() {
   ensure_buildkit
   ensure_otel_collector
   ensure_mesh_config
+  ensure_kubernetes_validate
+  ensure_custom_resources
   ensure_garage
 }
 
@@ -187,6 +189,8 @@ export_tools() {
   export_optional MOORAGE_OTELCOL "$(test_program otel-collector)"
   export_optional MOORAGE_ISTIO_CONFIG "$(test_program mesh-config istio-config)"
   export_optional MOORAGE_ENVOY_GATEWAY_CONFIG "$(test_program mesh-config envoy-gateway-config)"
+  export_optional MOORAGE_KUBERNETES_VALIDATE "$(kubernetes_validate)"
+  export_optional MOORAGE_CUSTOM_RESOURCES "$(custom_resources)"
   export_optional MOORAGE_PROMETHEUS "$(command -v prometheus)"
   export_optional MOORAGE_PROMTOOL "$(command -v promtool)"
 }

