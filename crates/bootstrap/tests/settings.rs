@@ -77,7 +77,7 @@ const OF_VARIABLES: &[(&str, &str, &str)] = &[
     ("MOORAGE_LISTEN", "127.0.0.9:7", "{ address: 127.0.0.9, port_value: 7 }"),
     ("MOORAGE_TLS_CERTIFICATE", "/probe", "certificate_chain: { filename: /probe }"),
     ("MOORAGE_TLS_KEY", "/probe", "private_key: { filename: /probe }"),
-    ("MOORAGE_TLS_SDS", "/probe", "path_config_source: { path: /probe }"),
+    ("MOORAGE_TLS_SDS", "/probe", "node: { id: moorage, cluster: moorage }"),
     ("MOORAGE_TLS_CLIENT_CA", "/probe", "trusted_ca: { filename: /probe }"),
     ("MOORAGE_TRUSTED_PROXIES", "7", "xff_num_trusted_hops: 7"),
     ("MOORAGE_BUCKET", "probe", "/probe/docker/registry/v2/blobs/"),
