@@ -43,13 +43,18 @@ struct Served {
 
 impl Served {
     async fn start(grace: &str, limit: &str) -> Self {
+        Self::start_with(grace, limit, |bootstrap| bootstrap).await
+    }
+
+    /// The same, with changes to the bootstrap.
+    async fn start_with(grace: &str, limit: &str, change: impl Fn(Bootstrap) -> Bootstrap) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let mut tree = Tree::default();
         let blob = tree.put_blob("a", Vec::leak(vec![7; BLOB_SIZE]));
         tree.write_to(&folder.path().join("buckets/registry"));
         let store = BlobStore::open(&folder.path().join("buckets")).await;
         let (file, admin) = (folder.path().join("envoy.yaml"), own_address());
-        Bootstrap::new(store.address).with_admin(admin).write_to(&file);
+        change(Bootstrap::new(store.address)).with_admin(admin).write_to(&file);
         let log = fs::File::create(folder.path().join("log")).expect("a log file");
         let mut process = serve(&file)
             .args(["--drain-grace", grace, "--drain-limit", limit])
@@ -132,7 +137,8 @@ fn serve(bootstrap: &Path) -> Command {
 /// Takes the rest of the blob as a client on a slow line does, and gives how much came.
 async fn take_slowly(mut stream: TcpStream) -> usize {
     let (mut piece, mut taken) = (vec![0; 256 * 1024], 0);
-    while taken < BLOB_SIZE {
+    // Envoy closes the connection after the answer.
+    loop {
         match within("a piece", stream.read(&mut piece)).await.expect("it goes on") {
             0 => break,
             length => taken += length,
@@ -185,6 +191,30 @@ async fn fifty_pulls_and_pushes_under_way_come_to_their_ends_when_it_is_told_to_
     assert_eq!(taken, [BLOB_SIZE; CLIENTS], "{}", served.log());
     assert_eq!(served.status().await, Some(0), "{}", served.log());
     assert!(served.log().contains("nothing is under way any more"), "{}", served.log());
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
+async fn the_end_of_an_answer_that_envoy_still_holds_is_not_cut_off() {
+    // SO_SNDBUF of SOL_SOCKET: the kernel would take more off Envoy than Envoy ever holds.
+    let listener = "    - name: registry\n      address";
+    let little = "    - name: registry\n      socket_options: \
+                  [{ level: 1, name: 7, int_value: 16384, state: STATE_PREBIND }]\n      address";
+    let change = |bootstrap: Bootstrap| bootstrap.with(listener, little);
+    let mut served = Served::start_with("0s", "120s", change).await;
+    let mut pull = served.pull().await;
+    let (mut piece, mut taken) = (vec![0; 64 * 1024], 0);
+    // To Envoy a request has ended once it has all of the answer.
+    while stat(served.admin, "http.registry.downstream_rq_active").await > 0 {
+        taken += within("a piece", pull.read(&mut piece)).await.expect("it goes on");
+    }
+    served.signal(Signal::TERM);
+    wait_for("the drain to wait", async || {
+        served.log().contains("still to take the ends of their answers").then_some(())
+    })
+    .await;
+    assert_eq!(taken + take_slowly(pull).await, BLOB_SIZE);
+    assert_eq!(served.status().await, Some(0), "{}", served.log());
 }
 
 #[tokio::test]
