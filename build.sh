@@ -86,6 +86,7 @@ ensure_all_tools() {
   ensure_go_tools
   ensure_buildah
   ensure_podman
+  ensure_podman_compose
   ensure_docker
   ensure_buildkit
   ensure_otel_collector
@@ -181,6 +182,7 @@ export_tools() {
   export_optional MOORAGE_COSIGN "$(go_tool "$COSIGN")"
   export_optional MOORAGE_BUILDAH "$(storage_client buildah)"
   export_optional MOORAGE_PODMAN "$(storage_client podman)"
+  export_optional MOORAGE_PODMAN_COMPOSE "$(podman_compose)"
   export_optional MOORAGE_DOCKER "$(docker_client)"
   export_optional MOORAGE_CTR "$(containerd_client)"
   export_optional MOORAGE_BUILDKITD "$(buildkit_tool "$BUILDKITD")"

