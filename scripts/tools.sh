@@ -16,7 +16,7 @@ readonly BUILDKITD=github.com/moby/buildkit/cmd/buildkitd@v0.34.2
 readonly BUILDCTL=github.com/moby/buildkit/cmd/buildctl@v0.34.2
 readonly BUILDX=github.com/docker/buildx/cmd/buildx@v0.38.2
 readonly DISTRIBUTION=github.com/distribution/distribution/v3/cmd/registry@v3.1.1
-readonly KUBERNETES_VALIDATE=kubernetes-validate KUBERNETES_VALIDATE_VERSION=1.37.0
+readonly KUBERNETES_VALIDATE_VERSION=1.37.0
 readonly PROMETHEUS_OPERATOR=github.com/prometheus-operator/prometheus-operator@v0.85.0
 readonly GATEWAY_API=sigs.k8s.io/gateway-api@v1.6.1
 readonly CARGO_DENY=cargo-deny@0.20.2
@@ -106,6 +106,26 @@ ensure_python_venv() {
   step "Installing python3-venv with apt-get"
   install_debian_packages python3-venv ||
     die "Python's venv module is missing: install it (Debian: apt-get install python3-venv)"
+}
+
+# pypi_tool PACKAGE VERSION: the command of the package's own name, in a virtual environment of its own.
+pypi_tool() {
+  printf '%s/%s@%s/bin/%s\n' "$TOOLS" "$1" "$2" "$1"
+}
+
+# ensure_pypi_tool PACKAGE VERSION: where it can't be had, the run goes on without it.
+ensure_pypi_tool() {
+  local command folder
+  command=$(pypi_tool "$1" "$2")
+  [[ -x $command ]] && return
+  folder=${command%/bin/*}
+  ensure_python_venv
+  step "Installing $1 $2 from PyPI (once)"
+  if ! { python3 -m venv "$folder" &&
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$1==$2"; }; then
+    rm -rf -- "$folder"
+    step "Skipped: $1, which could not be installed (see pip's message above)"
+  fi
 }
 
 ensure_envoy() {
@@ -440,23 +460,10 @@ ensure_buildah() { ensure_storage_client buildah; }
 
 ensure_podman() { ensure_storage_client podman; }
 
-podman_compose() {
-  printf '%s/podman-compose@%s/bin/podman-compose\n' "$TOOLS" "$PODMAN_COMPOSE_VERSION"
-}
+# Runs compose files by podman.
+podman_compose() { pypi_tool podman-compose "$PODMAN_COMPOSE_VERSION"; }
 
-# Runs compose files by podman. After ensure_envoy, which sees to Python's venv.
-ensure_podman_compose() {
-  local program folder
-  program=$(podman_compose)
-  [[ -x $program ]] && return
-  step "Installing podman-compose $PODMAN_COMPOSE_VERSION from PyPI (once)"
-  folder=${program%/bin/*}
-  if ! { python3 -m venv "$folder" && "$folder/bin/python" -m pip install --quiet --disable-pip-version-check \
-    "podman-compose==$PODMAN_COMPOSE_VERSION"; }; then
-    rm -rf -- "$folder"
-    step "Skipped: podman-compose, which could not be installed (see pip's message above)"
-  fi
-}
+ensure_podman_compose() { ensure_pypi_tool podman-compose "$PODMAN_COMPOSE_VERSION"; }
 
 # ensure_storage_client COMMAND: one of the clients that keep images in containers/storage.
 ensure_storage_client() {
@@ -503,23 +510,10 @@ ensure_garage() {
   fi
 }
 
-# kubernetes_validate: the command; the Python beside it has the library.
-kubernetes_validate() {
-  printf '%s/%s@%s/bin/kubernetes-validate\n' "$TOOLS" "$KUBERNETES_VALIDATE" "$KUBERNETES_VALIDATE_VERSION"
-}
+# The schemas of Kubernetes' objects. The Python beside the command has the library.
+kubernetes_validate() { pypi_tool kubernetes-validate "$KUBERNETES_VALIDATE_VERSION"; }
 
-# The schemas of Kubernetes' objects. Where they can't be had, the run goes on without them.
-ensure_kubernetes_validate() {
-  local command folder
-  command=$(kubernetes_validate)
-  [[ -x $command ]] && return
-  folder=${command%/bin/*}
-  ensure_python_venv
-  step "Installing $KUBERNETES_VALIDATE $KUBERNETES_VALIDATE_VERSION from PyPI (once, about 20 MB)"
-  python3 -m venv "$folder" && "$folder/bin/python" -m pip install --quiet --disable-pip-version-check \
-    "$KUBERNETES_VALIDATE==$KUBERNETES_VALIDATE_VERSION" ||
-    step "Skipped: $KUBERNETES_VALIDATE, which could not be installed (see pip's message above)"
-}
+ensure_kubernetes_validate() { ensure_pypi_tool kubernetes-validate "$KUBERNETES_VALIDATE_VERSION"; }
 
 # custom_resources: a folder with the CRDs of what the Helm chart makes beside Kubernetes' own kinds.
 custom_resources() {

@@ -1,15 +1,12 @@
 //! Moorage in an Envoy of Envoy Gateway's.
 
 use moorage_test_support::blob_store::BlobStore;
-use moorage_test_support::client;
 use moorage_test_support::envoy::Envoy;
-use moorage_test_support::image::Layout;
 use moorage_test_support::process::{optional_tool, tool};
-use moorage_test_support::skopeo;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::resources::{Resources, at, deploy, replaced};
+use crate::resources::{Resources, at, deploy, replaced, serves};
 
 #[tokio::test]
 #[ignore = "needs Envoy, and Envoy Gateway's packages: run ./build.sh test"]
@@ -38,15 +35,7 @@ async fn an_envoy_of_envoy_gateways_serves_pushes_and_pulls() {
     let mut resources = Resources::of_envoy_gateway(&config, &text).await.expect("it is valid");
     without_tls_and_signatures(&mut resources.lists["clusters"]);
     let envoy = Envoy::start(&resources.bootstrap()).await;
-    for (name, layout) in [("an/image", Layout::image().await), ("an/index", Layout::index().await)]
-    {
-        let reference = format!("{name}:1");
-        skopeo::push(layout.path(), skopeo::AS_IT_IS, envoy.address, &reference).await;
-        let pulled = skopeo::pull_layout(envoy.address, &reference).await;
-        assert_eq!(pulled.blobs(), layout.blobs(), "{name}");
-    }
-    let missing = client::get(envoy.address, "/v2/an/image/manifests/none", &[]).await;
-    assert_eq!(client::error_of(&missing), (404, "MANIFEST_UNKNOWN".to_owned()));
+    serves(&envoy).await;
 }
 
 /// For a store on this machine.

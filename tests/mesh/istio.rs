@@ -5,33 +5,15 @@ use std::fs;
 use moorage_test_support::blob_store::BlobStore;
 use moorage_test_support::envoy::{Bootstrap, Envoy};
 use moorage_test_support::garage::Garage;
-use moorage_test_support::image::Layout;
 use moorage_test_support::process::{optional_tool, tool};
-use moorage_test_support::{client, skopeo};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::artifacts::{ModuleLayout, VERSION, push};
-use crate::resources::{Resources, at, deploy, replaced};
+use crate::resources::{Resources, at, deploy, replaced, serves};
 
 /// The image of the module in the files.
 const IMAGE: &str = "registry.example.org/moorage:0.1.0";
-
-/// Pushes images with and without blobs in chunks, and pulls them.
-async fn serves(envoy: &Envoy) {
-    let (image, index) = (Layout::image().await, Layout::index().await);
-    for (name, layout) in [("an/image", image), ("an/index", index)] {
-        let reference = format!("{name}:1");
-        skopeo::push(layout.path(), skopeo::AS_IT_IS, envoy.address, &reference).await;
-        let pulled = skopeo::pull_layout(envoy.address, &reference).await;
-        assert_eq!(pulled.blobs(), layout.blobs(), "{name}");
-    }
-    let missing = client::get(envoy.address, "/v2/an/image/manifests/none", &[]).await;
-    assert_eq!(client::error_of(&missing), (404, "MANIFEST_UNKNOWN".to_owned()));
-    // Only what Moorage has rewritten to the bucket's object gets there.
-    let object = "/registry/docker/registry/v2/blobs/sha256/00/00/data";
-    assert_eq!(client::get(envoy.address, object, &[]).await.status(), 404);
-}
 
 #[tokio::test]
 #[ignore = "needs Envoy, and Istio's packages: run ./build.sh test"]

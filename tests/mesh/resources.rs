@@ -1,4 +1,4 @@
-//! What Istio and Envoy Gateway give an Envoy, and a bootstrap of it.
+//! What Istio and Envoy Gateway give an Envoy, a bootstrap of it, and whether an Envoy serves with that.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use moorage_test_support::envoy::Bootstrap;
+use moorage_test_support::envoy::{Bootstrap, Envoy};
+use moorage_test_support::image::Layout;
 use moorage_test_support::process::try_run;
+use moorage_test_support::{client, skopeo};
 
 const MANAGER: &str = "envoy.filters.network.http_connection_manager";
 
@@ -159,4 +161,20 @@ fn is_envoys(filter: &Value) -> bool {
 /// How the store is named in the files.
 pub fn at(store: SocketAddr) -> (String, String) {
     (store.to_string(), format!("address: {}, port_value: {}", store.ip(), store.port()))
+}
+
+/// Pushes images with and without blobs in chunks, and pulls them.
+pub async fn serves(envoy: &Envoy) {
+    let (image, index) = (Layout::image().await, Layout::index().await);
+    for (name, layout) in [("an/image", image), ("an/index", index)] {
+        let reference = format!("{name}:1");
+        skopeo::push(layout.path(), skopeo::AS_IT_IS, envoy.address, &reference).await;
+        let pulled = skopeo::pull_layout(envoy.address, &reference).await;
+        assert_eq!(pulled.blobs(), layout.blobs(), "{name}");
+    }
+    let missing = client::get(envoy.address, "/v2/an/image/manifests/none", &[]).await;
+    assert_eq!(client::error_of(&missing), (404, "MANIFEST_UNKNOWN".to_owned()));
+    // Only what Moorage has rewritten to the bucket's object gets there.
+    let object = "/registry/docker/registry/v2/blobs/sha256/00/00/data";
+    assert_eq!(client::get(envoy.address, object, &[]).await.status(), 404);
 }

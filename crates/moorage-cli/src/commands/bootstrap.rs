@@ -3,16 +3,14 @@
 //! The making is [`moorage_bootstrap`]'s. Here is where the settings come from, which `moorage serve` shares, and having
 //! an Envoy check what was made.
 
-use std::ffi::OsStr;
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode, Stdio};
 
 use clap::Args;
 use moorage_bootstrap::Settings;
 
+use super::serve;
 use crate::{Failure, output};
 
 /// Makes Envoy's bootstrap from a few settings.
@@ -66,65 +64,38 @@ fn read(file: &Path) -> Result<String, Failure> {
 ///
 /// # Errors
 ///
-/// Settings that make no bootstrap.
+/// Settings that make no bootstrap, or with `--check` one that Envoy refuses.
 pub fn run(command: Bootstrap) -> Result<ExitCode, Failure> {
-    let bootstrap = command.source.settings()?.bootstrap();
-    if !command.check {
-        output::say(bootstrap.trim_end());
-        return Ok(ExitCode::SUCCESS);
+    let settings = command.source.settings()?;
+    if command.check {
+        output::say(check(command.envoy.as_deref(), &settings)?);
+    } else {
+        output::say(settings.bootstrap().trim_end());
     }
-    let program = command.envoy.as_deref().unwrap_or(Path::new("envoy"));
-    match validate(program, &bootstrap)? {
-        Some(fault) => Err(Failure::Failed(fault)),
-        None => Ok(ExitCode::SUCCESS),
-    }
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Has Envoy check a bootstrap. Gives what is wrong with it, if anything is; that there is no Envoy is said, and is no
-/// fault unless one was named.
-fn validate(program: &Path, bootstrap: &str) -> Result<Option<String>, Failure> {
-    let failed = |what: &str, error: std::io::Error| Failure::Failed(format!("{what}: {error}"));
-    let file = private_file(bootstrap).map_err(|error| failed("a temporary file", error))?;
-    let checked = Command::new(program)
-        .args([
-            OsStr::new("--mode"),
-            OsStr::new("validate"),
-            OsStr::new("--log-level"),
-            OsStr::new("error"),
-        ])
-        .arg("--config-path")
-        .arg(&file)
-        .output();
-    let removed = std::fs::remove_file(&file);
-    let output = match checked {
-        Err(error)
-            if error.kind() == std::io::ErrorKind::NotFound && program == Path::new("envoy") =>
-        {
-            output::say("the settings are right; no Envoy was there to check what they make");
-            return Ok(None);
+/// Has Envoy check what settings make, and gives what was found right. That there is no Envoy is no fault unless one was
+/// named.
+fn check(envoy: Option<&Path>, settings: &Settings) -> Result<&'static str, Failure> {
+    let program = envoy.unwrap_or(Path::new("envoy"));
+    let mut command = Command::new(program);
+    command.args(["--mode", "validate", "--log-level", "error"]);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = serve::Bootstrap::of(settings)?.give_to(&mut command);
+    let output = match child.and_then(Child::wait_with_output) {
+        Err(error) if error.kind() == ErrorKind::NotFound && envoy.is_none() => {
+            return Ok("the settings are right; no Envoy was there to check what they make");
         }
-        Err(error) => return Err(failed(&program.display().to_string(), error)),
+        Err(error) => return Err(Failure::Failed(format!("{}: {error}", program.display()))),
         Ok(output) => output,
     };
-    removed.map_err(|error| failed(&file.display().to_string(), error))?;
     if output.status.success() {
-        output::say("the settings are right, and Envoy takes what they make");
-        return Ok(None);
+        return Ok("the settings are right, and Envoy takes what they make");
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Ok(Some(format!(
+    Err(Failure::Failed(format!(
         "the settings make a bootstrap that Envoy refuses; a file that it names may be missing here. Envoy says:\n{}",
         said.trim_end()
     )))
-}
-
-/// A new file that nobody else can read.
-fn private_file(text: &str) -> std::io::Result<PathBuf> {
-    let mut number = [0; 16];
-    getrandom::fill(&mut number).map_err(std::io::Error::other)?;
-    let name = format!("moorage-{}.yaml", base16ct::lower::encode_string(&number));
-    let path = std::env::temp_dir().join(name);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-    file.write_all(text.as_bytes())?;
-    Ok(path)
 }

@@ -1,7 +1,9 @@
 //! What Envoy is started with: a bootstrap that is made of settings, or one in a file.
 
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use moorage_bootstrap::Settings;
 use serde_json::Value;
@@ -33,9 +35,27 @@ impl Bootstrap {
         Ok(Self::Made(bootstrap.to_string()))
     }
 
+    /// Starts an Envoy with it. All that ends Envoy's life, a bootstrap that it refuses too, is the child's to tell.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be started.
+    pub fn give_to(self, command: &mut Command) -> std::io::Result<Child> {
+        command.arg("--config-path").arg(self.path());
+        let Self::Made(text) = self else { return command.stdin(Stdio::null()).spawn() };
+        let mut child = command.stdin(Stdio::piped()).spawn()?;
+        if let Some(mut input) = child.stdin.take() {
+            // A pipe holds 64 KiB, and Envoy takes its time. It may end before it has read all.
+            std::thread::spawn(move || {
+                let _ = input.write_all(text.as_bytes());
+            });
+        }
+        Ok(child)
+    }
+
     /// The path that Envoy is told. A file whose name has no ending is JSON to Envoy, and of all in `/dev`, it
     /// takes what is in `/dev/fd`.
-    pub fn path(&self) -> &Path {
+    fn path(&self) -> &Path {
         match self {
             Self::Made(_) => Path::new("/dev/fd/0"),
             Self::File(path) => path,

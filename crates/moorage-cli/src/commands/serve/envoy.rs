@@ -4,10 +4,9 @@
 //! is waited for here is any child.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
@@ -90,20 +89,11 @@ impl Envoy {
             Failure::Failed(format!("the ends of child processes can't be watched: {error}"))
         })?;
         let mut command = Command::new(program);
-        command.arg("--config-path").arg(bootstrap.path()).arg("--disable-hot-restart");
+        command.arg("--disable-hot-restart");
         // In a process group of its own: a Ctrl-C reaches this program alone, which drains Envoy first.
         command.args(arguments).process_group(0);
-        command.stdin(match bootstrap {
-            Bootstrap::Made(_) => Stdio::piped(),
-            Bootstrap::File(_) => Stdio::null(),
-        });
-        let mut child = command.spawn().map_err(|error| cannot_start(program, &error))?;
-        if let (Bootstrap::Made(text), Some(mut input)) = (bootstrap, child.stdin.take()) {
-            // A pipe holds 64 KiB, and Envoy takes its time. If it ends before it has read all, its end is told of.
-            std::thread::spawn(move || {
-                let _ = input.write_all(text.as_bytes());
-            });
-        }
+        let child = bootstrap.give_to(&mut command);
+        let child = child.map_err(|error| cannot_start(program, &error))?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| Failure::Failed("Envoy has no process id".to_owned()))?;
         Ok(Self { pid, children, end: None })

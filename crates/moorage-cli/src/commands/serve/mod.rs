@@ -15,10 +15,10 @@ use std::time::Duration;
 use clap::Args;
 
 pub use admin::Admin;
+pub use bootstrap::Bootstrap;
 
 use super::bootstrap::SettingsSource;
 use crate::{Failure, output};
-use bootstrap::Bootstrap;
 use drain::Drain;
 use envoy::Envoy;
 use signals::{PassedOn, Stops};
