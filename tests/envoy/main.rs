@@ -36,6 +36,7 @@ mod push;
 mod ranges;
 mod reload;
 mod round_trips;
+mod settings;
 mod slow_clients;
 mod streaming;
 mod telemetry;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
-use serde::de::{DeserializeOwned, Error as _};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
@@ -75,6 +75,10 @@ pub struct Settings {
     pub addressing: Addressing,
     /// Where Envoy finds the store's credentials.
     pub credentials: Credentials,
+    /// The role that a web identity token is for, with `credentials: role`.
+    pub role_arn: Option<String>,
+    /// The file with that token.
+    pub web_identity_token_file: Option<String>,
     /// The authorities that servers' certificates must come from: a file, in PEM.
     pub ca_file: String,
     /// The folder for uploads whose length is not known, or `off`.
@@ -209,8 +213,9 @@ impl<'de> Deserialize<'de> for AccessLog {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tracing {
-    /// The collector's receiver for OTLP over gRPC: host and port.
-    pub collector: String,
+    /// The collector's receiver for OTLP over gRPC.
+    #[serde(deserialize_with = "host_and_port")]
+    pub collector: Endpoint,
     /// Which share of the requests is traced, in percent.
     #[serde(default = "one_percent")]
     pub percent: f64,
@@ -234,6 +239,36 @@ pub struct Edge {
     pub central: Option<Endpoint>,
 }
 
+impl Tls {
+    fn check(&self) -> Result<(), SettingsError> {
+        match (&self.certificate, &self.key, &self.sds) {
+            (Some(_), Some(_), None) | (None, None, Some(_)) => Ok(()),
+            (Some(_), None, None) => wrong("tls.key", "is missing"),
+            (None, Some(_), None) => wrong("tls.certificate", "is missing"),
+            (None, None, None) => wrong("tls", "needs certificate and key, or sds"),
+            _ => wrong("tls.sds", "stands in place of certificate and key"),
+        }
+    }
+}
+
+impl Edge {
+    fn check(&self) -> Result<(), SettingsError> {
+        for (setting, is_set) in [
+            ("edge.disk_cache_bytes", self.disk_cache_bytes.is_some()),
+            ("edge.fetch_seconds", self.fetch_seconds.is_some()),
+        ] {
+            if is_set && self.disk_cache.is_none() {
+                return wrong(setting, "needs edge.disk_cache");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wrong(setting: &str, problem: &str) -> Result<(), SettingsError> {
+    Err(SettingsError::new(setting, problem))
+}
+
 impl Default for Settings {
     fn default() -> Self {
         let local = |port| Address(SocketAddr::from(([127, 0, 0, 1], port)));
@@ -250,6 +285,8 @@ impl Default for Settings {
             region: "us-east-1".to_owned(),
             addressing: Addressing::default(),
             credentials: Credentials::default(),
+            role_arn: None,
+            web_identity_token_file: None,
             ca_file: "/etc/ssl/certs/ca-certificates.crt".to_owned(),
             spool: "/var/tmp".to_owned(),
             store: Store::default(),
@@ -290,7 +327,7 @@ impl Settings {
     fn from_fields(mut fields: Map<String, Value>) -> Result<Self, SettingsError> {
         // The plugin's fields are not looked at here, lest an error repeat a secret.
         let of_plugin = plugin::take_fields(&mut fields)?;
-        let mut settings: Self = deserialize("", Value::Object(fields))?;
+        let mut settings = deserialize(fields)?;
         settings.plugin = of_plugin;
         settings.complete()?;
         plugin::check(&settings)?;
@@ -299,7 +336,6 @@ impl Settings {
 
     /// Fills in what depends on other settings, and refuses what contradicts them.
     fn complete(&mut self) -> Result<(), SettingsError> {
-        let wrong = |setting: &str, problem: &str| Err(SettingsError::new(setting, problem));
         if self.endpoint.is_empty() {
             let url = format!("https://s3.{}.amazonaws.com", self.region);
             let endpoint = Endpoint::parse(&url);
@@ -307,66 +343,56 @@ impl Settings {
                 SettingsError::new("region", "must be a region's name, such as eu-central-1")
             })?];
         }
-        let first = &self.endpoint[0];
-        if self.nodes().any(|node| node.tls != first.tls) {
-            let setting = match self.endpoint.iter().any(|node| node.tls != first.tls) {
-                true => "endpoint",
-                false => "fallback_endpoints",
-            };
-            return wrong(setting, "must be all https, or all http: they share Envoy's cluster");
-        }
-        if self.addressing == Addressing::VirtualHost && first.is_ip() {
-            return wrong(
-                "addressing",
-                "can't be virtual-host where the endpoint is an IP address",
-            );
-        }
+        self.check_store()?;
         if let Some(tls) = &self.tls {
-            match (&tls.certificate, &tls.key, &tls.sds) {
-                (Some(_), Some(_), None) | (None, None, Some(_)) => {}
-                (Some(_), None, None) => return wrong("tls.key", "is missing"),
-                (None, Some(_), None) => return wrong("tls.certificate", "is missing"),
-                (None, None, None) => {
-                    return wrong("tls", "needs certificate and key, or sds");
-                }
-                _ => return wrong("tls.sds", "stands in place of certificate and key"),
-            }
-        }
-        if let Some(tracing) = &self.tracing {
-            if !(0.0..=100.0).contains(&tracing.percent) {
-                return wrong("tracing.percent", "must be 0 to 100");
-            }
-            if template::host_and_port(&tracing.collector).is_none() {
-                let problem = "must be a host and a port, such as collector.example.org:4317";
-                return wrong("tracing.collector", problem);
-            }
-        }
-        if self.edge.disk_cache.is_none() {
-            if self.edge.disk_cache_bytes.is_some() {
-                return wrong("edge.disk_cache_bytes", "needs edge.disk_cache");
-            }
-            if self.edge.fetch_seconds.is_some() {
-                return wrong("edge.fetch_seconds", "needs edge.disk_cache");
-            }
+            tls.check()?;
         }
         for (setting, text) in [("spool", &self.spool), ("module", &self.module)] {
             if text.is_empty() {
                 return wrong(setting, "must not be empty");
             }
         }
+        if let Some(tracing) = &self.tracing
+            && !(0.0..=100.0).contains(&tracing.percent)
+        {
+            return wrong("tracing.percent", "must be 0 to 100");
+        }
+        self.edge.check()?;
+        if self.edge.central.is_some() {
+            let read_only = self.plugin.insert("read_only".to_owned(), Value::from(true));
+            if read_only == Some(Value::from(false)) {
+                return wrong("edge.central", "passes on what writes, so read_only can't be false");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_store(&self) -> Result<(), SettingsError> {
+        let first = &self.endpoint[0];
+        for (setting, nodes) in
+            [("endpoint", &self.endpoint), ("fallback_endpoints", &self.fallback_endpoints)]
+        {
+            if nodes.iter().any(|node| node.tls != first.tls) {
+                return wrong(
+                    setting,
+                    "must be all https, or all http: they share Envoy's cluster",
+                );
+            }
+        }
+        if self.addressing == Addressing::VirtualHost && first.is_ip() {
+            let problem = "can't be virtual-host where the endpoint is an IP address";
+            return wrong("addressing", problem);
+        }
+        // With other credentials they are whatever the environment has for other programs.
+        match (self.credentials, &self.role_arn, &self.web_identity_token_file) {
+            (Credentials::Role, Some(_), None) => {
+                return wrong("web_identity_token_file", "is missing");
+            }
+            (Credentials::Role, None, Some(_)) => return wrong("role_arn", "is missing"),
+            _ => {}
+        }
         if self.store.idle_timeout_seconds == 0 {
             return wrong("store.idle_timeout_seconds", "must be 1 at least");
-        }
-        if self.edge.central.is_some() {
-            match self.plugin.get("read_only") {
-                Some(Value::Bool(false)) => {
-                    let problem = "passes on what writes, so read_only can't be false";
-                    return wrong("edge.central", problem);
-                }
-                _ => {
-                    self.plugin.insert("read_only".to_owned(), Value::from(true));
-                }
-            }
         }
         Ok(())
     }
@@ -400,15 +426,11 @@ fn read_yaml(text: &str) -> Result<Map<String, Value>, SettingsError> {
     }
 }
 
-/// Reads a part of the settings; `place` is the setting it is.
-fn deserialize<T: DeserializeOwned>(place: &str, value: Value) -> Result<T, SettingsError> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
+/// Reads all settings but the plugin's.
+fn deserialize(fields: Map<String, Value>) -> Result<Settings, SettingsError> {
+    serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| {
         let path = error.path().to_string();
-        let setting = match (place, path.as_str()) {
-            (place, ".") => place.to_owned(),
-            ("", path) => path.to_owned(),
-            (place, path) => format!("{place}.{path}"),
-        };
+        let setting = if path == "." { String::new() } else { path };
         SettingsError::new(setting, error.into_inner().to_string())
     })
 }
@@ -435,4 +457,14 @@ fn address_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<A
         Value::String(text) if text == "off" => Ok(None),
         value => Address::deserialize(value).map(Some).map_err(D::Error::custom),
     }
+}
+
+/// A host and a port, reached without TLS.
+fn host_and_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Endpoint, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let endpoint = Endpoint::parse(&format!("http://{text}")).ok();
+    let endpoint = endpoint.filter(|endpoint| text.ends_with(&format!(":{}", endpoint.port)));
+    endpoint.ok_or_else(|| {
+        D::Error::custom("must be a host and a port, such as collector.example.org:4317")
+    })
 }

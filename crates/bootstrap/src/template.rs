@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::endpoint::{Discovery, Endpoint, is_ip};
 use crate::plugin;
-use crate::settings::{AccessLog, Addressing, AdminPaths, Credentials, Settings};
+use crate::settings::{AccessLog, Addressing, AdminPaths, Credentials, Settings, Tracing};
 
 const TEMPLATE: &str = include_str!("bootstrap.yaml.jinja");
 
@@ -80,7 +80,7 @@ fn values(settings: &Settings) -> Filled {
             AccessLog::Off => "off",
             AccessLog::File(path) => path,
         },
-        tracing => tracing(settings),
+        tracing => settings.tracing.as_ref().map(tracing),
         local_errors => local_errors(),
         module => settings.module,
         configuration => Filled::from_safe_string(configuration.replace('\n', &format!("\n{:28}", ""))),
@@ -105,6 +105,8 @@ fn values(settings: &Settings) -> Filled {
             Credentials::Role => "role",
             Credentials::None => "none",
         },
+        role_arn => settings.role_arn,
+        web_identity_token_file => settings.web_identity_token_file,
         region => settings.region,
         store => store(settings),
     }
@@ -134,26 +136,14 @@ fn server(endpoint: &Endpoint) -> serde_json::Value {
     })
 }
 
-fn tracing(settings: &Settings) -> Option<serde_json::Value> {
-    let tracing = settings.tracing.as_ref()?;
-    let (host, port) = host_and_port(&tracing.collector)?;
+fn tracing(tracing: &Tracing) -> serde_json::Value {
+    let mut values = server(&tracing.collector);
     // A float is shown with a fraction, a whole number without.
-    let percent = match tracing.percent {
+    values["percent"] = match tracing.percent {
         whole if whole.fract() == 0.0 => json!(whole as u64),
         part => json!(part),
     };
-    let discovery = if is_ip(host) { Discovery::Static } else { Discovery::StrictDns };
-    Some(json!({"host": host, "port": port, "percent": percent, "discovery": discovery}))
-}
-
-/// A host, without brackets, and a port.
-pub fn host_and_port(text: &str) -> Option<(&str, u16)> {
-    let (host, port) = text.rsplit_once(':')?;
-    let port = port.parse().ok().filter(|port| *port != 0)?;
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let host = bare.unwrap_or(host);
-    let is_name = !host.is_empty() && !host.contains(['/', '[', ']', ' ']);
-    (is_name && (bare.is_some() || !host.contains(':'))).then_some((host, port))
+    values
 }
 
 /// What Envoy answers by itself, and the API's code for it.
@@ -211,7 +201,6 @@ fn store(settings: &Settings) -> serde_json::Value {
     };
     json!({
         "authority": named(&first.authority),
-        "signed_host": named(&first.authority),
         "tls": first.tls,
         "tls_name": named(&first.host),
         "discovery": discovery,

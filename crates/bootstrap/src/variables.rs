@@ -19,7 +19,7 @@ pub enum Kind {
 }
 
 /// The variables, each with the setting it stands in for.
-pub const VARIABLES: [(&str, &str, Kind); 32] = [
+pub const VARIABLES: [(&str, &str, Kind); 34] = [
     ("MOORAGE_LISTEN", "listen", Kind::Text),
     ("MOORAGE_TLS_CERTIFICATE", "tls.certificate", Kind::Text),
     ("MOORAGE_TLS_KEY", "tls.key", Kind::Text),
@@ -33,6 +33,8 @@ pub const VARIABLES: [(&str, &str, Kind); 32] = [
     ("AWS_REGION", "region", Kind::Text),
     ("MOORAGE_ADDRESSING", "addressing", Kind::Text),
     ("MOORAGE_CREDENTIALS", "credentials", Kind::Text),
+    ("AWS_ROLE_ARN", "role_arn", Kind::Text),
+    ("AWS_WEB_IDENTITY_TOKEN_FILE", "web_identity_token_file", Kind::Text),
     ("AWS_CA_BUNDLE", "ca_file", Kind::Text),
     ("MOORAGE_SPOOL", "spool", Kind::Text),
     ("MOORAGE_WASM", "module", Kind::Text),

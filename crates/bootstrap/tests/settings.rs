@@ -87,6 +87,12 @@ const OF_VARIABLES: &[(&str, &str, &str)] = &[
     ("AWS_REGION", "probe", "region: probe"),
     ("MOORAGE_ADDRESSING", "virtual-host", "address: registry.s3"),
     ("MOORAGE_CREDENTIALS", "environment", "environment_credential_provider"),
+    ("AWS_ROLE_ARN", "probe", "role_arn: probe"),
+    (
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "/probe",
+        "web_identity_token_data_source: { filename: /probe }",
+    ),
     ("AWS_CA_BUNDLE", "/probe", "trusted_ca: { filename: /probe }"),
     ("MOORAGE_SPOOL", "/probe", "storage_buffer_path: /probe"),
     ("MOORAGE_WASM", "/probe", "local: { filename: /probe }"),
@@ -120,6 +126,8 @@ fn every_variable_stands_in_for_a_setting() {
                 ("tls: { certificate: c, key: k }", "")
             }
             "MOORAGE_TLS_KEY" => ("tls: { certificate: c }", ""),
+            "AWS_ROLE_ARN" => ("{credentials: role, web_identity_token_file: t}", ""),
+            "AWS_WEB_IDENTITY_TOKEN_FILE" => ("{credentials: role, role_arn: r}", ""),
             "MOORAGE_TRACING_PERCENT" => ("tracing: { collector: 'otel:4317' }", ""),
             "MOORAGE_EDGE_DISK_CACHE_BYTES" => ("edge: { disk_cache: d }", ""),
             "MOORAGE_ACCESS" => {
@@ -167,6 +175,8 @@ fn a_wrong_setting_is_named() {
         ("addressing: host", &[], "addressing"),
         ("region: a b", &[], "region"),
         ("credentials: file", &[], "credentials"),
+        ("credentials: role\nrole_arn: a", &[], "web_identity_token_file"),
+        ("credentials: role\nweb_identity_token_file: a", &[], "role_arn"),
         ("bucket: ''", &[], "bucket"),
         ("prefix: a b?", &[], "prefix"),
         ("spool: ''", &[], "spool"),

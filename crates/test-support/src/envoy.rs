@@ -114,7 +114,7 @@ impl Bootstrap {
 
     /// Sends spans to a collector on this machine.
     pub fn traced_to(self, collector: SocketAddr) -> Self {
-        let tracing = Tracing { collector: collector.to_string(), percent: 100.0 };
+        let tracing = Tracing { collector: endpoint(&collector), percent: 100.0 };
         self.set(|settings| settings.tracing = Some(tracing))
     }
 
