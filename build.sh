@@ -26,7 +26,7 @@ usage: ./build.sh [command]
   image [--tag NAME] [--base IMAGE|self] [--platform linux/ARCH]
           build an image with Envoy, the filter and the program moorage; --help tells more
   deny    hold the dependencies to deny.toml: licenses, sources, advisories
-  bench [gc]
+  bench [gc|edge]
           measure the filter beside other registries, or only what collecting garbage costs; what it finds is
           kept in target/bench/
   profile show where the time of a cached answer goes; what it finds is kept in target/profile/
@@ -275,7 +275,7 @@ build_fixed_reply() {
 }
 
 run_bench() {
-  [[ $# == 0 || $* == gc ]] || bad_usage "bench takes no argument but 'gc'"
+  [[ $# == 0 || $* == gc || $* == edge ]] || bad_usage "bench takes no argument but 'gc' and 'edge'"
   have python3 || die "python3 is missing: the benchmark is written in it; install Python 3.10 or later"
   ensure_envoy
   ensure_debian_packages curl docker-registry wrk

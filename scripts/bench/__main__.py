@@ -2,7 +2,7 @@
 
 It takes the programs from the environment, as the tests do, and the standard library alone. Nothing
 here fails because something is slow: what was reached is part of the report. With the argument `gc`
-only the collection of garbage is measured.
+only the collection of garbage is measured, with `edge` only an edge node.
 """
 
 import datetime
@@ -21,6 +21,7 @@ import bootstraps
 import chart
 import collection
 import contests
+import edge
 import growth
 import report
 import telemetry
@@ -67,7 +68,7 @@ def _number(name, default):
 def main():
     settings = Settings.read()
     machine = f"{describe_machine()} {settings.rounds} rounds of {settings.seconds} s each."
-    measured = measure_collection if sys.argv[1:] == ["gc"] else measure_all
+    measured = PARTS[sys.argv[1]] if sys.argv[1:] else measure_all
     OUTPUT.mkdir(parents=True, exist_ok=True)
     # In memory if possible: it is not disks that are compared, and half a million files are written.
     place = next((place for place in MEMORY if os.access(place, os.W_OK)), OUTPUT)
@@ -98,6 +99,22 @@ def measure_collection(settings, servers, folder, machine):
     keep(f"{machine} Medians.\n\n{report.collection_markdown(*collected)}", "gc.md")
     (OUTPUT / "gc.csv").write_text(report.collection_csv(*collected))
     print(f"==> Kept in {OUTPUT}: gc.md, gc.csv")
+
+
+def measure_edge(settings, servers, folder, machine):
+    """Only an edge node."""
+    bucket = folder / "store/registry"
+    bucket.mkdir(parents=True)
+    store = servers.blob_store(bucket.parent)
+    found = edge.contests(servers, store, Tree(into_folder(bucket)), settings.wasm, NAME, settings.seconds)
+    contests.measure(found, settings.rounds, tell)
+    keep(f"{machine} Medians.\n\n{report.contest_table(found)}\n\n{report.bar_table(report.edge_bars(found))}", "edge.md")
+    (OUTPUT / "edge.csv").write_text(report.as_csv(found, []))
+    print(f"==> Kept in {OUTPUT}: edge.md, edge.csv")
+
+
+PARTS = {"gc": measure_collection, "edge": measure_edge}
+"""What can be measured by itself."""
 
 
 def keep(text, name):
@@ -154,6 +171,7 @@ def on_the_local_store(settings, servers, bucket, tree):
         *telemetry.contests(servers, store, settings.wasm, NAME, digest, settings.seconds),
         *blobs.pull_contests(ports, store, NAME, pulled, settings.seconds),
         *blobs.push_contests(ports, store, NAME, bucket.parent.parent),
+        *edge.contests(servers, store, tree, settings.wasm, NAME, settings.seconds),
     ]
     return found, (tree, moorage, admin)
 

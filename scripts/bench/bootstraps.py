@@ -1,5 +1,7 @@
-"""Envoy's bootstraps: all of them are `envoy/local.yaml` with changes."""
+"""Envoy's bootstraps: `envoy/local.yaml` with changes, but for that of an edge node."""
 
+import os
+import subprocess
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
@@ -32,6 +34,26 @@ def plain(store_port, signed=False):
     end = text.index("- name: envoy.filters.http.router")
     text = text[:start] + text[end:]
     return _replace(text, "route: { cluster: nowhere }", "route: { cluster: blob_store, timeout: 0s }")
+
+
+def edge(store_port, wasm, folder):
+    """What `moorage bootstrap` makes for an edge node that keeps blobs in `folder`. All pulls come from one address
+    here, which therefore may ask as often as it likes."""
+    settings = f"""
+listen: 127.0.0.1:0
+admin: 127.0.0.1:0
+endpoint: http://127.0.0.1:{store_port}
+credentials: none
+module: {wasm}
+access_log: "off"
+admin_paths: all
+read_only: true
+requests_per_second: 0
+cache: {{ tag_ttl: 30s, stale_if_error: 1h }}
+edge: {{ disk_cache: {folder}, disk_cache_bytes: 4294967296 }}
+"""
+    command = [os.environ["MOORAGE_CLI"], "bootstrap", "--config", "/dev/stdin"]
+    return subprocess.run(command, input=settings, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def _local(store_port, signed, access="", is_logged=False):

@@ -15,11 +15,12 @@ DOCKER_REGISTRY = "docker-registry 2.8.2"
 DISTRIBUTION = "distribution 3.1.1"
 PLAIN = "store through plain Envoy"
 STORE = "store itself"
+DISTANT = "store 30 ms and 200 Mbit/s away, through plain Envoy"
 FIXED = "fixed reply"
 OPEN = "Moorage without access control"
 UNTROUBLED = "Moorage while nobody guesses"
 SILENT = "Moorage without telemetry"
-SUBJECTS = (MOORAGE, DOCKER_REGISTRY, DISTRIBUTION, FIXED, PLAIN, STORE, OPEN, UNTROUBLED, SILENT)
+SUBJECTS = (MOORAGE, DOCKER_REGISTRY, DISTRIBUTION, FIXED, PLAIN, STORE, DISTANT, OPEN, UNTROUBLED, SILENT)
 
 CONNECTIONS = (1, 16, 256)
 ACCEPT = f"Accept: {MANIFEST_TYPE}"

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import access
 import collection
+import edge
 from contests import (
+    DISTANT,
     DISTRIBUTION,
     DOCKER_REGISTRY,
     FIXED,
@@ -41,14 +43,8 @@ def bars(contests, growths):
     """The bars that this run can tell about."""
     by_title = {(contest.work, contest.connections): contest for contest in contests}
 
-    def ratio(work, connections, peer, least):
-        contest = by_title.get((work, connections))
-        if contest is None or peer not in contest.cells:
-            return
-        found = median(contest.cells[MOORAGE]) / median(contest.cells[peer])
-        plural = "s" if connections > 1 else ""
-        text = f"{work}, {connections} connection{plural}: at least {least:g} × {peer}"
-        yield Bar(text, f"{found:.2f}", found >= least)
+    def ratio(*bar):
+        return _ratio(by_title, *bar)
 
     yield from ratio("manifest by digest, local store", 16, DOCKER_REGISTRY, 10)
     yield from ratio("manifest by digest, local store", 16, FIXED, 0.85)
@@ -57,6 +53,7 @@ def bars(contests, growths):
     yield from ratio("blob of 256 MiB, pull", 1, PLAIN, 0.95)
     yield from ratio("manifest by digest with a token", 16, OPEN, 0.85)
     yield from ratio(f"the same while {access.GUESSES} connections guess passwords", 16, UNTROUBLED, 0.5)
+    yield from edge_bars(contests)
     cached = by_title["manifest by digest, local store", 16].cells[MOORAGE]
     text = "manifest by digest, 16 connections: 99th percentile below 3 ms"
     yield Bar(text, f"{p99(cached):.2f} ms", p99(cached) < 3)
@@ -66,6 +63,24 @@ def bars(contests, growths):
         text = f"{work}: as many calls to the store among {max(found):,} tags as among {min(found):,}"
         is_same = found[max(found)] <= found[min(found)]
         yield Bar(text, f"{found[max(found)]} and {found[min(found)]}", is_same)
+
+
+def edge_bars(contests):
+    """The bars of an edge node."""
+    by_title = {(contest.work, contest.connections): contest for contest in contests}
+    for work, connections in ((edge.SMALL, 16), (edge.LARGE, 1)):
+        yield from _ratio(by_title, work, connections, PLAIN, 0.9)
+        yield from _ratio(by_title, work, connections, DISTANT, 5)
+
+
+def _ratio(by_title, work, connections, peer, least):
+    contest = by_title.get((work, connections))
+    if contest is None or peer not in contest.cells:
+        return
+    found = median(contest.cells[MOORAGE]) / median(contest.cells[peer])
+    plural = "s" if connections > 1 else ""
+    text = f"{work}, {connections} connection{plural}: at least {least:g} × {peer}"
+    yield Bar(text, f"{found:.2f}", found >= least)
 
 
 def contest_table(contests):

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -59,6 +60,12 @@ class Servers:
         log = self.folder / f"{name}.log"
         made = _wait(name, lambda: log.read_text().endswith("\n") and json.loads(log.read_text()))
         return int(made["listening"].rpartition(":")[2]), made
+
+    def distance(self, port):
+        """A line to the server on this port, as if that were far away. Gives the port of its near end."""
+        name = f"distance-{port}"
+        self._start(name, [sys.executable, Path(__file__).with_name("distance.py"), str(port)])
+        return int(_wait(name, lambda: (self.folder / f"{name}.log").read_text()))
 
     def garage(self, program):
         """The store Garage with the empty bucket `registry`. Gives its port."""

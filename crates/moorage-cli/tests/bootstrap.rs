@@ -21,7 +21,8 @@ async fn bootstrap(settings: &str, options: &[&str], variables: &[(&str, &str)])
 
 #[tokio::test]
 async fn a_bootstrap_is_printed_or_what_is_wrong() {
-    let (status, printed) = bootstrap("bucket: a", &[], &[("MOORAGE_BUCKET", "b")]).await;
+    let (status, printed) =
+        bootstrap("bucket: a", &[], &[("MOORAGE_BUCKET", "b"), ("MOORAGE_ENVOY", "/envoy")]).await;
     assert_eq!(status, 0, "{printed}");
     assert!(printed.contains("prefix: /b/docker/registry/v2/blobs/"), "{printed}");
     for (settings, variables, named) in [

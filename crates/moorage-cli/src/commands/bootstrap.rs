@@ -26,8 +26,9 @@ pub struct Bootstrap {
     #[arg(long)]
     check: bool,
 
-    /// The Envoy that checks; `envoy` of the PATH unless set.
-    #[arg(long, value_name = "PROGRAM", env = "MOORAGE_ENVOY", requires = "check")]
+    /// The Envoy that `--check` asks; `envoy` of the PATH unless set.
+    // No `requires`: the variable may be there for `moorage serve`.
+    #[arg(long, value_name = "PROGRAM", env = "MOORAGE_ENVOY")]
     envoy: Option<PathBuf>,
 }
 
