@@ -19,6 +19,7 @@ END
 }
 
 admin=127.0.0.1:9901 grace=5 limit=300 stat_prefix=registry
+readonly GONE=4
 
 main() {
   read_arguments "$@"
@@ -65,29 +66,53 @@ fail() {
 
 # Waits until nothing is under way. What is said is said when it changes, not every time.
 wait_for_requests() {
-  local deadline=$((SECONDS + limit)) count said=
-  while count=$(requests_under_way); do
-    if ((count == 0)); then
+  local deadline=$((SECONDS + limit)) figures requests unsent said=
+  while :; do
+    figures=$(under_way)
+    case $? in
+      0) ;;
+      "$GONE")
+        say "Envoy has ended by itself"
+        return
+        ;;
+      *) exit 1 ;;
+    esac
+    read -r requests unsent <<<"$figures"
+    if ((requests == 0 && unsent == 0)); then
       say "nothing is under way any more"
       return
     fi
     if ((SECONDS >= deadline)); then
-      say "$count requests are still under way after $limit s: they will be cut off"
+      say "$(told "$requests") after $limit s: cut off"
       exit 3
     fi
-    [[ $count == "$said" ]] || say "waiting for $count requests, $((deadline - SECONDS)) s at most"
-    said=$count
+    [[ $requests == "$said" ]] || say "$(told "$requests"), $((deadline - SECONDS)) s at most"
+    said=$requests
     sleep 0.5
   done
-  say "Envoy has ended by itself"
 }
 
-# How many requests of the registry are under way; fails if Envoy is gone.
-requests_under_way() {
-  local name=http.$stat_prefix.downstream_rq_active line
-  line=$(admin_call GET "/stats?filter=^http\\.$stat_prefix\\.downstream_rq_active\$") || return
-  [[ $line == "$name: "* ]] || fail "Envoy has no figure $name: is --stat-prefix right?"
-  printf '%s\n' "${line#"$name: "}"
+told() {
+  if (($1 > 0)); then
+    printf 'requests under way: %s' "$1"
+  else
+    printf 'clients are still to take the ends of their answers'
+  fi
+}
+
+# How many requests of the registry are under way, and how many bytes of answers Envoy still holds since their clients are
+# slow to take them: to Envoy those requests have ended. Returns $GONE if nobody answers.
+under_way() {
+  local prefix=http.$stat_prefix.downstream_ lines name value requests= unsent=
+  lines=$(admin_call GET "/stats?filter=^http\\.$stat_prefix\\.downstream_(rq_active|cx_tx_bytes_buffered)\$") || return "$GONE"
+  while IFS=' ' read -r name value; do
+    case $name in
+      "${prefix}rq_active:") requests=$value ;;
+      "${prefix}cx_tx_bytes_buffered:") unsent=$value ;;
+    esac
+  done <<<"$lines"
+  [[ $requests && $unsent ]] || fail "Envoy has no figures ${prefix}*: is --stat-prefix right?"
+  printf '%s %s\n' "$requests" "$unsent"
 }
 
 # admin_call METHOD PATH: prints the body of the answer; fails if it is not 200.

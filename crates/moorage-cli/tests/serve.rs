@@ -196,12 +196,7 @@ async fn fifty_pulls_and_pushes_under_way_come_to_their_ends_when_it_is_told_to_
 #[tokio::test]
 #[ignore = "needs Envoy: run ./build.sh test"]
 async fn the_end_of_an_answer_that_envoy_still_holds_is_not_cut_off() {
-    // SO_SNDBUF of SOL_SOCKET: the kernel would take more off Envoy than Envoy ever holds.
-    let listener = "    - name: registry\n      address";
-    let little = "    - name: registry\n      socket_options: \
-                  [{ level: 1, name: 7, int_value: 16384, state: STATE_PREBIND }]\n      address";
-    let change = |bootstrap: Bootstrap| bootstrap.with(listener, little);
-    let mut served = Served::start_with("0s", "120s", change).await;
+    let mut served = Served::start_with("0s", "120s", Bootstrap::with_small_send_buffers).await;
     let mut pull = served.pull().await;
     let (mut piece, mut taken) = (vec![0; 64 * 1024], 0);
     // To Envoy a request has ended once it has all of the answer.

@@ -168,6 +168,15 @@ impl Bootstrap {
             .with("port_value: 9901", &format!("port_value: {}", admin.port()))
     }
 
+    /// Has the kernel take little of an answer at once that its client does not take, so that Envoy holds the rest: otherwise
+    /// the kernel takes more than Envoy ever holds.
+    pub fn with_small_send_buffers(self) -> Self {
+        // SO_SNDBUF of SOL_SOCKET.
+        let options = "[{ level: 1, name: 7, int_value: 16384, state: STATE_PREBIND }]";
+        let listener = "\n    - name: registry\n";
+        self.with(listener, &format!("{listener}      socket_options: {options}\n"))
+    }
+
     /// Replaces a piece of the bootstrap, which must be there.
     pub fn with(mut self, piece: &str, replacement: &str) -> Self {
         assert!(self.text.contains(piece), "{piece:?} is not in the bootstrap");
