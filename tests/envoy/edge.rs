@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::future::join_all;
-use moorage::oci::Digest;
+use moorage::oci::{Algorithm, Digest};
 use moorage::store::layout;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -115,6 +115,55 @@ async fn what_the_disk_has_is_served_by_the_next_envoy_after_one_was_killed() {
         envoy.kill().await;
         assert_eq!(edge.fetches(&blob), 1);
     }
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
+async fn what_the_limit_has_no_room_for_is_removed_and_fetched_again() {
+    const ROOM: u64 = 5 * BLOB_BYTES as u64;
+    let edge = Edge::new("a", 12, &[]).await;
+    let bootstrap = edge.bootstrap.set(|all| all.edge.disk_cache_bytes = Some(ROOM));
+    let edge = Edge { bootstrap, ..edge };
+    for times in [1, 2] {
+        let envoy = Envoy::start(&edge.bootstrap).await;
+        for (blob, content) in &edge.blobs {
+            let response = client::get(envoy.address, &path("a", blob), &[]).await;
+            assert!(response.status() == 200 && response.body() == content);
+        }
+        wait_for("the disk to be within its limit", async || {
+            let sizes = edge
+                .files()
+                .iter()
+                .map(|file| file.metadata().map_or(0, |file| file.len()))
+                .sum::<u64>();
+            (sizes > BLOB_BYTES as u64 && sizes <= ROOM).then_some(())
+        })
+        .await;
+        let fetches: usize = edge.blobs.iter().map(|(blob, _)| edge.fetches(blob)).sum();
+        // The first Envoy has none on its disk, the next at most what there is room for.
+        assert!(fetches >= 12 + (times - 1) * 8, "{fetches} fetches by {times} Envoys");
+        // Only one that begins anew has closed the files that it has removed.
+        envoy.kill().await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
+async fn a_file_whose_bytes_were_changed_gives_what_its_digest_shows_to_be_wrong() {
+    let edge = Edge::new("a", 1, &[]).await;
+    let (blob, _) = edge.blobs[0].clone();
+    let envoy = Envoy::start(&edge.bootstrap).await;
+    client::get(envoy.address, &path("a", &blob), &[]).await;
+    let file = edge.only_file().await;
+    envoy.kill().await;
+    let mut bytes = fs::read(&file).expect("it can be read");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).expect("it can be written");
+    let envoy = Envoy::start(&edge.bootstrap).await;
+    let response = client::get(envoy.address, &path("a", &blob), &[]).await;
+    assert_eq!(response.headers()["docker-content-digest"], blob.to_string().as_str());
+    assert_ne!(Digest::of(Algorithm::Sha256, response.body()), blob);
 }
 
 /// The disk's files have no checksum: what was changed in one is what a client gets, and every client of a registry
