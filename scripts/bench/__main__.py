@@ -2,7 +2,8 @@
 
 It takes the programs from the environment, as the tests do, and the standard library alone. Nothing
 here fails because something is slow: what was reached is part of the report. With the argument `gc`
-only the collection of garbage is measured, with `edge` only an edge node.
+only the collection of garbage is measured, with `edge` only an
+edge node, with `images` only whole images.
 """
 
 import datetime
@@ -23,6 +24,7 @@ import collection
 import contests
 import edge
 import growth
+import images
 import report
 import telemetry
 from load import ask
@@ -87,10 +89,13 @@ def measure_all(settings, servers, folder, machine):
     (OUTPUT / "chart.svg").write_text(chart.svg(found, machine))
     (OUTPUT / "results.csv").write_text(report.as_csv(found, growths))
     text = report.markdown(machine, found, growths)
+    pulled_and_pushed = images.measure(settings, servers, folder, tell)
     collected = collection.measure(settings, servers, folder, tell)
-    keep(f"{text}\n\n{report.collection_markdown(*collected)}", "README.md")
+    parts = (text, report.images_markdown(pulled_and_pushed), report.collection_markdown(*collected))
+    keep("\n\n".join(parts), "README.md")
+    (OUTPUT / "images.csv").write_text(report.images_csv(pulled_and_pushed))
     (OUTPUT / "gc.csv").write_text(report.collection_csv(*collected))
-    print(f"==> Kept in {OUTPUT}: README.md, results.csv, gc.csv, chart.svg")
+    print(f"==> Kept in {OUTPUT}: README.md, results.csv, images.csv, gc.csv, chart.svg")
 
 
 def measure_collection(settings, servers, folder, machine):
@@ -113,7 +118,15 @@ def measure_edge(settings, servers, folder, machine):
     print(f"==> Kept in {OUTPUT}: edge.md, edge.csv")
 
 
-PARTS = {"gc": measure_collection, "edge": measure_edge}
+def measure_images(settings, servers, folder, machine):
+    """Only whole images."""
+    rows = images.measure(settings, servers, folder, tell)
+    keep(f"{machine} Medians.\n\n{report.images_markdown(rows)}", "images.md")
+    (OUTPUT / "images.csv").write_text(report.images_csv(rows))
+    print(f"==> Kept in {OUTPUT}: images.md, images.csv")
+
+
+PARTS = {"gc": measure_collection, "edge": measure_edge, "images": measure_images}
 """What can be measured by itself."""
 
 

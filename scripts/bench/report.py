@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import access
 import collection
 import edge
+import images
 from contests import (
     DISTANT,
     DISTRIBUTION,
@@ -137,6 +138,68 @@ def markdown(machine, contests, growths):
             bar_table(bars(contests, growths)),
         ]
     )
+
+
+def images_markdown(rows):
+    """What pulls and pushes of whole images cost, ready for docs/benchmarks.md."""
+    if not rows:
+        return "Whole images were not measured: crane is not there."
+    return "\n\n".join(
+        [
+            "Whole images of 12 layers; in brackets what share of the other's Moorage has:",
+            _images_table(rows),
+            "What Moorage wants to reach, and did:",
+            bar_table(_images_bars(rows)),
+        ]
+    )
+
+
+FIGURES = {"seconds": "time, s", "processor_seconds": "processor time of the servers, s", "mebibytes": "memory, MiB"}
+
+
+def _images_table(rows):
+    lines = [f"| | at once | by | {' | '.join(FIGURES.values())} |", "| --- | --: | --- | --: | --: | --: |"]
+    for own, peer in _pairs(rows):
+        title = f"{own.work}, {own.store} | {own.clients}"
+        cells = [f"{own.median(figure):,.2f}" for figure in FIGURES]
+        lines.append(f"| {title} | {MOORAGE} | {' | '.join(cells)} |")
+        cells = [f"{peer.median(figure):,.2f} ({own.median(figure) / peer.median(figure):.2f})" for figure in FIGURES]
+        lines.append(f"| {title} | {peer.subject} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _images_bars(rows):
+    for own, peer in _pairs(rows):
+        what = f"{own.work}, {own.store}, {own.clients} at once"
+        if own.work != images.PUSH:
+            most = 0.5 if own.store == images.LOCAL else 0.7
+            share = own.median("seconds") / peer.median("seconds")
+            yield Bar(f"{what}: at most {most} of the time of {peer.subject}", f"{share:.2f}", share <= most)
+            share = own.median("processor_seconds") / peer.median("processor_seconds")
+            yield Bar(f"{what}: less processor time than {peer.subject}", f"{share:.2f}", share < 1)
+        else:
+            share = own.median("seconds") / peer.median("seconds")
+            yield Bar(f"{what}: no longer than {peer.subject}", f"{share:.2f}", share <= 1)
+
+
+def _pairs(rows):
+    """Each row of Moorage with that of whom it is compared with."""
+    by_work = {}
+    for row in rows:
+        by_work.setdefault((row.work, row.store, row.clients), []).append(row)
+    return by_work.values()
+
+
+def images_csv(rows):
+    """Every single sample."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["work", "store", "clients", "subject", "round", *FIGURES])
+    for row in rows:
+        for number, run in enumerate(row.runs, 1):
+            figures = [f"{getattr(run, figure):.3f}" for figure in FIGURES]
+            lines.writerow([row.work, row.store, row.clients, row.subject, number, *figures])
+    return text.getvalue()
 
 
 def collection_markdown(collections, disturbances):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,20 +20,49 @@ class Servers:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        self.processes = []
+        self.processes = {}
+        self.garage_port = None
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        for process in self.processes:
+        for process in self.processes.values():
             process.terminate()
-        for process in self.processes:
+        for process in self.processes.values():
             process.wait()
+
+    def stop(self, name):
+        """Ends a process, which may be started again by the same name."""
+        process = self.processes.pop(name)
+        process.terminate()
+        process.wait()
+
+    def processor_seconds(self, names):
+        """What these processes have computed so far, all together."""
+        ticks = 0
+        for name in names:
+            stat = self._proc(name, "stat").read_text().rpartition(")")[2].split()
+            ticks += int(stat[11]) + int(stat[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def forget_peaks(self, names):
+        """Has `peak_mebibytes` count from now on."""
+        for name in names:
+            self._proc(name, "clear_refs").write_text("5")
+
+    def peak_mebibytes(self, names):
+        """The most memory that each of these processes held at a time, all together."""
+        peaks = (re.search(r"VmHWM:\s+(\d+) kB", self._proc(name, "status").read_text()) for name in names)
+        return sum(int(peak[1]) for peak in peaks) / 1024
+
+    def _proc(self, name, file):
+        return Path(f"/proc/{self.processes[name].pid}/{file}")
 
     def envoy(self, name, bootstrap, workers=1):
         """Envoy. Gives the ports of its listener and of its admin page, once it is ready."""
         config, admin_file = self.folder / f"{name}.yaml", self.folder / f"{name}.admin"
+        admin_file.unlink(missing_ok=True)
         config.write_text(bootstrap)
         options = "--disable-hot-restart --log-level error --concurrency".split()
         envoy = [os.environ["MOORAGE_ENVOY"], "--config-path", config, *options, str(workers)]
@@ -68,7 +98,9 @@ class Servers:
         return int(_wait(name, lambda: (self.folder / f"{name}.log").read_text()))
 
     def garage(self, program):
-        """The store Garage with the empty bucket `registry`. Gives its port."""
+        """The one store Garage, with the bucket `registry`. Gives its port."""
+        if self.garage_port:
+            return self.garage_port
         port, rpc_port, folder = _free_port(), _free_port(), self.folder / "garage"
         config = self.folder / "garage.toml"
         config.write_text(
@@ -91,6 +123,7 @@ class Servers:
         options = ["server", "--single-node", "--default-bucket"]
         self._start("garage", [program, "-c", config, *options], environment)
         _wait("garage", lambda: get(port, "/", any_status=True))
+        self.garage_port = port
         return port
 
     def distribution(self, program, name, storage):
@@ -116,7 +149,7 @@ class Servers:
                 stdout=log,
                 stderr=log,
             )
-        self.processes.append(process)
+        self.processes[name] = process
 
 
 def s3_storage(port):
