@@ -23,6 +23,7 @@ import chart
 import collection
 import contests
 import edge
+import far
 import growth
 import images
 import report
@@ -216,7 +217,11 @@ def on_garage(settings, servers):
         plain=plain,
         registries=registries,
     )
-    found = contests.manifest_contests(ports, NAME, TAG, digest, settings.seconds)
+    found = [
+        *contests.manifest_contests(ports, NAME, TAG, digest, settings.seconds),
+        *blobs.push_contests(ports, store, NAME, servers.folder),
+        *far.contests(settings, servers, store, tree, settings.seconds),
+    ]
     return found, (tree, moorage, admin)
 
 

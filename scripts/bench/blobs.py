@@ -3,6 +3,8 @@
 import os
 import re
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -10,8 +12,10 @@ from contests import MOORAGE, PLAIN, STORE, Cell, Contest
 from load import Sample, Target, curl, megabytes_per_second, requests_per_second
 from tree import content_key, digest_of
 
-LARGE = 256 * 1024 * 1024
-PUSHED = 64 * 1024 * 1024
+MEBIBYTE = 1024 * 1024
+LARGE = 256 * MEBIBYTE
+PUSHED, PUSHED_BESIDE = 64 * MEBIBYTE, 16 * MEBIBYTE
+"""What is pushed alone, and what is pushed beside others."""
 NO_EXPECT = ("-H", "Expect:")
 CHUNKED = ("-H", "Transfer-Encoding: chunked")
 
@@ -49,43 +53,53 @@ def _transfers(target, size, seconds):
 
 
 def push_contests(ports, store_port, name, folder):
-    """A new blob each time: with its length in as few requests as the server takes, and in three
-    without."""
-    file = Path(folder, "blob")
+    """New blobs each time: with their length in as few requests as the server takes, and in three without."""
+    others = ports.registries.items()
+    content = f"/registry/{content_key('sha256:bench')}"
 
-    def row(kind, pushes):
-        cells = {who: _pushes(file, push) for who, push in pushes.items()}
-        return Contest(f"blob of 64 MiB, push, length {kind}", 1, "MB/s", cells)
+    def row(kind, clients, size, pushes):
+        text = f"blob of {size // MEBIBYTE} MiB, push, length {kind}, {ports.store}"
+        cells = {who: _pushes(folder, push, clients, size) for who, push in pushes.items()}
+        return Contest(text, clients, "MB/s", cells)
 
     def upload(port, way):
-        return lambda digest: way(f"http://127.0.0.1:{port}", name, file, digest)
+        return lambda file, digest: way(f"http://127.0.0.1:{port}", name, file, digest)
 
     def put(port, *options):
-        url = f"http://127.0.0.1:{port}/registry/{content_key('sha256:bench')}"
-        return lambda _: curl(url, "-T", file, *NO_EXPECT, *options, status=200)
+        return lambda file, _: curl(f"http://127.0.0.1:{port}{content}-{file.name}", "-T", file, *NO_EXPECT, *options, status=200)
 
-    others = ports.registries.items()
+    def stores(*options):
+        found = {PLAIN: put(ports.plain, *options)}
+        # Garage takes what is signed alone.
+        return found | ({STORE: put(store_port, *options)} if ports.fixed else {})
+
+    known = {MOORAGE: upload(ports.moorage, _in_one_request)}
+    known |= {who: upload(port, _in_two_requests) for who, port in others}
+    unknown = {who: upload(port, _in_three_requests) for who, port in ((MOORAGE, ports.moorage), *others)}
     return [
-        row(
-            "known",
-            {MOORAGE: upload(ports.moorage, _in_one_request)}
-            | {who: upload(port, _in_two_requests) for who, port in others}
-            | {PLAIN: put(ports.plain), STORE: put(store_port)},
-        ),
-        row(
-            "unknown",
-            {MOORAGE: upload(ports.moorage, _in_three_requests)}
-            | {who: upload(port, _in_three_requests) for who, port in others}
-            | {PLAIN: put(ports.plain, *CHUNKED), STORE: put(store_port, *CHUNKED)},
-        ),
+        row("known", 1, PUSHED, known | stores()),
+        row("unknown", 1, PUSHED, unknown | stores(*CHUNKED)),
+        *(row("unknown", clients, PUSHED_BESIDE, unknown | stores(*CHUNKED)) for clients in (4, 16)),
     ]
 
 
-def _pushes(file, push):
+def _pushes(folder, push, clients, size):
+    """So many clients, each of which pushes a blob of its own at the same time."""
+
     def measure():
-        content = os.urandom(PUSHED)
-        file.write_bytes(content)
-        return Sample(PUSHED / push(digest_of(content)) / 1e6)
+        files = [Path(folder, f"blob-{number}") for number in range(clients)]
+        digests = []
+        for file in files:
+            content = os.urandom(size)
+            file.write_bytes(content)
+            digests.append(digest_of(content))
+        if clients == 1:
+            # What the client does between its requests is not the server's.
+            return Sample(size / push(files[0], digests[0]) / 1e6)
+        with ThreadPoolExecutor(clients) as pool:
+            start = time.perf_counter()
+            list(pool.map(push, files, digests))
+        return Sample(clients * size / (time.perf_counter() - start) / 1e6)
 
     return Cell(measure)
 
