@@ -111,7 +111,14 @@ build_blob_store() {
   cargo_blob_store
 }
 
-cargo_blob_store() { cargo build --profile local --package moorage-blob-store; }
+# With the native hasher, which Envoy loads on Linux only; it shares its few crates with the store.
+cargo_blob_store() {
+  local hasher=()
+  ! has_native_hash || hasher=(--package moorage-native-hash)
+  cargo build --profile local --package moorage-blob-store "${hasher[@]}"
+}
+
+has_native_hash() { [[ $(uname -s) == Linux ]]; }
 
 # The two at the same time: the filter's last step is one long thread, and they share no crates.
 build_filter_and_blob_store() {
@@ -154,6 +161,7 @@ run_tests() {
   MOORAGE_BLOB_STORE=$(program blob-store)
   MOORAGE_CLI=$(program moorage)
   export MOORAGE_WASM MOORAGE_BLOB_STORE MOORAGE_CLI
+  has_native_hash && export_optional MOORAGE_NATIVE_HASH_LIBRARY "$(program libmoorage_native_hash.so)"
 
   local failed=()
   step "Testing: native, and through Envoy"
@@ -482,9 +490,18 @@ write_bootstrap() {
   text=${text//'filename: moorage.wasm'/"filename: \"$(yaml_escape "$PWD/moorage.wasm")\""}
   text=${text//'path: access.log'/"path: \"$(yaml_escape "$run_dir/access.log")\""}
   text=${text//'"legacy": {}'/"\"legacy\": { $(schema1_key_field) }$(access_field)"}
+  local moorage=$'                  - name: moorage\n'
+  ! has_native_hash || text=${text/"$moorage"/"$(native_hash_filter)"$'\n'"$moorage"}
   # It may hold a key.
   rm -f -- "$1"
   (umask 077 && printf '%s\n' "$text" >"$1")
+}
+
+# The filter that hashes in native code.
+native_hash_filter() {
+  local text
+  text=$(<envoy/native-hash.yaml)
+  printf '%s' "${text//'/usr/local/lib/libmoorage_native_hash.so'/"\"$(yaml_escape "$(program libmoorage_native_hash.so)")\""}"
 }
 
 # The field of the plugin's configuration that has the key: a JWK is JSON already, PEM becomes a text.
