@@ -19,7 +19,7 @@ usage: ./build.sh [command]
                 [--region NAME] [--addressing path|virtual-host]
           remove uploads that were never finished and that nobody wrote to for so long ('24h'):
           from the local blob store, or from the bucket at URL with the AWS_... variables' keys
-  dist    put the filter and the program moorage into target/dist/, with their SHA-256 sums and lists of
+  dist    put the filter, the program moorage and the native hasher into target/dist/, with their SHA-256 sums and lists of
           what they are made of (CycloneDX), and the filter as OCI layouts (docs/module.md)
   reproduce
           build the filter a second time, of a copy of the sources elsewhere, and compare
@@ -221,20 +221,27 @@ make_dist() {
   build_filter
   step "Building the program moorage, optimised"
   cargo build --release --package moorage-cli
+  local hasher=()
+  if has_native_hash; then
+    step "Building the native hasher"
+    cargo build --profile native --package moorage-native-hash
+    hasher=(libmoorage_native_hash.so)
+  fi
 
   local dist
   dist=$(cargo_target_dir)/dist
   rm -rf -- "$dist"
   mkdir -p -- "$dist"
-  cp -- moorage.wasm "$(cargo_target_dir)/release/moorage" "$dist"
+  cp -- moorage.wasm "$(cargo_target_dir)/release/moorage" "${hasher[@]/#/$(cargo_target_dir)/native/}" "$dist"
   step "Packing the module for registries"
   scripts/oci_layout.py image "$dist/moorage.wasm" "$dist/moorage-image"
   scripts/oci_layout.py artifact "$dist/moorage.wasm" "$dist/moorage-artifact"
   step "Listing what they are made of"
   scripts/sbom.py moorage "$dist/moorage.wasm" --target "$WASM_TARGET" >"$dist/moorage.wasm.cdx.json"
   scripts/sbom.py moorage-cli "$dist/moorage" >"$dist/moorage.cdx.json"
+  ! has_native_hash || scripts/sbom.py moorage-native-hash "$dist/${hasher[0]}" >"$dist/${hasher[0]}.cdx.json"
   # A layout's index has the digests of all that is in it.
-  (cd -- "$dist" && sha256sum -- moorage moorage.wasm ./*.cdx.json ./*/index.json >SHA256SUMS &&
+  (cd -- "$dist" && sha256sum -- moorage moorage.wasm "${hasher[@]}" ./*.cdx.json ./*/index.json >SHA256SUMS &&
     sha256sum --check --quiet SHA256SUMS)
   step "All is in $dist:"
   ls -l -- "$dist"
