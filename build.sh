@@ -19,7 +19,7 @@ usage: ./build.sh [command]
                 [--region NAME] [--addressing path|virtual-host]
           remove uploads that were never finished and that nobody wrote to for so long ('24h'):
           from the local blob store, or from the bucket at URL with the AWS_... variables' keys
-  dist    put the filter and the program moorage into target/dist/, with their SHA-256 sums and lists of
+  dist    put the filter, the program moorage and the native hasher into target/dist/, with their SHA-256 sums and lists of
           what they are made of (CycloneDX), and the filter as OCI layouts (docs/module.md)
   reproduce
           build the filter a second time, of a copy of the sources elsewhere, and compare
@@ -111,7 +111,14 @@ build_blob_store() {
   cargo_blob_store
 }
 
-cargo_blob_store() { cargo build --profile local --package moorage-blob-store; }
+# With the native hasher, which Envoy loads on Linux only; it shares its few crates with the store.
+cargo_blob_store() {
+  local hasher=()
+  ! has_native_hash || hasher=(--package moorage-native-hash)
+  cargo build --profile local --package moorage-blob-store "${hasher[@]}"
+}
+
+has_native_hash() { [[ $(uname -s) == Linux ]]; }
 
 # The two at the same time: the filter's last step is one long thread, and they share no crates.
 build_filter_and_blob_store() {
@@ -154,6 +161,7 @@ run_tests() {
   MOORAGE_BLOB_STORE=$(program blob-store)
   MOORAGE_CLI=$(program moorage)
   export MOORAGE_WASM MOORAGE_BLOB_STORE MOORAGE_CLI
+  has_native_hash && export_optional MOORAGE_NATIVE_HASH_LIBRARY "$(program libmoorage_native_hash.so)"
 
   local failed=()
   step "Testing: native, and through Envoy"
@@ -213,20 +221,27 @@ make_dist() {
   build_filter
   step "Building the program moorage, optimised"
   cargo build --release --package moorage-cli
+  local hasher=()
+  if has_native_hash; then
+    step "Building the native hasher"
+    cargo build --profile native --package moorage-native-hash
+    hasher=(libmoorage_native_hash.so)
+  fi
 
   local dist
   dist=$(cargo_target_dir)/dist
   rm -rf -- "$dist"
   mkdir -p -- "$dist"
-  cp -- moorage.wasm "$(cargo_target_dir)/release/moorage" "$dist"
+  cp -- moorage.wasm "$(cargo_target_dir)/release/moorage" "${hasher[@]/#/$(cargo_target_dir)/native/}" "$dist"
   step "Packing the module for registries"
   scripts/oci_layout.py image "$dist/moorage.wasm" "$dist/moorage-image"
   scripts/oci_layout.py artifact "$dist/moorage.wasm" "$dist/moorage-artifact"
   step "Listing what they are made of"
   scripts/sbom.py moorage "$dist/moorage.wasm" --target "$WASM_TARGET" >"$dist/moorage.wasm.cdx.json"
   scripts/sbom.py moorage-cli "$dist/moorage" >"$dist/moorage.cdx.json"
+  ! has_native_hash || scripts/sbom.py moorage-native-hash "$dist/${hasher[0]}" >"$dist/${hasher[0]}.cdx.json"
   # A layout's index has the digests of all that is in it.
-  (cd -- "$dist" && sha256sum -- moorage moorage.wasm ./*.cdx.json ./*/index.json >SHA256SUMS &&
+  (cd -- "$dist" && sha256sum -- moorage moorage.wasm "${hasher[@]}" ./*.cdx.json ./*/index.json >SHA256SUMS &&
     sha256sum --check --quiet SHA256SUMS)
   step "All is in $dist:"
   ls -l -- "$dist"
@@ -484,9 +499,18 @@ write_bootstrap() {
   text=${text//'filename: moorage.wasm'/"filename: \"$(yaml_escape "$PWD/moorage.wasm")\""}
   text=${text//'path: access.log'/"path: \"$(yaml_escape "$run_dir/access.log")\""}
   text=${text//'"legacy": {}'/"\"legacy\": { $(schema1_key_field) }$(access_field)"}
+  local moorage=$'                  - name: moorage\n'
+  ! has_native_hash || text=${text/"$moorage"/"$(native_hash_filter)"$'\n'"$moorage"}
   # It may hold a key.
   rm -f -- "$1"
   (umask 077 && printf '%s\n' "$text" >"$1")
+}
+
+# The filter that hashes in native code.
+native_hash_filter() {
+  local text
+  text=$(<envoy/native-hash.yaml)
+  printf '%s' "${text//'/usr/local/lib/libmoorage_native_hash.so'/"\"$(yaml_escape "$(program libmoorage_native_hash.so)")\""}"
 }
 
 # The field of the plugin's configuration that has the key: a JWK is JSON already, PEM becomes a text.

@@ -2,7 +2,7 @@
 # Builds Moorage's image. Sourced by build.sh, after tools.sh.
 
 image_usage() {
-  cat <<'END'
+  sed "s/ENVOY_VERSION/$ENVOY_VERSION/" <<'END'
 usage: ./build.sh image [--tag NAME] [--base IMAGE|self] [--platform linux/ARCH]
 
   --tag       the image's name (moorage)
@@ -12,11 +12,12 @@ usage: ./build.sh image [--tag NAME] [--base IMAGE|self] [--platform linux/ARCH]
 
 Environment:
   MOORAGE_IMAGE_BUILDER   docker, podman or buildah (the first of them that runs here), with options if it needs some
-  MOORAGE_WASM, MOORAGE_CLI
-                          the filter and the program, if they have been built already
+  MOORAGE_WASM, MOORAGE_CLI, MOORAGE_NATIVE_HASH_LIBRARY
+                          the filter, the program and the native hasher, if they have been built already
 
-The program runs on the C library of the machine that builds it, or a later one: build it on Debian 12, or what is
-as old, for Envoy's images.
+The program and the native hasher run on the C library of the machine that builds them, or a later one: build them on
+Debian 12, or what is as old, for Envoy's images. The hasher is for Envoy ENVOY_VERSION: on another base it is there, but
+not used.
 END
 }
 
@@ -43,6 +44,9 @@ build_image() {
   read -ra builder <<<"${MOORAGE_IMAGE_BUILDER:-$(image_builder)}"
   have "${builder[0]}" || die "there is no '${builder[0]}' to build an image with"
 
+  local native_hash=
+  [[ $base != self && $base != envoyproxy/envoy:*v"$ENVOY_VERSION" ]] ||
+    native_hash=/usr/local/lib/libmoorage_native_hash.so
   # podman and buildah would keep what there is after every line of the Containerfile.
   export BUILDAH_LAYERS=false
   image_folder=$(mktemp -d)
@@ -60,7 +64,8 @@ build_image() {
   step "Building the image $tag, on $base"
   # An older docker takes --platform only where that is switched on.
   "${builder[@]}" build --tag "$tag" ${platform:+--platform "$platform"} --build-arg "BASE=$base" \
-    --build-arg "VERSION=$(workspace_version)" --file deploy/Containerfile "$image_folder/context"
+    --build-arg "VERSION=$(workspace_version)" --build-arg "NATIVE_HASH=$native_hash" \
+    --file deploy/Containerfile "$image_folder/context"
   step "The image is $tag"
 }
 
@@ -104,26 +109,32 @@ workspace_version() { sed -n '/^\[workspace.package\]$/,/^$/s/^version = "\(.*\)
 
 # lay_out_image ARCHITECTURE FOLDER: all that the image gets, with the rights that it has there.
 lay_out_image() {
-  local wasm=${MOORAGE_WASM:-} program=${MOORAGE_CLI:-}
+  local wasm=${MOORAGE_WASM:-} program=${MOORAGE_CLI:-} hasher=${MOORAGE_NATIVE_HASH_LIBRARY:-}
   if [[ -z $wasm ]]; then
     build_filter
     wasm=moorage.wasm
   fi
   if [[ -z $program ]]; then
-    build_image_program "$1"
-    program=$image_program
+    step "Building the program moorage for linux/$1, optimised"
+    build_for_image "$1" release moorage-cli moorage
+    program=$image_file
+  fi
+  if [[ -z $hasher ]]; then
+    step "Building the native hasher for linux/$1"
+    build_for_image "$1" native moorage-native-hash libmoorage_native_hash.so
+    hasher=$image_file
   fi
   mkdir -p -- "$2/context/cache"
   install -m 0644 -- "$wasm" "$2/context/moorage.wasm"
   install -m 0755 -- "$program" "$2/context/moorage"
+  install -m 0644 -- "$hasher" "$2/context/libmoorage_native_hash.so"
 }
 
-# Leaves in image_program where the program for an architecture is.
-build_image_program() {
-  step "Building the program moorage for linux/$1, optimised"
+# build_for_image ARCHITECTURE PROFILE PACKAGE FILE: leaves in image_file where what was built is.
+build_for_image() {
   if [[ $1 == "$(host_architecture)" ]]; then
-    cargo build --release --package moorage-cli
-    image_program=$(cargo_target_dir)/release/moorage
+    cargo build --profile "$2" --package "$3"
+    image_file=$(cargo_target_dir)/$2/$4
     return
   fi
   local machine target linker
@@ -138,8 +149,8 @@ build_image_program() {
     die "$linker is missing, to build for linux/$1: install it (Debian: apt-get install gcc-${machine/_/-}-linux-gnu)"
   local name=${target//-/_}
   env "CARGO_TARGET_${name^^}_LINKER=$linker" "CC_$name=$linker" \
-    cargo build --release --package moorage-cli --target "$target"
-  image_program=$(cargo_target_dir)/$target/release/moorage
+    cargo build --profile "$2" --package "$3" --target "$target"
+  image_file=$(cargo_target_dir)/$target/$2/$4
 }
 
 # lay_out_base ROOT: a root file system with Envoy, and no more than it and the program moorage need.
@@ -159,7 +170,7 @@ lay_out_base() {
   # At the paths that the loader is told: of it, of Envoy and of the program.
   while read -r library; do
     install -D -m 0755 -- "$library" "$root$library"
-  done < <(libraries_of "$envoy" "$image_folder/context/moorage")
+  done < <(libraries_of "$envoy" "$image_folder"/context/{moorage,libmoorage_native_hash.so})
 }
 
 # libraries_of PROGRAM...: the shared libraries that they need, and the loader.

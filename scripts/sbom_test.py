@@ -40,6 +40,11 @@ class Lists(unittest.TestCase):
         # The tests have the filter of the crate `moorage`, the program has not.
         self.assertTrue(found.isdisjoint({"proxy-wasm", "moorage-test-support"}), found)
 
+    def test_the_native_hasher_has_little_beside_the_hash(self) -> None:
+        found = names(listed("moorage-native-hash"))
+        self.assertIn("sha2", found)
+        self.assertTrue(found.isdisjoint({"moorage", "proxy-wasm", "serde"}), found)
+
     def test_each_crate_has_its_address_license_and_checksum(self) -> None:
         for component in listed("moorage-cli")["components"]:
             with self.subTest(component["name"]):

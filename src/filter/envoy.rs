@@ -94,6 +94,10 @@ impl Host for Envoy {
         check("a record of the access log", hostcalls::set_property(vec![name], Some(value)));
     }
 
+    fn set_filter_state(&self, name: &str, value: &[u8]) {
+        check("filter state", hostcalls::set_property(vec![name], Some(value)));
+    }
+
     fn define_metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
         let kind = match kind {
             MetricKind::Counter => MetricType::Counter,

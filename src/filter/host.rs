@@ -97,6 +97,9 @@ pub trait Host: Clone + fmt::Debug + Send + Sync + 'static {
     /// Sets a record that was declared, in the encoding of Protocol Buffers.
     fn set_record(&self, name: &str, value: &[u8]);
 
+    /// Sets `wasm.<name>` in the request's filter state, for other filters.
+    fn set_filter_state(&self, name: &str, value: &[u8]);
+
     /// Makes a metric and gives its id.
     fn define_metric(&self, kind: MetricKind, name: &str) -> Option<u32>;
 

@@ -19,6 +19,7 @@ mod headers;
 mod host;
 mod http_filter;
 mod metadata;
+mod native_hash;
 mod plugin;
 #[cfg(all(feature = "filter", target_family = "wasm"))]
 mod random;

@@ -12,6 +12,7 @@ use super::environment::{RequestEnvironment, WorkerEnvironment};
 use super::events::{EventCounts, Events};
 use super::host::Host;
 use super::http_filter::HttpFilter;
+use super::native_hash::NativeHash;
 use super::stream::Stream;
 use super::task::{run_as, take_woken};
 use super::telemetry::{Held, Telemetry};
@@ -57,6 +58,8 @@ pub struct Worker<H: Host> {
     body_timeout: Duration,
     /// How much answers in parts may read from the store and throw away.
     pub gaps: Allowance,
+    /// Who else may hash a body.
+    pub native_hash: NativeHash,
     /// By which Envoy calls the plugin back when streams are woken.
     pub queue: WakeQueue,
     /// Whether streams are left that are late.
@@ -113,6 +116,7 @@ impl<H: Host> Worker<H> {
             clients,
             body_timeout: config.limits.body_timeout,
             gaps: Allowance::default(),
+            native_hash: NativeHash::default(),
             queue,
             has_late_streams: Cell::default(),
             streams: RefCell::default(),

@@ -263,6 +263,11 @@ impl Host for ScriptedHost {
         self.stream(|stream| stream.record = Some(value.to_vec()));
     }
 
+    fn set_filter_state(&self, name: &str, value: &[u8]) {
+        let key = format!("filter_state.wasm.{name}");
+        self.stream(|stream| stream.properties.insert(key, value.to_vec()));
+    }
+
     fn define_metric(&self, kind: MetricKind, name: &str) -> Option<u32> {
         let mut state = self.state();
         let known = state.metrics.iter().position(|metric| metric.name == name);

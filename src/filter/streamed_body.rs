@@ -41,6 +41,17 @@ impl Waiting {
     }
 }
 
+/// Who hashes a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hashed {
+    /// This filter.
+    Here,
+    /// Somebody else, who has not told yet what came of it.
+    Elsewhere,
+    /// Somebody else, who has nothing to tell.
+    Lost,
+}
+
 /// A body on its way.
 pub struct StreamedBody {
     announced: Option<u64>,
@@ -51,6 +62,8 @@ struct State {
     /// The write that the handler has asked for and the stream has not begun yet.
     write: Option<StreamedWrite>,
     hashing: Hashing,
+    /// Who hashes the body.
+    hashed: Hashed,
     /// The pieces that came while the hasher was not there; `None` once it is, or where it is not waited for.
     waiting: Option<Waiting>,
     length: u64,
@@ -66,6 +79,7 @@ impl StreamedBody {
         let state = State {
             write: None,
             hashing: Hashing::Off,
+            hashed: Hashed::Here,
             waiting: Some(Waiting::new(budget)),
             length: 0,
             is_whole: false,
@@ -82,7 +96,34 @@ impl StreamedBody {
 
     /// Whether the bytes themselves are of interest, not only their number.
     pub fn wants_bytes(&self) -> bool {
-        !matches!(self.state.borrow().hashing, Hashing::Off)
+        let state = self.state.borrow();
+        state.hashed != Hashed::Elsewhere && !matches!(state.hashing, Hashing::Off)
+    }
+
+    /// Whether the body is to be hashed by SHA-256, from its first byte on.
+    pub fn wants_sha256(&self) -> bool {
+        match &self.state.borrow().hashing {
+            Hashing::With(hasher) => matches!(**hasher, Hasher::Sha256(_)),
+            Hashing::Off | Hashing::Later => false,
+        }
+    }
+
+    /// Leaves the hashing to somebody else, who gives the hash when the body is whole.
+    pub fn leave_hashing(&self) {
+        self.state.borrow_mut().hashed = Hashed::Elsewhere;
+    }
+
+    /// The length of the body, in bytes, if it is whole and its hash not here yet.
+    pub fn awaits_hash(&self) -> Option<u64> {
+        let state = self.state.borrow();
+        (state.is_whole && state.hashed == Hashed::Elsewhere).then_some(state.length)
+    }
+
+    /// The hash of the whole body, from who has hashed it; `None` if it is lost.
+    pub fn give_hash(&self, hasher: Option<Hasher>) {
+        let mut state = self.state.borrow_mut();
+        state.hashed = if hasher.is_some() { Hashed::Here } else { Hashed::Lost };
+        state.hashing = hasher.map_or(Hashing::Off, |hasher| Hashing::With(Box::new(hasher)));
     }
 
     /// Takes note of the next `size` bytes. `bytes` are they, where they are of interest.
@@ -175,6 +216,10 @@ impl RequestBody for StreamedBody {
             Hashing::With(hasher) => Some(*hasher),
             Hashing::Off | Hashing::Later => None,
         }
+    }
+
+    fn has_lost_hash(&self) -> bool {
+        self.state.borrow().hashed == Hashed::Lost
     }
 
     async fn complete(&self) -> WriteAnswer {

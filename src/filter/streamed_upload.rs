@@ -108,6 +108,9 @@ impl<H: Host> StreamedUpload<H> {
             );
             self.store_call = Some(self.worker.telemetry.store_call(StoreOperation::StreamPut));
             self.is_routed = true;
+            if self.body.wants_sha256() && self.worker.native_hash.ask(&self.worker.host) {
+                self.body.leave_hashing();
+            }
         }
         match &self.reply {
             Some(_) => self.answer_or_wait(),
@@ -157,6 +160,13 @@ impl<H: Host> StreamedUpload<H> {
 
     /// Runs the handler after the body has gone on, and notes if Envoy is to hold what there is of it.
     fn pass_on(&mut self) -> Step {
+        if let Some(length) = self.body.awaits_hash() {
+            let hasher = self.worker.native_hash.take(&self.worker.host, length);
+            if hasher.is_some() {
+                self.worker.telemetry.count_native_hash();
+            }
+            self.body.give_hash(hasher);
+        }
         let step = self.advance();
         self.is_held |= self.is_routed && matches!(step, Step::Wait);
         step

@@ -29,6 +29,11 @@ impl Hasher {
         }
     }
 
+    /// Takes up SHA-256 from a state of the crate `sha2`; `None` if it is none.
+    pub fn from_sha256_state(state: &[u8]) -> Option<Self> {
+        take_up(state).map(Self::Sha256)
+    }
+
     /// The algorithm.
     pub fn algorithm(&self) -> Algorithm {
         match self {

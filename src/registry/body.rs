@@ -48,6 +48,11 @@ pub trait RequestBody {
     /// The hasher, once the body has come and the hasher been given.
     fn take_hasher(&self) -> Option<Hasher>;
 
+    /// Whether the body was hashed by somebody else, who has not told what came of it.
+    fn has_lost_hash(&self) -> bool {
+        false
+    }
+
     /// Lets the end go, and waits for the store's answer.
     async fn complete(&self) -> WriteAnswer;
 }

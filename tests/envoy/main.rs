@@ -25,6 +25,7 @@ mod held_memory;
 mod legacy;
 mod markers;
 mod moves;
+mod native_hash;
 mod nodes;
 mod outage;
 mod peer;

@@ -87,6 +87,8 @@ pub struct Settings {
     pub store: Store,
     /// Where the module lies, or will lie where Envoy runs.
     pub module: String,
+    /// Where the library lies, or will lie, that hashes uploads in native code; none unless set.
+    pub native_hash: Option<String>,
     /// Where Envoy's admin page is.
     pub admin: Address,
     /// What that page answers.
@@ -291,6 +293,7 @@ impl Default for Settings {
             spool: "/var/tmp".to_owned(),
             store: Store::default(),
             module: "/etc/envoy/moorage.wasm".to_owned(),
+            native_hash: None,
             admin: local(9901),
             admin_paths: AdminPaths::default(),
             metrics: None,
@@ -351,6 +354,13 @@ impl Settings {
             if text.is_empty() {
                 return wrong(setting, "must not be empty");
             }
+        }
+        // The loader would look for a mere name in the system's folders.
+        if self.native_hash.as_ref().is_some_and(|path| !path.contains('/')) {
+            return wrong(
+                "native_hash",
+                "must be a path, such as /usr/local/lib/libmoorage_native_hash.so",
+            );
         }
         if let Some(tracing) = &self.tracing
             && !(0.0..=100.0).contains(&tracing.percent)

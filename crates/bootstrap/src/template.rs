@@ -83,6 +83,7 @@ fn values(settings: &Settings) -> Filled {
         tracing => settings.tracing.as_ref().map(tracing),
         local_errors => local_errors(),
         module => settings.module,
+        native_hash => settings.native_hash.as_ref().filter(|_| !settings.is_read_only()),
         configuration => Filled::from_safe_string(configuration.replace('\n', &format!("\n{:28}", ""))),
         disk_cache => settings.edge.disk_cache,
         disk_cache_bytes => settings.edge.disk_cache_bytes.unwrap_or(DISK_CACHE_BYTES),

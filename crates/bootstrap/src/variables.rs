@@ -19,7 +19,7 @@ pub enum Kind {
 }
 
 /// The variables, each with the setting it stands in for.
-pub const VARIABLES: [(&str, &str, Kind); 34] = [
+pub const VARIABLES: [(&str, &str, Kind); 35] = [
     ("MOORAGE_LISTEN", "listen", Kind::Text),
     ("MOORAGE_TLS_CERTIFICATE", "tls.certificate", Kind::Text),
     ("MOORAGE_TLS_KEY", "tls.key", Kind::Text),
@@ -38,6 +38,7 @@ pub const VARIABLES: [(&str, &str, Kind); 34] = [
     ("AWS_CA_BUNDLE", "ca_file", Kind::Text),
     ("MOORAGE_SPOOL", "spool", Kind::Text),
     ("MOORAGE_WASM", "module", Kind::Text),
+    ("MOORAGE_NATIVE_HASH", "native_hash", Kind::Text),
     ("MOORAGE_ADMIN", "admin", Kind::Text),
     ("MOORAGE_METRICS", "metrics", Kind::Text),
     ("MOORAGE_ACCESS_LOG", "access_log", Kind::Text),

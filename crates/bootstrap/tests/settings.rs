@@ -52,6 +52,21 @@ fn the_files_in_envoy_are_what_their_settings_make() {
     }
 }
 
+/// `./build.sh run` and those who write bootstraps themselves put that file before the filter `moorage`.
+#[test]
+fn the_native_hasher_stands_right_before_moorage_where_blobs_are_pushed() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../envoy/native-hash.yaml");
+    let filter = std::fs::read_to_string(file).expect("the file is there");
+    let moorage = "                  - name: moorage\n";
+    let setting = "native_hash: /usr/local/lib/libmoorage_native_hash.so";
+    let with = read(setting, &[]).expect("the settings are right").bootstrap();
+    assert!(with.contains(&format!("{filter}{moorage}")), "{filter} is not in {with}");
+    for text in ["", &format!("{setting}\nread_only: true")] {
+        let bootstrap = made(text, &[]);
+        assert_eq!(http_filter(&bootstrap, "native_hash"), &Value::Null, "{text}");
+    }
+}
+
 #[test]
 fn nothing_at_all_makes_a_bootstrap() {
     let bootstrap = Settings::read(None, |_| None).expect("all has a default").bootstrap();
@@ -96,6 +111,7 @@ const OF_VARIABLES: &[(&str, &str, &str)] = &[
     ("AWS_CA_BUNDLE", "/probe", "trusted_ca: { filename: /probe }"),
     ("MOORAGE_SPOOL", "/probe", "storage_buffer_path: /probe"),
     ("MOORAGE_WASM", "/probe", "local: { filename: /probe }"),
+    ("MOORAGE_NATIVE_HASH", "/probe", "module: { local: { filename: /probe } }"),
     ("MOORAGE_ADMIN", "127.0.0.9:7", "{ address: 127.0.0.9, port_value: 7 }"),
     ("MOORAGE_METRICS", "127.0.0.9:7", "{ address: 127.0.0.9, port_value: 7 }"),
     ("MOORAGE_ACCESS_LOG", "/probe", "path: /probe"),
@@ -162,6 +178,8 @@ fn a_wrong_setting_is_named() {
         ("tls: { colour: red }", &[], "colour"),
         ("listen: 5000", &[], "listen"),
         ("listen: localhost:5000", &[], "listen"),
+        ("native_hash: libmoorage_native_hash.so", &[], "native_hash"),
+        ("native_hash: ''", &[], "native_hash"),
         ("metrics: yes please", &[], "metrics"),
         ("tls: {}", &[], "tls"),
         ("tls: { certificate: c }", &[], "tls.key"),

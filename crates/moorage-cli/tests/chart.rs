@@ -67,6 +67,8 @@ fn items(value: &Value) -> impl Iterator<Item = &Value> {
 fn variables_of_the_image() -> Vec<(String, String)> {
     let file = fs::read_to_string(top().join("deploy/Containerfile")).expect("text");
     let set = file.lines().filter_map(|line| line.strip_prefix("ENV ")?.split_once('='));
+    // One that depends on the base is what the base makes of it.
+    let set = set.filter(|(_, value)| !value.starts_with('$'));
     let set: Vec<_> = set.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     assert!(!set.is_empty());
     set

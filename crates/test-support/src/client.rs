@@ -25,11 +25,23 @@ where
     B::Data: Send,
     B::Error: std::error::Error + Send + Sync,
 {
+    Ok(connect(server).await?.send_request(request).await?)
+}
+
+/// Opens a connection, which ends when this is dropped.
+pub async fn connect<B>(
+    server: SocketAddr,
+) -> Result<http1::SendRequest<B>, Box<dyn std::error::Error + Send + Sync>>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: std::error::Error + Send + Sync,
+{
     let stream = TcpStream::connect(server).await?;
     stream.set_nodelay(true)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    Ok(sender.send_request(request).await?)
+    Ok(sender)
 }
 
 /// The same over HTTP/2, whose use the server is taken to know. The request's URI has a host.
@@ -42,12 +54,24 @@ where
     B::Data: Send,
     B::Error: std::error::Error + Send + Sync,
 {
+    Ok(connect_http2(server).await?.send_request(request).await?)
+}
+
+/// The same as [`connect`], over HTTP/2. Clones are the same connection.
+pub async fn connect_http2<B>(
+    server: SocketAddr,
+) -> Result<http2::SendRequest<B>, Box<dyn std::error::Error + Send + Sync>>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: std::error::Error + Send + Sync,
+{
     let stream = TcpStream::connect(server).await?;
     stream.set_nodelay(true)?;
     let executor = TokioExecutor::new();
-    let (mut sender, connection) = http2::handshake(executor, TokioIo::new(stream)).await?;
+    let (sender, connection) = http2::handshake(executor, TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    Ok(sender.send_request(request).await?)
+    Ok(sender)
 }
 
 /// Sends a request and reads the whole response.

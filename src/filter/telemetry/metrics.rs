@@ -43,6 +43,8 @@ pub enum Counter {
     UploadsFinished,
     /// Requests of uploads that failed or broke off.
     UploadsFailed,
+    /// Bodies of uploads that the native hasher has hashed.
+    NativeHashes,
     /// Requests of known callers that were denied.
     Denied,
     /// Wrong passwords and tokens.
@@ -56,12 +58,13 @@ pub enum Counter {
 }
 
 /// The counters without labels: they are there from the start, so that their rates are known from the first count on.
-const PLAIN_COUNTERS: [Counter; 9] = [
+const PLAIN_COUNTERS: [Counter; 10] = [
     Counter::RequestBytes,
     Counter::ResponseBytes,
     Counter::UploadsStarted,
     Counter::UploadsFinished,
     Counter::UploadsFailed,
+    Counter::NativeHashes,
     Counter::Denied,
     Counter::FailedLogins,
     Counter::EventsSent,
@@ -97,6 +100,7 @@ impl Counter {
             Self::UploadsStarted => "moorage_uploads_started_total".to_owned(),
             Self::UploadsFinished => "moorage_uploads_finished_total".to_owned(),
             Self::UploadsFailed => "moorage_uploads_failed_total".to_owned(),
+            Self::NativeHashes => "moorage_native_hashes_total".to_owned(),
             Self::Denied => "moorage_access_denied_total".to_owned(),
             Self::FailedLogins => "moorage_access_failed_logins_total".to_owned(),
             Self::Errors(code) => format!("moorage_errors_total.code.{}", labels::error(code)),

@@ -132,6 +132,11 @@ impl<H: Host> Telemetry<H> {
         }
     }
 
+    /// Counts a body that the native hasher has hashed.
+    pub fn count_native_hash(&self) {
+        self.add(Counter::NativeHashes);
+    }
+
     /// Notes what the cache tells.
     pub fn count_cache(&self, event: CacheEvent) {
         let found = match event {

@@ -28,6 +28,8 @@ pub struct Proxy {
     filters: HashMap<u32, HttpFilter<ScriptedHost>>,
     /// What the store has, by paths.
     pub objects: BTreeMap<String, Vec<u8>>,
+    /// What filters before this one leave for it with each request.
+    pub left_before: HashMap<String, Vec<u8>>,
     /// The queue of the plugin.
     queue: u32,
     first_id: u32,
@@ -44,8 +46,15 @@ impl Proxy {
         let mut plugin = Plugin::new(host.clone());
         assert!(plugin.configure(config.as_bytes()), "a valid configuration");
         let queue = u32::try_from(host.state().queues.len() - 1).expect("few queues");
-        let host = host.clone();
-        Self { host, plugin, filters: HashMap::new(), objects: BTreeMap::new(), queue, first_id }
+        Self {
+            host: host.clone(),
+            plugin,
+            filters: HashMap::new(),
+            objects: BTreeMap::new(),
+            left_before: HashMap::new(),
+            queue,
+            first_id,
+        }
     }
 
     pub fn worker(&self) -> &Worker<ScriptedHost> {
@@ -139,6 +148,7 @@ impl Proxy {
         let mut stream = StreamState {
             request_headers: headers,
             has_ended: end_of_stream,
+            properties: self.left_before.clone(),
             ..StreamState::default()
         };
         stream.properties.insert("source.address".to_owned(), address.as_bytes().to_vec());

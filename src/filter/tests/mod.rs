@@ -6,6 +6,7 @@ mod downloads;
 mod driver;
 mod events;
 mod limits;
+mod native_hash;
 mod plugin;
 mod record;
 mod requests;

@@ -8,6 +8,7 @@ use http::Method;
 use http_body_util::BodyExt;
 
 use moorage_test_support::blob_store::{ACCESS_KEY, SECRET_KEY};
+use moorage_test_support::envoy::stat;
 use moorage_test_support::garage::Garage;
 use moorage_test_support::podman::{Container, Podman};
 use moorage_test_support::process::{optional_tool, own_address, wait_for, within};
@@ -84,6 +85,10 @@ async fn the_image_serves_itself_and_drains_before_it_stops() {
     assert_eq!(container.exec(&health).await, "LIVE");
 
     let pushed = podman.push(&id, server, "moorage:self").await;
+    wait_for("layers that were hashed in native code", async || {
+        (stat(admin, "wasmcustom.moorage_native_hashes_total").await > 0).then_some(())
+    })
+    .await;
     let manifest = client::get(
         server,
         "/v2/moorage/manifests/self",

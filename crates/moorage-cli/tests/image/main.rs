@@ -19,7 +19,9 @@ async fn build(podman: &Podman) -> String {
     let mut command = Command::new(top().join("build.sh"));
     command.args(["image", "--base", "self", "--tag", "moorage"]);
     command.env("MOORAGE_IMAGE_BUILDER", podman.command_line());
-    command.env("MOORAGE_WASM", tool("MOORAGE_WASM")).env("MOORAGE_CLI", tool("MOORAGE_CLI"));
+    for built in ["MOORAGE_WASM", "MOORAGE_CLI", "MOORAGE_NATIVE_HASH_LIBRARY"] {
+        command.env(built, tool(built));
+    }
     run(&mut command).await;
     podman.run(&["image", "inspect", "--format", "{{.Id}}", "localhost/moorage"]).await
 }

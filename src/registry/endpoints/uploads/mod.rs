@@ -264,6 +264,10 @@ fn forward_content(body: &impl RequestBody, store: &impl Uploads, digest: &Diges
 
 /// Lets the end of a body go whose whole is content of the digest, unless it is known not to be.
 async fn complete_content(body: &impl RequestBody, digest: &Digest) -> Result<(), Error> {
+    if body.has_lost_hash() {
+        let message = "the blob could not be hashed on its way; send it again";
+        return Err(Error::new(ErrorCode::Unavailable, message));
+    }
     if body.take_hasher().is_some_and(|hasher| hasher.finish() != *digest) {
         return Err(digest_invalid(digest));
     }
