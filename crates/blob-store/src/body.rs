@@ -165,7 +165,7 @@ mod tests {
                 (incoming(broken, None), S3ErrorCode::IncompleteBody),
                 (incoming(whole(), Some(checksum)), S3ErrorCode::BadDigest),
             ] {
-                let error = stored(&tree, incoming).await.err().expect("refused");
+                let error = stored(&tree, incoming).await.expect_err("refused");
                 assert_eq!(*error.code(), code, "{size}");
             }
         }
