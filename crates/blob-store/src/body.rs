@@ -40,7 +40,7 @@ impl Incoming {
         publish: impl FnOnce(&Tree, Staged) -> S3Result<T> + Send + 'static,
     ) -> S3Result<(T, Checksum)> {
         let Self { body, expected, algorithm, trailers } = self;
-        let hasher = hasher_for(&expected, algorithm.as_ref())?;
+        let hasher = Box::new(hasher_for(&expected, algorithm.as_ref())?);
         let mut written = Writing::Done(Written { staged: None, hasher });
         let mut pieces = Vec::new();
         let mut length = 0;
@@ -75,12 +75,12 @@ impl Incoming {
 struct Written {
     /// `None` before the first turn of a thread.
     staged: Option<Staged>,
-    hasher: ChecksumHasher,
+    hasher: Box<ChecksumHasher>,
 }
 
 impl Written {
     /// Hashes and writes the next pieces. Blocks.
-    fn append(mut self, tree: &Tree, pieces: &[Bytes]) -> S3Result<(Staged, ChecksumHasher)> {
+    fn append(mut self, tree: &Tree, pieces: &[Bytes]) -> S3Result<(Staged, Box<ChecksumHasher>)> {
         pieces.iter().for_each(|piece| self.hasher.update(piece));
         let staged = match self.staged {
             Some(staged) => staged,
@@ -93,7 +93,7 @@ impl Written {
 /// Writing that may still be going on.
 enum Writing {
     Done(Written),
-    Going(JoinHandle<S3Result<(Staged, ChecksumHasher)>>),
+    Going(JoinHandle<S3Result<(Staged, Box<ChecksumHasher>)>>),
 }
 
 impl Writing {
