@@ -226,13 +226,14 @@ wasm_target_dir() {
   fi
 }
 
-# remapped_rustflags: the flags that rustc has anyway, and those by which messages of panics name sources without the
-# folders of this machine. So the same sources give the same module wherever they lie. They are separated as
+# wasm_rustflags: the flags that rustc has anyway; those that .cargo/config.toml has for the wasm target, which Cargo
+# leaves out where the environment has flags; and those by which messages of panics name sources without the folders of
+# this machine. So the same sources give the same module wherever they lie. They are separated as
 # CARGO_ENCODED_RUSTFLAGS wants it: a folder's name may have spaces.
-remapped_rustflags() {
+wasm_rustflags() {
   local registry separator=$'\x1f' flags=${CARGO_ENCODED_RUSTFLAGS:-${RUSTFLAGS:-}}
   [[ -n ${CARGO_ENCODED_RUSTFLAGS:-} ]] || flags=${flags// /$separator}
-  flags+="${flags:+$separator}--remap-path-prefix=$PWD=/moorage"
+  flags+="${flags:+$separator}-Ctarget-feature=+simd128$separator--remap-path-prefix=$PWD=/moorage"
   # The folders are there once the dependencies are.
   cargo fetch --locked --quiet --target "$WASM_TARGET"
   for registry in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do
@@ -245,7 +246,7 @@ remapped_rustflags() {
 wasm_cargo() {
   local command=$1 flags
   shift
-  flags=$(remapped_rustflags)
+  flags=$(wasm_rustflags)
   if [[ $wasm_toolchain == rustup ]]; then
     CARGO_ENCODED_RUSTFLAGS=$flags cargo "$command" --target "$WASM_TARGET" "$@"
     return

@@ -11,7 +11,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::bucket_options::BucketOptions;
 use super::budget::{self, Budget};
-use super::compose::{Compositions, PARALLEL_JOINS};
+use super::compose::{ChecksumTrial, Compositions, PARALLEL_JOINS};
 use super::condemned::CondemnedView;
 use super::fault::{Fault, StoreError, StoreErrorKind};
 use super::health::HealthView;
@@ -57,7 +57,7 @@ pub struct Bucket<H> {
     heeds_conditional_removal: Cell<Option<bool>>,
     condemned: CondemnedView,
     health: HealthView,
-    pub(super) refuses_wrong_checksums: Cell<Option<bool>>,
+    pub(super) checksum_trial: ChecksumTrial,
     pub(super) rehashes: Rehashes,
     pub(super) compositions: Compositions,
 }
@@ -79,7 +79,7 @@ impl<H: Http> Bucket<H> {
             heeds_conditional_removal: Cell::new(None),
             condemned: CondemnedView::default(),
             health: HealthView::default(),
-            refuses_wrong_checksums: Cell::new(None),
+            checksum_trial: ChecksumTrial::default(),
             rehashes: Rehashes::default(),
             compositions: Compositions::default(),
         }

@@ -4,14 +4,14 @@
 //! say in the document that it failed. So such an answer counts only if the document is the expected
 //! one.
 
-use std::cell::Cell;
-
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use percent_encoding::utf8_percent_encode;
 
 use super::bucket::{Bucket, QUERY, absent_or_fault, checksum, fault, refused};
-use super::compose::{Checked, Compositions, HasParts, MultipartId, PartTag, Parts, Piece};
+use super::compose::{
+    Checked, ChecksumTrial, Compositions, HasParts, MultipartId, PartTag, Parts, Piece,
+};
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::Key;
 use super::permits::Permits;
@@ -29,8 +29,8 @@ impl<H: Http> HasParts for Bucket<H> {
 }
 
 impl<H: Http> Parts for Bucket<H> {
-    fn refuses_wrong_checksums(&self) -> &Cell<Option<bool>> {
-        &self.refuses_wrong_checksums
+    fn checksum_trial(&self) -> &ChecksumTrial {
+        &self.checksum_trial
     }
 
     fn rehashes(&self) -> &Rehashes {

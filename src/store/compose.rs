@@ -96,12 +96,21 @@ pub enum Checked {
     Refused,
 }
 
+/// What has come of trying whether the store verifies checksums.
+#[derive(Debug, Default)]
+pub struct ChecksumTrial {
+    /// Whether it does, once that is known.
+    pub verifies: Cell<Option<bool>>,
+    /// Whether it has been tried, with whatever result.
+    pub was_begun: Cell<bool>,
+}
+
 /// Operations on objects in parts. Every method is one call, repeated at most once where
 /// it may be.
 #[expect(async_fn_in_trait, reason = "the filter runs in one thread; no future is ever sent")]
 pub trait Parts: Objects {
-    /// Whether the store verifies checksums, once that is known.
-    fn refuses_wrong_checksums(&self) -> &Cell<Option<bool>>;
+    /// What is known of whether the store verifies checksums.
+    fn checksum_trial(&self) -> &ChecksumTrial;
 
     /// The upload sessions whose content is being hashed.
     fn rehashes(&self) -> &Rehashes;

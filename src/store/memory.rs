@@ -18,7 +18,9 @@ use bytes::Bytes;
 
 use super::budget::Budget;
 use super::cache::{CacheEnvironment, CacheEvent};
-use super::compose::{Checked, Compositions, HasParts, MultipartId, PartTag, Parts, Piece};
+use super::compose::{
+    Checked, ChecksumTrial, Compositions, HasParts, MultipartId, PartTag, Parts, Piece,
+};
 use super::condemned::CondemnedView;
 use super::fault::{StoreError, StoreErrorKind};
 use super::health::HealthView;
@@ -79,7 +81,7 @@ pub struct MemoryStore {
     health: HealthView,
     /// Whether checksums are not verified, as in some stores.
     pub ignores_checksums: bool,
-    refuses_wrong_checksums: Cell<Option<bool>>,
+    checksum_trial: ChecksumTrial,
     rehashes: Rehashes,
     compositions: Compositions,
     /// The parts of multipart uploads under way, by the upload's id.
@@ -448,8 +450,8 @@ impl HasParts for MemoryStore {
 }
 
 impl Parts for MemoryStore {
-    fn refuses_wrong_checksums(&self) -> &Cell<Option<bool>> {
-        &self.refuses_wrong_checksums
+    fn checksum_trial(&self) -> &ChecksumTrial {
+        &self.checksum_trial
     }
 
     fn rehashes(&self) -> &Rehashes {

@@ -111,6 +111,9 @@ pub trait Uploads {
     /// Whether the store verifies `x-amz-checksum-sha256` by itself, if that is known.
     fn known_to_verify_checksums(&self) -> Option<bool>;
 
+    /// Whether it has been tried to find that out, with whatever result.
+    fn has_tried_checksums(&self) -> bool;
+
     /// Finds out whether the store verifies checksums; what was found is remembered. Two calls,
     /// together, the first time.
     async fn verifies_checksums(&self) -> Result<bool, StoreError>;
@@ -265,7 +268,11 @@ impl<O: Objects + HasParts> Uploads for O {
     }
 
     fn known_to_verify_checksums(&self) -> Option<bool> {
-        self.bucket_of_parts().refuses_wrong_checksums().get()
+        self.bucket_of_parts().checksum_trial().verifies.get()
+    }
+
+    fn has_tried_checksums(&self) -> bool {
+        self.bucket_of_parts().checksum_trial().was_begun.get()
     }
 
     async fn verifies_checksums(&self) -> Result<bool, StoreError> {
@@ -273,6 +280,7 @@ impl<O: Objects + HasParts> Uploads for O {
             return Ok(known);
         }
         let bucket = self.bucket_of_parts();
+        bucket.checksum_trial().was_begun.set(true);
         let key = layout::checksum_probe();
         let probe =
             Bytes::from_static(b"Moorage tries here whether the store verifies checksums.\n");
@@ -290,7 +298,7 @@ impl<O: Objects + HasParts> Uploads for O {
             // It ignores the header, or can't take it.
             _ => false,
         };
-        bucket.refuses_wrong_checksums().set(Some(verifies));
+        bucket.checksum_trial().verifies.set(Some(verifies));
         Ok(verifies)
     }
 }

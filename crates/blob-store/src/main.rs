@@ -7,8 +7,10 @@
 //! keys of more than some 160 bytes, which the registry has, and checks a condition and writes in two
 //! steps, so that two writers could both win.
 //!
-//! It is **not** a production store: no replication, no `fsync`, plain HTTP only. In production the
-//! bucket is a real one, and Envoy's `blob_store` cluster points at it.
+//! It is **not** a production store: no replication, plain HTTP only, and nothing is synced to the disk.
+//! What it has acknowledged outlives its own end, whatever ends it. If the machine fails, the last half
+//! minute of writes may be lost, and objects from then may be there and be empty or damaged. In
+//! production the bucket is a real one, and Envoy's `blob_store` cluster points at it.
 //!
 //! ```text
 //! blob-store [--listen 127.0.0.1:5002] --root DIR [--bucket registry]
@@ -21,6 +23,7 @@
 //! real port where port 0 was asked for. SIGTERM and SIGINT end it at once with status 0; a bad
 //! argument or a taken port is one line on stderr and status 2.
 
+mod body;
 mod checksums;
 mod folders;
 mod listing;

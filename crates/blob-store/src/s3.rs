@@ -1,7 +1,9 @@
 //! The S3 operations, on files. The crate `s3s` speaks the protocol: XML, signatures, errors.
 //!
 //! Object `k` of bucket `b` is the file `<root>/b/k`, and nothing else: no side files, so another
-//! program may add, change and remove objects as files. What S3 promises holds all the same:
+//! program may add, change and remove objects as files. One that changes a file of more than 256 KiB has
+//! to put another in its place, and not to write in it: a copy of such an object is a hard link. What S3
+//! promises holds all the same:
 //!
 //! - An object appears whole or not at all, after its checksums agreed. It is written below
 //!   `<root>/.blob-store`, then renamed.
@@ -17,15 +19,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use futures::StreamExt;
 use s3s::dto::*;
-use s3s::{S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, TrailingHeaders, s3_error};
+use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 
-use crate::checksums::{check_checksums, hasher_for, sent_checksums};
+use crate::body::{Incoming, joined};
+use crate::checksums::sent_checksums;
 use crate::listing::Query;
 use crate::multipart::is_after;
-use crate::object::{CHUNK, Content, read_stream, slice, whole};
-use crate::tree::{Conditions, Staged, Tree, internal, signed};
+use crate::object::{Content, read_stream, slice, whole};
+use crate::tree::{Conditions, Tree, internal, signed};
 
 const MAX_KEYS: i32 = 1000;
 
@@ -48,39 +50,7 @@ impl Files {
         work: impl FnOnce(&Tree) -> S3Result<T> + Send + 'static,
     ) -> S3Result<T> {
         let tree = Arc::clone(&self.tree);
-        tokio::task::spawn_blocking(move || work(&tree))
-            .await
-            .map_err(|error| internal(io::Error::other(error)))?
-    }
-
-    /// Writes a body to a staged file, checking its checksums.
-    async fn stage(
-        &self,
-        body: Option<StreamingBlob>,
-        expected: Checksum,
-        algorithm: Option<&ChecksumAlgorithm>,
-        trailers: Option<TrailingHeaders>,
-    ) -> S3Result<(Staged, Checksum)> {
-        let mut staged = self.run(|tree| tree.new_staged().map_err(internal)).await?;
-        let mut hasher = hasher_for(&expected, algorithm)?;
-        let mut pending = Vec::new();
-        if let Some(mut body) = body {
-            while let Some(bytes) = body.next().await {
-                // The client went away, or sent less than it announced.
-                let bytes = bytes
-                    .map_err(|error| S3Error::with_source(S3ErrorCode::IncompleteBody, error))?;
-                hasher.update(&bytes);
-                pending.extend_from_slice(&bytes);
-                if pending.len() >= CHUNK {
-                    let full = std::mem::take(&mut pending);
-                    staged = self.run(move |_| staged.append(&full)).await?;
-                }
-            }
-        }
-        staged = self.run(move |_| staged.append(&pending)).await?;
-        let computed = hasher.finalize();
-        check_checksums(&computed, expected, trailers)?;
-        Ok((staged, computed))
+        joined(tokio::task::spawn_blocking(move || work(&tree))).await
     }
 }
 
@@ -181,16 +151,15 @@ impl S3 for Files {
         }
         let conditions = Conditions::new(input.if_match, input.if_none_match)?;
         let expected = sent_checksums!(input);
-        let (staged, computed) = self
-            .stage(
-                input.body,
-                expected,
-                input.checksum_algorithm.as_ref(),
-                request.trailing_headers,
-            )
-            .await?;
         let (bucket, key) = (input.bucket, input.key);
-        let etag = self.run(move |tree| tree.publish(staged, &bucket, &key, &conditions)).await?;
+        let incoming = Incoming {
+            body: input.body,
+            expected,
+            algorithm: input.checksum_algorithm,
+            trailers: request.trailing_headers,
+        };
+        let publish = move |tree: &Tree, staged| tree.publish(staged, &bucket, &key, &conditions);
+        let (etag, computed) = incoming.store(&self.tree, publish).await?;
         Ok(S3Response::new(PutObjectOutput {
             e_tag: Some(ETag::Strong(etag)),
             checksum_crc32: computed.checksum_crc32,
@@ -220,12 +189,8 @@ impl S3 for Files {
             return Err(s3_error!(NotImplemented, "conditional copy"));
         };
         let (from_bucket, from_key) = source(copy_source)?;
-        let etag = self
-            .run(move |tree| {
-                let staged = tree.stage_copy(&from_bucket, &from_key, None)?;
-                tree.publish(staged, &bucket, &key, &Conditions::default())
-            })
-            .await?;
+        let etag =
+            self.run(move |tree| tree.copy((&from_bucket, &from_key), (&bucket, &key))).await?;
         Ok(S3Response::new(CopyObjectOutput {
             copy_object_result: Some(CopyObjectResult {
                 e_tag: Some(ETag::Strong(etag)),
@@ -365,17 +330,16 @@ impl S3 for Files {
             return Err(s3_error!(NotImplemented, "Content-MD5"));
         }
         let expected = sent_checksums!(input);
-        let (staged, _) = self
-            .stage(
-                input.body,
-                expected,
-                input.checksum_algorithm.as_ref(),
-                request.trailing_headers,
-            )
-            .await?;
         let (bucket, key, id, number) =
             (input.bucket, input.key, input.upload_id, input.part_number);
-        let etag = self.run(move |tree| tree.add_part(staged, &bucket, &key, &id, number)).await?;
+        let incoming = Incoming {
+            body: input.body,
+            expected,
+            algorithm: input.checksum_algorithm,
+            trailers: request.trailing_headers,
+        };
+        let add = move |tree: &Tree, staged| tree.add_part(staged, &bucket, &key, &id, number);
+        let (etag, _) = incoming.store(&self.tree, add).await?;
         Ok(S3Response::new(UploadPartOutput {
             e_tag: Some(ETag::Strong(etag)),
             ..Default::default()

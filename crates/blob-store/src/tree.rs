@@ -1,18 +1,19 @@
 //! The files: names that are paths, objects that appear whole, and conditions that are checked in one step with the
 //! rename or the removal.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, IoSlice, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use s3s::dto::{ETag, ETagCondition};
 use s3s::{S3Error, S3Result, s3_error};
 
 use crate::folders::Folders;
-use crate::object::{Content, Object, copy_range, etag_of, slice};
+use crate::object::{CHUNK, Content, Object, copy_range, etag_of, slice};
 
 /// The folder of all buckets.
 pub struct Tree {
@@ -84,6 +85,39 @@ impl Tree {
         Ok(Staged { path, file })
     }
 
+    /// A whole object under another name, without its bytes being written again where that may be: the copy is another
+    /// name of the same file. Objects are replaced and removed, never changed in place, so neither gets to know the
+    /// other. It counts as written now, and so does what it was made of. A small object is really copied: its file may
+    /// be one that another program writes in place.
+    ///
+    /// # Errors
+    ///
+    /// `NoSuchKey`, and those of the file system.
+    pub fn copy(&self, from: (&str, &str), to: (&str, &str)) -> S3Result<String> {
+        let source = self.path(from.0, from.1)?;
+        let staged = match self.stage_link(&source) {
+            Some(staged) => staged,
+            None => self.stage_copy(from.0, from.1, None)?,
+        };
+        self.publish(staged, to.0, to.1, &Conditions::default())
+    }
+
+    /// Another name of a large file, as one that has no name yet. `None` where it is small or not there, and where the
+    /// file system gives a file no second name.
+    fn stage_link(&self, source: &Path) -> Option<Staged> {
+        let is_large = |metadata: &Metadata| metadata.is_file() && metadata.len() > CHUNK as u64;
+        let path = self.staging.join(self.unique_name());
+        // A symbolic link would be linked itself, and not what it leads to.
+        fs::symlink_metadata(source).ok().filter(is_large)?;
+        fs::hard_link(source, &path).ok()?;
+        // From here on it is removed if something fails.
+        let file = File::options().append(true).open(&path);
+        let staged = file.map(|file| Staged { path: path.clone(), file });
+        let staged = staged.inspect_err(|_| drop(fs::remove_file(&path))).ok()?;
+        staged.file.set_modified(SystemTime::now()).ok()?;
+        Some(staged)
+    }
+
     /// A copy of an object, or of a part of it, that has no name yet.
     pub fn stage_copy(
         &self,
@@ -153,8 +187,19 @@ pub struct Staged {
 
 impl Staged {
     /// Writes on.
-    pub fn append(mut self, bytes: &[u8]) -> S3Result<Self> {
-        self.file.write_all(bytes).map_err(internal)?;
+    pub fn append(mut self, pieces: &[Bytes]) -> io::Result<Self> {
+        let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        let mut rest = slices.as_mut_slice();
+        // Takes away what is empty: that nothing was written would be an error otherwise.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match self.file.write_vectored(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut rest, written),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(self)
     }
 }
@@ -233,4 +278,110 @@ fn unique_start() -> String {
 /// A length as the protocol has it.
 pub fn signed(length: u64) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::time::Duration;
+
+    use s3s::S3ErrorCode;
+
+    use super::*;
+
+    const LARGE: usize = CHUNK + 1;
+
+    struct Bucket {
+        tree: Tree,
+        folder: tempfile::TempDir,
+    }
+
+    fn bucket() -> Bucket {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("b")).expect("a bucket");
+        Bucket { tree: Tree::open(folder.path()).expect("a tree"), folder }
+    }
+
+    impl Bucket {
+        fn put(&self, key: &str, content: &[u8]) -> String {
+            let staged = self.tree.new_staged().expect("a file");
+            let staged = staged.append(&[Bytes::copy_from_slice(content)]).expect("written");
+            self.tree.publish(staged, "b", key, &Conditions::default()).expect("published")
+        }
+
+        fn copy(&self, from: &str, to: &str) -> String {
+            self.tree.copy(("b", from), ("b", to)).expect("copied")
+        }
+
+        fn file(&self, key: &str) -> PathBuf {
+            self.folder.path().join("b").join(key)
+        }
+
+        fn content(&self, key: &str) -> Vec<u8> {
+            fs::read(self.file(key)).expect("an object")
+        }
+    }
+
+    #[test]
+    fn a_copy_keeps_its_content_whatever_becomes_of_what_it_was_made_of() {
+        for size in [0, 1, CHUNK, LARGE] {
+            let bucket = bucket();
+            let (old, new) = (vec![1; size], vec![2; size]);
+            bucket.put("from", &old);
+            let etag = bucket.copy("from", "folder/to");
+            assert_eq!(etag_of(&bucket.file("folder/to")).expect("an object"), etag, "{size}");
+            bucket.put("from", &new);
+            assert_eq!(bucket.content("folder/to"), old, "{size}");
+            bucket.tree.remove("b", "from", &Conditions::default()).expect("removed");
+            assert_eq!(bucket.content("folder/to"), old, "{size}");
+            // Nor the other way.
+            bucket.copy("folder/to", "again");
+            bucket.put("folder/to", &new);
+            assert_eq!(bucket.content("again"), old, "{size}");
+        }
+    }
+
+    #[test]
+    fn only_a_large_object_shares_its_file_with_its_copy() {
+        for (size, is_shared) in [(CHUNK, false), (LARGE, true)] {
+            let bucket = bucket();
+            bucket.put("from", &vec![1; size]);
+            bucket.copy("from", "to");
+            let inode = |key| fs::metadata(bucket.file(key)).expect("a file").ino();
+            assert_eq!(inode("from") == inode("to"), is_shared, "{size}");
+        }
+    }
+
+    #[test]
+    fn a_copy_is_as_new_as_if_it_had_been_written() {
+        let bucket = bucket();
+        bucket.put("from", &vec![1; LARGE]);
+        let file = File::options().append(true).open(bucket.file("from")).expect("a file");
+        let day = Duration::from_secs(24 * 60 * 60);
+        file.set_modified(SystemTime::now() - day).expect("a time");
+        bucket.copy("from", "to");
+        let modified = bucket.tree.find("b", "to").expect("an object").modified;
+        assert!(modified.elapsed().is_ok_and(|age| age < day / 2), "{modified:?}");
+    }
+
+    #[test]
+    fn nothing_is_left_staged_of_a_copy_onto_itself_or_onto_another_name_of_its_file() {
+        let bucket = bucket();
+        bucket.put("from", &vec![1; LARGE]);
+        for to in ["from", "to", "to"] {
+            bucket.copy("from", to);
+        }
+        let staged = fs::read_dir(&bucket.tree.staging).expect("a folder").count();
+        assert_eq!(staged, 0);
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_copied() {
+        let bucket = bucket();
+        fs::create_dir(bucket.file("folder")).expect("a folder");
+        for from in ["absent", "folder"] {
+            let copied = bucket.tree.copy(("b", from), ("b", "to"));
+            assert!(copied.is_err_and(|error| *error.code() == S3ErrorCode::NoSuchKey), "{from}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use super::streamed_body::{location, outcome, repository, with_digest};
 use crate::oci::{Algorithm, Digest, Hasher, UploadId};
 use crate::registry::test_registry::{TestRegistry, digest_of};
 use crate::store::memory::Effect;
-use crate::store::{LIST_LENGTH, layout};
+use crate::store::{LIST_LENGTH, StoreErrorKind, Uploads as _, layout};
 
 /// What the store is asked for while something is done.
 #[derive(Debug, PartialEq, Eq)]
@@ -189,6 +189,24 @@ fn a_chunk_that_comes_for_another_algorithm_takes_no_hash_away() {
     assert_eq!(response.status(), 201);
     // The last chunk is hashed once more, and both are joined.
     assert!(cost.read < whole.len() + 2_000, "{cost:?}");
+}
+
+#[test]
+fn what_begins_uploads_tries_once_whether_the_store_verifies_checksums() {
+    for is_broken in [false, true] {
+        let mut registry = registry();
+        let probe = layout::checksum_probe();
+        if is_broken {
+            registry.store.fail(probe.clone(), StoreErrorKind::Unavailable);
+        }
+        for _ in 0..3 {
+            registry.begin("");
+        }
+        let probes = registry.store.calls().iter().filter(|key| **key == probe).count();
+        assert!((1..=2).contains(&probes), "{probes}");
+        let known = registry.store.known_to_verify_checksums();
+        assert_eq!(known, (!is_broken).then_some(true));
+    }
 }
 
 /// Moorage wrote all chunks into the progress once, and one hash that covered them.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::TryFutureExt as _;
-use futures::future::try_join;
+use futures::future::{try_join, try_join3};
 use http::{Response, StatusCode};
 
 use super::{
@@ -19,7 +19,7 @@ use crate::store::{Session, Store, Uploads};
 
 /// `POST`. With `mount`, the blob is taken from another repository, if it is there: two round trips
 /// to the store. With `digest` and a body, that body is the blob: the stream and one round trip. Otherwise
-/// a session begins: one call.
+/// a session begins: one call, and beside the first of a worker two more.
 pub async fn start(
     request: &Request,
     body: &impl RequestBody,
@@ -46,8 +46,15 @@ pub async fn start(
     }
     let session = Session { name: name.clone(), id: fresh_id(request) };
     let started = humantime::format_rfc3339_seconds(request.environment.now()).to_string();
-    // What closes the upload then need not.
-    try_join(store.begin_upload(&session, started).err_into(), look_out(request, store)).await?;
+    let begun = store.begin_upload(&session, started).err_into();
+    // What closes the upload then need not find that out. Once: where nothing comes of it, not every upload is to pay.
+    let learn = async {
+        match store.has_tried_checksums() {
+            true => Ok(()),
+            false => learn_about_checksums(store).await,
+        }
+    };
+    try_join3(begun, look_out(request, store), learn).await?;
     let place = UploadOffset::at(0, algorithm.unwrap_or(Algorithm::Sha256));
     Ok(progress_reply(StatusCode::ACCEPTED, &session, place))
 }
