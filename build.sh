@@ -306,6 +306,10 @@ run_bench() {
   MOORAGE_SYNTHETIC_BUCKET=$(cargo_target_dir)/release/synthetic-bucket
   MOORAGE_CLI=$(cargo_target_dir)/release/moorage
   export MOORAGE_WASM MOORAGE_ENVOY MOORAGE_BLOB_STORE MOORAGE_SYNTHETIC_BUCKET MOORAGE_CLI
+  if has_native_hash; then
+    cargo build --profile native --package moorage-native-hash
+    export_optional MOORAGE_NATIVE_HASH_LIBRARY "$(cargo_target_dir)/native/libmoorage_native_hash.so"
+  fi
   export_optional MOORAGE_DISTRIBUTION "$(go_tool "$DISTRIBUTION")"
   [[ $* =~ ^(gc|edge)$ ]] || prepare_comparisons
   step "Measuring"

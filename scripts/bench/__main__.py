@@ -176,6 +176,7 @@ def on_the_local_store(settings, servers, bucket, tree):
         plain=servers.envoy("plain", bootstraps.plain(store))[0],
         registries={contests.DOCKER_REGISTRY: peer},
         fixed=servers.envoy("fixed-reply", fixed)[0],
+        in_the_module=_without_hasher(servers, "moorage-unaided", store, settings.wasm),
     )
     guarded = bootstraps.moorage(store, settings.wasm, access=access.configuration())
     guarded, _ = servers.envoy("moorage-access", guarded)
@@ -223,6 +224,12 @@ def on_garage(settings, servers):
         *far.contests(settings, servers, store, tree, settings.seconds),
     ]
     return found, (tree, moorage, admin)
+
+
+def _without_hasher(servers, name, store, wasm):
+    if "MOORAGE_NATIVE_HASH_LIBRARY" not in os.environ:
+        return None
+    return servers.envoy(name, bootstraps.moorage(store, wasm, hashes_natively=False))[0]
 
 
 def put_image(tree):

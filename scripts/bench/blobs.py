@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urljoin
 
-from contests import MOORAGE, PLAIN, STORE, Cell, Contest
+from contests import IN_THE_MODULE, MOORAGE, PLAIN, STORE, Cell, Contest
 from load import Sample, Target, curl, megabytes_per_second, requests_per_second
 from tree import content_key, digest_of
 
@@ -76,6 +76,8 @@ def push_contests(ports, store_port, name, folder):
     known = {MOORAGE: upload(ports.moorage, _in_one_request)}
     known |= {who: upload(port, _in_two_requests) for who, port in others}
     unknown = {who: upload(port, _in_three_requests) for who, port in ((MOORAGE, ports.moorage), *others)}
+    if ports.in_the_module:
+        unknown[IN_THE_MODULE] = upload(ports.in_the_module, _in_three_requests)
     return [
         row("known", 1, PUSHED, known | stores()),
         row("unknown", 1, PUSHED, unknown | stores(*CHUNKED)),

@@ -5,15 +5,22 @@ import subprocess
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
+MOORAGE = "                  - name: moorage\n"
 
 
-def moorage(store_port, wasm, cache="", signed=False, access="", telemetry="", is_logged=False):
+def moorage(store_port, wasm, cache="", signed=False, access="", telemetry="", is_logged=False, hashes_natively=True):
     """The filter as `./build.sh run` has it, but for its access log, which goes nowhere if there is to be one; `cache`,
-    `access` and `telemetry` are the plugin's fields of these names, as JSON."""
+    `access` and `telemetry` are the plugin's fields of these names, as JSON. `hashes_natively`: with the native hasher,
+    where there is one."""
     text = _local(store_port, signed, access, is_logged).replace("filename: moorage.wasm", f"filename: {wasm}")
     for name, value in (("cache", cache), ("telemetry", telemetry)):
         if value:
             text = _replace(text, '"store": {', f'"{name}": {value}, "store": {{')
+    library = os.environ.get("MOORAGE_NATIVE_HASH_LIBRARY")
+    if library and hashes_natively:
+        hasher = (TOP / "envoy/native-hash.yaml").read_text()
+        hasher = hasher.replace("/usr/local/lib/libmoorage_native_hash.so", library)
+        text = _replace(text, MOORAGE, f"{hasher}{MOORAGE}")
     return text
 
 

@@ -20,7 +20,8 @@ FIXED = "fixed reply"
 OPEN = "Moorage without access control"
 UNTROUBLED = "Moorage while nobody guesses"
 SILENT = "Moorage without telemetry"
-SUBJECTS = (MOORAGE, DOCKER_REGISTRY, DISTRIBUTION, FIXED, PLAIN, STORE, DISTANT, OPEN, UNTROUBLED, SILENT)
+IN_THE_MODULE = "Moorage without the native hasher"
+SUBJECTS = (MOORAGE, DOCKER_REGISTRY, DISTRIBUTION, FIXED, PLAIN, STORE, DISTANT, OPEN, UNTROUBLED, SILENT, IN_THE_MODULE)
 
 CONNECTIONS = (1, 16, 256)
 ACCEPT = f"Accept: {MANIFEST_TYPE}"
@@ -57,6 +58,8 @@ class Ports:
     plain: int
     registries: dict[str, int]
     fixed: int | None = None
+    in_the_module: int | None = None
+    """Moorage without the native hasher, where there is one."""
 
 
 def manifest_contests(ports, name, tag, digest, seconds):
