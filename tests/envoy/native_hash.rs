@@ -94,8 +94,7 @@ impl Registry {
 }
 
 fn bootstrap(store: &BlobStore, library: &Path) -> Bootstrap {
-    let library = library.display().to_string();
-    Bootstrap::new(store.address).set(|settings| settings.native_hash = Some(library))
+    Bootstrap::new(store.address).hashing_with(library)
 }
 
 /// Content that no other seed gives.

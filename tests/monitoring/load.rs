@@ -12,7 +12,7 @@ use moorage_test_support::blob_store::BlobStore;
 use moorage_test_support::client::{self, location};
 use moorage_test_support::digest_of;
 use moorage_test_support::envoy::{Bootstrap, Envoy};
-use moorage_test_support::process::wait_for;
+use moorage_test_support::process::{tool, wait_for};
 use moorage_test_support::stand_in::{Behaviour, StandIn};
 use moorage_test_support::tree::Tree;
 use tempfile::TempDir;
@@ -63,6 +63,7 @@ impl Registry {
         .await;
         let clusters = CLUSTERS.replace("RECEIVER", &receiver.address.port().to_string());
         let bootstrap = Bootstrap::new(store.address)
+            .hashing_with(&tool("MOORAGE_NATIVE_HASH_LIBRARY"))
             .with_access(&access().await)
             // In the bootstrap it stands in a block, whose lines are indented.
             .with_fields(&FIELDS.replace('\n', " "))

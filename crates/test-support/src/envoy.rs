@@ -136,6 +136,11 @@ impl Bootstrap {
         self.set(|settings| settings.spool = "/var/tmp".to_owned())
     }
 
+    /// Has this library hash uploads in native code.
+    pub fn hashing_with(self, library: &Path) -> Self {
+        self.set(|settings| settings.native_hash = Some(library.display().to_string()))
+    }
+
     /// Has Envoy write a line to its log for each request; `format` is its `log_format`, in YAML on one line.
     pub fn with_access_log(self, format: &str) -> Self {
         let log_format = "                      log_format:\n";
