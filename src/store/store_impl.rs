@@ -14,6 +14,7 @@ use super::layout::{self, Key};
 use super::names::{Names, is_folder, names};
 use super::objects::{Condition, Content, Head, ListRequest, Listed, Objects, Start};
 use super::tag_removal::{self, TagRemoval};
+use super::tags_removal::TagsRemoval;
 use super::{Store, TagCondition, TagVersion};
 use crate::oci::{Digest, Name, Tag};
 
@@ -267,13 +268,13 @@ impl<O: Objects> Store for O {
         }
     }
 
-    async fn finish_tag_removal(
+    async fn remove_tags_on(
         &self,
         name: &Name,
-        tag: &Tag,
         digest: &Digest,
-    ) -> Result<(), StoreError> {
-        TagRemoval { objects: self, name, tag }.finish(digest).await
+        may_go: impl Fn(&Tag) -> bool,
+    ) -> Result<bool, StoreError> {
+        TagsRemoval { objects: self, name, digest }.run(may_go).await
     }
 
     async fn take_back_record(

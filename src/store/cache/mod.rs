@@ -18,6 +18,7 @@ mod links;
 mod outage;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +33,7 @@ use super::condemned::CondemnedView;
 use super::fault::StoreError;
 use super::health::HealthView;
 use super::layout::{self, Key, Kind};
+use super::multi_delete::MultiDelete;
 use super::objects::{
     Condition, Content, Head, ListRequest, Object, Objects, Page, Removal, Verified, Version,
 };
@@ -169,11 +171,16 @@ impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
     /// done all the same.
     fn writing(&self, key: &Key) -> Writing<'_, S> {
         debug_assert!(!layout::is_misnamed(key), "{key:?} would not be counted");
+        self.writing_to(key.kind().repository().map(layout::shard))
+    }
+
+    /// The same, of a write to any repository of this shard.
+    fn writing_to(&self, shard: Option<u8>) -> Writing<'_, S> {
         Writing {
             environment: &self.environment,
             in_doubt: &self.in_doubt,
             is_acknowledged: Cell::default(),
-            shard: key.kind().repository().map(layout::shard),
+            shard,
         }
     }
 
@@ -236,6 +243,10 @@ impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
 
     fn heeds_conditional_removal(&self) -> &Cell<Option<bool>> {
         self.bucket.heeds_conditional_removal()
+    }
+
+    fn multi_delete(&self) -> &MultiDelete {
+        self.bucket.multi_delete()
     }
 
     fn condemned_view(&self) -> &CondemnedView {
@@ -318,6 +329,21 @@ impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
             writing.acknowledge();
         }
         Ok(removal)
+    }
+
+    async fn remove_many(
+        &self,
+        removals: &[(Key, Option<Version>)],
+    ) -> Result<Option<Vec<Option<Removal>>>, StoreError> {
+        // One for each shard: they are counted when they are dropped.
+        let shards = removals.iter().filter_map(|(key, _)| key.kind().repository());
+        let shards: BTreeSet<u8> = shards.map(layout::shard).collect();
+        let writings: Vec<_> =
+            shards.into_iter().map(|shard| self.writing_to(Some(shard))).collect();
+        let outcomes = self.bucket.remove_many(removals).await?;
+        removals.iter().for_each(|(key, _)| self.forget_unless(key, None));
+        writings.iter().for_each(Writing::acknowledge);
+        Ok(outcomes)
     }
 
     async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError> {

@@ -111,6 +111,11 @@ fn every_write_to_what_is_kept_for_a_time_is_counted() {
     counted(&world, subject.set_tag(&name, &tag, &digest));
     let seen = run(subject.tag_version(&name, &tag)).0.expect("no fault").expect("a tag");
     assert_eq!(counted(&world, subject.remove_tag_if(&name, &tag, &seen)), 1);
+    for text in ["t1", "t2"] {
+        let tag = text.parse().expect("a tag");
+        counted(&world, subject.set_tag(&name, &tag, &digest));
+    }
+    assert_eq!(counted(&world, subject.remove_tags_on(&name, &digest, |_| true)), 2);
     assert_eq!(counted(&world, subject.unlink_manifest(&name, &digest)), 1);
     assert_eq!(counted(&world, subject.unlink_blob(&name, &digest)), 1);
 }
