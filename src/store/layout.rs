@@ -28,7 +28,7 @@ use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
 use super::names::FolderName;
-use crate::oci::{Digest, Name, Tag, UploadId};
+use crate::oci::{Algorithm, Digest, Name, Tag, UploadId};
 
 /// An object's key, relative to the configured prefix.
 #[derive(Debug, Clone)]
@@ -245,6 +245,17 @@ pub fn own(name: &Name) -> Key {
 /// The prefix of the keys of a repository's links to blobs.
 pub fn blob_links(name: &Name) -> Key {
     in_repository(name, &["_layers/"])
+}
+
+/// The prefix of the keys of a repository's links to blobs with digests of this algorithm.
+pub fn blob_links_of(name: &Name, algorithm: Algorithm) -> Key {
+    in_repository(name, &["_layers/", algorithm.as_str(), "/"])
+}
+
+/// The digest of a [`blob_link`], if `key` is one of this repository.
+pub fn digest_of_blob_link(name: &Name, key: &Key) -> Option<Digest> {
+    let within = key.as_str().strip_prefix(blob_links(name).as_str())?;
+    within.strip_suffix("/link")?.replacen('/', ":", 1).parse().ok()
 }
 
 /// The prefix of the keys of a repository's manifests, tags and referrers.

@@ -17,6 +17,7 @@ mod condemned;
 mod fault;
 mod health;
 pub mod layout;
+mod listed_blobs;
 #[cfg(test)]
 pub mod memory;
 mod multi_delete;
@@ -59,6 +60,7 @@ pub use condemned::{
 };
 pub use fault::{Fault, StoreAnswer, StoreError, StoreErrorKind};
 pub use health::{HEALTH_MAX_AGE, HealthView};
+pub use listed_blobs::ListedBlobs;
 pub use multipart_uploads::MultipartUpload;
 pub use names::{FolderName, Names};
 pub use objects::{
@@ -148,6 +150,18 @@ pub trait Store {
 
     /// Whether the blob is in the repository and its content is there. Two calls, together.
     async fn has_blob(&self, name: &Name, digest: &Digest) -> Result<bool, StoreError>;
+
+    /// The first thousand blobs that the repository has links to.
+    async fn listed_blobs(&self, name: &Name) -> Result<ListedBlobs, StoreError>;
+
+    /// As [`Store::has_blob`], by what a listing of the repository's blobs tells, which is awaited while the content is asked for. One
+    /// call; another one, afterwards, where the listing does not have the blob.
+    async fn has_blob_listed(
+        &self,
+        name: &Name,
+        digest: &Digest,
+        listed: impl Future<Output = Result<ListedBlobs, StoreError>>,
+    ) -> Result<bool, StoreError>;
 
     /// Whether the manifest is in the repository and its content is there. Two calls, together.
     async fn has_manifest(&self, name: &Name, digest: &Digest) -> Result<bool, StoreError>;
