@@ -5,6 +5,9 @@
 //! its workers: every shard of repositories has a number that each write changes, and what was read under
 //! another number counts no more. A write through another proxy takes effect when the time is over.
 //!
+//! What was noted of a referrer says what its manifest says, which never changes either. Which referrers there are, only a listing
+//! tells ([`referrers`]).
+//!
 //! While the store can't be reached, pulls may be answered with links and tags whose time is over ([`links`]).
 //!
 //! Everything else goes to the bucket, writes and listings always.
@@ -16,6 +19,7 @@ mod entries;
 mod event;
 mod links;
 mod outage;
+mod referrers;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -151,7 +155,7 @@ impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
     fn known_content(&self, kind: &Kind) -> Option<Verified> {
         match self.entries.borrow_mut().get(kind)? {
             Entry::Content(verified) => Some(verified.clone()),
-            Entry::Link(_) => None,
+            Entry::Link(_) | Entry::Descriptor(_) => None,
         }
     }
 
@@ -279,7 +283,10 @@ impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
     }
 
     async fn read_head(&self, key: &Key, limit: u64) -> Result<Option<Head>, StoreError> {
-        self.bucket.read_head(key, limit).await
+        match key.kind() {
+            Kind::Referrer(_, _, digest) => self.read_descriptor(key, digest, limit).await,
+            _ => self.bucket.read_head(key, limit).await,
+        }
     }
 
     async fn read_content(&self, key: &Key) -> Result<Content, StoreError> {
@@ -295,6 +302,7 @@ impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
 
     async fn write(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
         let writing = self.writing(key);
+        self.forget_descriptor(key);
         self.bucket.write(key, bytes).await?;
         writing.acknowledge();
         Ok(())
@@ -316,6 +324,7 @@ impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
 
     async fn remove(&self, key: &Key) -> Result<(), StoreError> {
         let writing = self.writing(key);
+        self.forget_descriptor(key);
         self.bucket.remove(key).await?;
         writing.acknowledge();
         Ok(())
