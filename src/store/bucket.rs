@@ -16,6 +16,7 @@ use super::condemned::CondemnedView;
 use super::fault::{Fault, StoreError, StoreErrorKind};
 use super::health::HealthView;
 use super::layout::{self, Key};
+use super::multi_delete::MultiDelete;
 use super::objects::{
     Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, Page, Removal, Start,
     Version,
@@ -38,7 +39,7 @@ const FIRST_READ: u64 = 32 * 1024;
 /// for each is reserved before.
 const READ_GROWTH: u64 = 16;
 /// The size of one entry of a listing in the store's answer, in bytes, at most about.
-const LISTED_ENTRY: usize = 512;
+pub(super) const LISTED_ENTRY: usize = 512;
 /// A bucket that is reached over `H`.
 #[derive(Debug)]
 pub struct Bucket<H> {
@@ -55,6 +56,7 @@ pub struct Bucket<H> {
     content_limit: u64,
     heeds_conditions: Cell<Option<bool>>,
     heeds_conditional_removal: Cell<Option<bool>>,
+    multi_delete: MultiDelete,
     condemned: CondemnedView,
     health: HealthView,
     pub(super) checksum_trial: ChecksumTrial,
@@ -77,6 +79,7 @@ impl<H: Http> Bucket<H> {
             content_limit: options.content_limit,
             heeds_conditions: Cell::new(None),
             heeds_conditional_removal: Cell::new(None),
+            multi_delete: MultiDelete::default(),
             condemned: CondemnedView::default(),
             health: HealthView::default(),
             checksum_trial: ChecksumTrial::default(),
@@ -229,6 +232,10 @@ impl<H: Http> Objects for Bucket<H> {
         &self.heeds_conditional_removal
     }
 
+    fn multi_delete(&self) -> &MultiDelete {
+        &self.multi_delete
+    }
+
     fn condemned_view(&self) -> &CondemnedView {
         &self.condemned
     }
@@ -373,6 +380,13 @@ impl<H: Http> Objects for Bucket<H> {
         }
     }
 
+    async fn remove_many(
+        &self,
+        removals: &[(Key, Option<Version>)],
+    ) -> Result<Option<Vec<Option<Removal>>>, StoreError> {
+        self.delete_objects(removals).await
+    }
+
     async fn list(&self, list: ListRequest<'_>) -> Result<Page, StoreError> {
         let mut request = self.request(Method::GET, list.prefix);
         request.path = format!("{}?{}", self.root, self.list_query(list));
@@ -406,6 +420,7 @@ impl<H: Http> Objects for Bucket<H> {
                 page.keys.push(key);
                 page.modified.push(entry.modified);
                 page.sizes.push(entry.size);
+                page.versions.push(Version(entry.etag));
             }
         }
         Ok(page)

@@ -28,7 +28,7 @@ use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
 
 use super::names::FolderName;
-use crate::oci::{Digest, Name, Tag, UploadId};
+use crate::oci::{Algorithm, Digest, Name, Tag, UploadId};
 
 /// An object's key, relative to the configured prefix.
 #[derive(Debug, Clone)]
@@ -49,6 +49,8 @@ pub enum Kind {
     ManifestLink(Name, Digest),
     /// The link of a tag.
     Tag(Name, Tag),
+    /// What was noted of a manifest that refers to a subject: the subject's digest, and the manifest's own.
+    Referrer(Name, Digest, Digest),
     /// Anything else, or nobody knows: what a listing named. It has this key.
     Other(String),
 }
@@ -121,6 +123,9 @@ impl Kind {
             Self::Tag(name, tag) => {
                 text_in_repository(name, &["_manifests/tags/", tag.as_str(), "/current/link"])
             }
+            Self::Referrer(name, subject, digest) => {
+                format!("{}{}", referrers(name, subject).as_str(), within_referrers(digest))
+            }
             Self::Other(key) => key.clone(),
         }
     }
@@ -131,7 +136,7 @@ impl Kind {
             Self::BlobLink(name, _) | Self::ManifestLink(name, _) | Self::Tag(name, _) => {
                 Some(name)
             }
-            Self::Content(_) | Self::Other(_) => None,
+            Self::Content(_) | Self::Referrer(..) | Self::Other(_) => None,
         }
     }
 
@@ -143,6 +148,9 @@ impl Kind {
                 name.as_str().len() + digest.as_str().len()
             }
             Self::Tag(name, tag) => name.as_str().len() + tag.as_str().len(),
+            Self::Referrer(name, subject, digest) => {
+                name.as_str().len() + subject.as_str().len() + digest.as_str().len()
+            }
             Self::Other(key) => key.len(),
         }
     }
@@ -218,7 +226,7 @@ pub fn digest_of_tag_history(name: &Name, tag: &Tag, key: &Key) -> Option<Digest
 /// `docker/registry/v2/repositories/<name>/_manifests/referrers/<algorithm>/<subject's
 /// hex>/<algorithm>/<hex>/link`
 pub fn referrer(name: &Name, subject: &Digest, digest: &Digest) -> Key {
-    Key::other(format!("{}{}", referrers(name, subject).as_str(), within_referrers(digest)))
+    Key::new(Kind::Referrer(name.clone(), subject.clone(), digest.clone()))
 }
 
 /// The prefix of the keys of all tags of a repository; the tag and a slash come next.
@@ -245,6 +253,17 @@ pub fn own(name: &Name) -> Key {
 /// The prefix of the keys of a repository's links to blobs.
 pub fn blob_links(name: &Name) -> Key {
     in_repository(name, &["_layers/"])
+}
+
+/// The prefix of the keys of a repository's links to blobs with digests of this algorithm.
+pub fn blob_links_of(name: &Name, algorithm: Algorithm) -> Key {
+    in_repository(name, &["_layers/", algorithm.as_str(), "/"])
+}
+
+/// The digest of a [`blob_link`], if `key` is one of this repository.
+pub fn digest_of_blob_link(name: &Name, key: &Key) -> Option<Digest> {
+    let within = key.as_str().strip_prefix(blob_links(name).as_str())?;
+    within.strip_suffix("/link")?.replacen('/', ":", 1).parse().ok()
 }
 
 /// The prefix of the keys of a repository's manifests, tags and referrers.

@@ -25,6 +25,7 @@ use super::condemned::CondemnedView;
 use super::fault::{StoreError, StoreErrorKind};
 use super::health::HealthView;
 use super::layout::{self, Key, Kind};
+use super::multi_delete::MultiDelete;
 use super::objects::{
     Condition, Content, Cursor, Head, ListRequest, Listed, Object, Objects, Page, Removal, Start,
     Version,
@@ -77,6 +78,15 @@ pub struct MemoryStore {
     /// Whether removals heed no conditions, as in some stores.
     pub ignores_conditional_removal: bool,
     heeds_conditional_removal: Cell<Option<bool>>,
+    /// Whether it is unknown how to remove many objects by one call, as in some stores.
+    pub lacks_multi_delete: bool,
+    /// Whether a removal of many heeds no conditions, as in some stores.
+    pub ignores_conditions_of_many: bool,
+    /// Whether listings name no versions, as in some stores.
+    pub lists_no_versions: bool,
+    /// The keys that a removal of many leaves, without a word.
+    pub left_by_multi_delete: RefCell<Vec<Key>>,
+    multi_delete: MultiDelete,
     condemned: CondemnedView,
     health: HealthView,
     /// Whether checksums are not verified, as in some stores.
@@ -163,6 +173,10 @@ impl MemoryStore {
             heeds_conditions: self.heeds_conditions.clone(),
             ignores_conditional_removal: self.ignores_conditional_removal,
             heeds_conditional_removal: self.heeds_conditional_removal.clone(),
+            lacks_multi_delete: self.lacks_multi_delete,
+            ignores_conditions_of_many: self.ignores_conditions_of_many,
+            lists_no_versions: self.lists_no_versions,
+            multi_delete: self.multi_delete.clone(),
             ..Self::default()
         }
     }
@@ -292,7 +306,7 @@ impl MemoryStore {
 }
 
 fn version_of(bytes: &Bytes) -> Version {
-    Version(Digest::of(Algorithm::Sha256, bytes).to_string())
+    Version::md5_of(bytes)
 }
 
 impl Objects for MemoryStore {
@@ -314,6 +328,10 @@ impl Objects for MemoryStore {
 
     fn heeds_conditional_removal(&self) -> &Cell<Option<bool>> {
         &self.heeds_conditional_removal
+    }
+
+    fn multi_delete(&self) -> &MultiDelete {
+        &self.multi_delete
     }
 
     fn condemned_view(&self) -> &CondemnedView {
@@ -403,6 +421,36 @@ impl Objects for MemoryStore {
         .await
     }
 
+    async fn remove_many(
+        &self,
+        removals: &[(Key, Option<Version>)],
+    ) -> Result<Option<Vec<Option<Removal>>>, StoreError> {
+        let Some((first, _)) = removals.first() else {
+            return Ok(Some(Vec::new()));
+        };
+        self.call(first, |objects| {
+            if self.lacks_multi_delete {
+                return None;
+            }
+            let left = self.left_by_multi_delete.borrow();
+            let remove = |(key, version): &(Key, Option<Version>)| {
+                let version = version.as_ref().filter(|_| !self.ignores_conditions_of_many);
+                let found = objects.get(key).map(version_of);
+                match (version, found) {
+                    _ if left.contains(key) => None,
+                    (Some(_), None) => Some(Removal::Absent),
+                    (Some(version), Some(found)) if found != *version => Some(Removal::Changed),
+                    _ => {
+                        objects.remove(key);
+                        Some(Removal::Removed)
+                    }
+                }
+            };
+            Some(removals.iter().map(remove).collect())
+        })
+        .await
+    }
+
     async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError> {
         let ListRequest { prefix, listed, start, limit } = request;
         let limit = limit.min(self.page_limit.unwrap_or(PAGE));
@@ -435,7 +483,12 @@ impl Objects for MemoryStore {
             let time = |key| times.get(key).map_or(String::new(), |time| format!("{time:09}"));
             let size = |key| objects.get(key).map_or(0, |bytes| bytes.len() as u64);
             let sizes = keys.iter().map(size).collect();
-            Page { modified: keys.iter().map(time).collect(), sizes, keys, next }
+            let version = |key: &Key| match objects.get(key) {
+                Some(bytes) if !self.lists_no_versions => version_of(bytes),
+                _ => Version(String::new()),
+            };
+            let versions = keys.iter().map(version).collect();
+            Page { modified: keys.iter().map(time).collect(), sizes, versions, keys, next }
         })
         .await
     }

@@ -6,6 +6,7 @@
 
 mod bucket;
 mod bucket_maintenance;
+mod bucket_multi_delete;
 mod bucket_options;
 mod bucket_parts;
 mod budget;
@@ -16,8 +17,10 @@ mod condemned;
 mod fault;
 mod health;
 pub mod layout;
+mod listed_blobs;
 #[cfg(test)]
 pub mod memory;
+mod multi_delete;
 mod multipart_uploads;
 mod names;
 mod objects;
@@ -31,6 +34,7 @@ mod single_flight;
 mod store_impl;
 mod streaming;
 mod tag_removal;
+mod tags_removal;
 mod transport;
 #[cfg(test)]
 pub mod turns;
@@ -56,6 +60,7 @@ pub use condemned::{
 };
 pub use fault::{Fault, StoreAnswer, StoreError, StoreErrorKind};
 pub use health::{HEALTH_MAX_AGE, HealthView};
+pub use listed_blobs::ListedBlobs;
 pub use multipart_uploads::MultipartUpload;
 pub use names::{FolderName, Names};
 pub use objects::{
@@ -145,6 +150,18 @@ pub trait Store {
 
     /// Whether the blob is in the repository and its content is there. Two calls, together.
     async fn has_blob(&self, name: &Name, digest: &Digest) -> Result<bool, StoreError>;
+
+    /// The first thousand blobs that the repository has links to.
+    async fn listed_blobs(&self, name: &Name) -> Result<ListedBlobs, StoreError>;
+
+    /// As [`Store::has_blob`], by what a listing of the repository's blobs tells, which is awaited while the content is asked for. One
+    /// call; another one, afterwards, where the listing does not have the blob.
+    async fn has_blob_listed(
+        &self,
+        name: &Name,
+        digest: &Digest,
+        listed: impl Future<Output = Result<ListedBlobs, StoreError>>,
+    ) -> Result<bool, StoreError>;
 
     /// Whether the manifest is in the repository and its content is there. Two calls, together.
     async fn has_manifest(&self, name: &Name, digest: &Digest) -> Result<bool, StoreError>;
@@ -262,7 +279,8 @@ pub trait Store {
     async fn tag_version(&self, name: &Name, tag: &Tag) -> Result<Option<TagVersion>, StoreError>;
 
     /// Removes the tag with its history, whatever it points at, and tells whether there was such a tag.
-    /// Two listings, one call for the tag, and as many as its history has entries.
+    /// Two listings, one call for the tag, and one for every thousand entries of its history, or for each where the store can't
+    /// remove many by one.
     async fn remove_tag(&self, name: &Name, tag: &Tag) -> Result<bool, StoreError>;
 
     /// Finds out how [`Store::remove_tag_if`] can hold to its condition: whether the store heeds one for
@@ -271,7 +289,7 @@ pub trait Store {
     async fn try_conditional_removal(&self);
 
     /// Removes the tag with its history if it still points at the manifest, and tells whether it did.
-    /// One call for the tag, a listing for every thousand entries of its history, and a call for each.
+    /// One call for the tag, a listing for every thousand entries of its history, and two calls to remove as many.
     ///
     /// Where [`Store::try_conditional_removal`] found that the store heeds a removal's condition, nobody
     /// else's move of the tag is ever undone. Elsewhere it takes another listing, and for a tag that has
@@ -283,14 +301,19 @@ pub trait Store {
         seen: &TagVersion,
     ) -> Result<bool, StoreError>;
 
-    /// Removes what a removal of the tag from this manifest left when it broke off: a history without a
-    /// tag. A listing, and a call for each entry.
-    async fn finish_tag_removal(
+    /// Removes every tag that points at the manifest and may go, with its history, and tells whether there was one. What an
+    /// earlier such removal left when it broke off goes as well: a history without a tag. Of a tag that is moved meanwhile the
+    /// same holds as with [`Store::remove_tag_if`].
+    ///
+    /// Two listings for every thousand objects of the repository's tags, and two calls for every thousand that are removed. Where
+    /// listings name no versions a call more for each tag, and where conditions can't be asked for together, or many objects not be
+    /// removed, one for each removal.
+    async fn remove_tags_on(
         &self,
         name: &Name,
-        tag: &Tag,
         digest: &Digest,
-    ) -> Result<(), StoreError>;
+        may_go: impl Fn(&Tag) -> bool,
+    ) -> Result<bool, StoreError>;
 
     /// Undoes [`Store::record_tag`] if there is no such tag: with a history alone it would be listed. Two
     /// calls, one after the other.

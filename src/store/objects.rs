@@ -7,12 +7,14 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream};
+use md5::{Digest as _, Md5};
 
 use super::budget::Budget;
 use super::condemned::CondemnedView;
 use super::fault::{StoreError, StoreErrorKind};
 use super::health::HealthView;
 use super::layout::Key;
+use super::multi_delete::MultiDelete;
 use super::permits::Permits;
 use crate::oci::Digest;
 
@@ -105,6 +107,19 @@ impl Verified {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version(pub String);
 
+impl Version {
+    /// Whether this is the version that most stores give an object with this content: its MD5 in quotes. If so the object has
+    /// that content; otherwise nothing is known.
+    pub fn is_of(&self, content: &[u8]) -> bool {
+        *self == Self::md5_of(content)
+    }
+
+    /// The MD5 of an object's content as a version.
+    pub(super) fn md5_of(content: &[u8]) -> Self {
+        Self(format!("\"{}\"", base16ct::lower::encode_string(&Md5::digest(content))))
+    }
+}
+
 /// An object with its version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
@@ -123,7 +138,7 @@ pub struct Head {
     pub is_whole: bool,
 }
 
-/// The result of a removal that was conditional on a version.
+/// The result of a removal. One without a condition is done, whether there was such an object or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
     /// The object had the version and is gone.
@@ -208,6 +223,8 @@ pub struct Page {
     pub modified: Vec<String>,
     /// The size of each of the objects in bytes, at the same place as its key; 0 for a folder.
     pub sizes: Vec<u64>,
+    /// The version of each of the objects, at the same place as its key; empty for a folder, and where the store lists none.
+    pub versions: Vec<Version>,
     /// Where the next page begins, if there is one.
     pub next: Option<Cursor>,
 }
@@ -233,6 +250,9 @@ pub trait Objects {
 
     /// Whether the store heeds the conditions of removals, once that is known.
     fn heeds_conditional_removal(&self) -> &Cell<Option<bool>>;
+
+    /// What is known of the store's removal of many objects by one call.
+    fn multi_delete(&self) -> &MultiDelete;
 
     /// What is known of collections of garbage.
     fn condemned_view(&self) -> &CondemnedView;
@@ -278,6 +298,14 @@ pub trait Objects {
     /// Removes an object if it still has this version. Only to be relied on where
     /// [`Objects::heeds_conditional_removal`].
     async fn remove_if(&self, key: &Key, version: &Version) -> Result<Removal, StoreError>;
+
+    /// Removes up to [`PAGE_LIMIT`] objects: those with a version only if they still have it, on which only to rely where
+    /// [`MultiDelete::heeds_conditions`]. Gives what became of each, or `None` where the store leaves that open and it has to be
+    /// removed by itself. `None` for all if the store knows no such call: then nothing was removed.
+    async fn remove_many(
+        &self,
+        removals: &[(Key, Option<Version>)],
+    ) -> Result<Option<Vec<Option<Removal>>>, StoreError>;
 
     /// Lists what begins with a prefix, in the order of its bytes.
     async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError>;

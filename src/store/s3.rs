@@ -121,6 +121,8 @@ pub struct ListedEntry {
     pub modified: String,
     /// Its size in bytes; 0 for a common prefix, and where the store does not say.
     pub size: u64,
+    /// Its entity tag, in quotes; empty for a common prefix, and where the store does not say.
+    pub etag: String,
 }
 
 /// Reads the answer to `ListObjectsV2`; `None` if it is no such answer.
@@ -138,6 +140,7 @@ pub fn parse_listing(body: &[u8]) -> Option<Listing> {
                 entry.key = std::mem::take(text);
             }
             [ROOT, "Contents", "LastModified"] => entry.modified = std::mem::take(text),
+            [ROOT, "Contents", "ETag"] => entry.etag = in_quotes(text.trim()),
             [ROOT, "Contents", "Size"] => entry.size = text.trim().parse().ok()?,
             [ROOT, "Contents" | "CommonPrefixes"] => {
                 listing.entries.push(std::mem::take(&mut entry));
@@ -151,6 +154,60 @@ pub fn parse_listing(body: &[u8]) -> Option<Listing> {
     // One that has more, and does not say where, is no listing.
     let leads_on = !is_truncated || listing.next.is_some();
     (is_complete && leads_on).then_some(listing)
+}
+
+/// An entity tag as a header has it. Some stores leave out the quotes in a listing.
+fn in_quotes(tag: &str) -> String {
+    match tag {
+        "" => String::new(),
+        quoted if quoted.starts_with(['"', 'W']) => quoted.to_owned(),
+        bare => format!("\"{bare}\""),
+    }
+}
+
+/// The document that asks for the removal of objects: their keys, each with the entity tag that it must have if one is given.
+pub fn removals_document<'a>(
+    removals: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
+) -> String {
+    let mut document = "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">".to_owned();
+    for (key, tag) in removals {
+        document.extend(["<Object><Key>", &escape(key), "</Key>"]);
+        if let Some(tag) = tag {
+            document.extend(["<ETag>", &escape(tag), "</ETag>"]);
+        }
+        document.push_str("</Object>");
+    }
+    document.push_str("</Delete>");
+    document
+}
+
+/// The answer to a removal of objects: each key that it tells of, with the code of its error if it was not removed.
+pub type RemovedKeys = Vec<(String, Option<String>)>;
+
+/// Reads the answer to `DeleteObjects`; `None` if it is no such answer.
+pub fn parse_removals(body: &[u8]) -> Option<RemovedKeys> {
+    const ROOT: &str = "DeleteResult";
+    let mut elements = Elements::of(body)?;
+    // One that has removed nothing may be an empty element.
+    elements.reader.config_mut().expand_empty_elements = true;
+    let mut removed = RemovedKeys::new();
+    let (mut key, mut code) = (String::new(), String::new());
+    let mut is_complete = false;
+    while elements.advance()? {
+        let path: Vec<&str> = elements.path.iter().map(String::as_str).collect();
+        let text = &mut elements.text;
+        match path.as_slice() {
+            [ROOT, "Deleted" | "Error", "Key"] => key = std::mem::take(text),
+            [ROOT, "Error", "Code"] => text.trim().clone_into(&mut code),
+            [ROOT, "Deleted"] => removed.push((std::mem::take(&mut key), None)),
+            [ROOT, "Error"] => {
+                removed.push((std::mem::take(&mut key), Some(std::mem::take(&mut code))));
+            }
+            [ROOT] => is_complete = true,
+            _ => {}
+        }
+    }
+    is_complete.then_some(removed)
 }
 
 /// One page of `ListMultipartUploads`.
@@ -259,6 +316,7 @@ mod tests {
                     key: "p/1".to_owned(),
                     modified: "2026-01-02T03:04:05.678Z".to_owned(),
                     size: 5,
+                    etag: "\"e\"".to_owned(),
                 },
                 ListedEntry { key: "p/2/".to_owned(), ..ListedEntry::default() },
             ],
@@ -272,6 +330,36 @@ mod tests {
             [cut, "", "<html></html>", "<ListBucketResult><Contents><Key>a</Key></Contents>"]
         {
             assert_eq!(parse_listing(nonsense.as_bytes()), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn an_entity_tag_is_listed_with_quotes_whatever_the_store_does() {
+        for (listed, tag) in
+            [("&quot;e&quot;", "\"e\""), ("e", "\"e\""), ("W/\"e\"", "W/\"e\""), ("", "")]
+        {
+            let body = format!(
+                "<ListBucketResult><Contents><Key>k</Key><ETag>{listed}</ETag></Contents></ListBucketResult>"
+            );
+            let listing = parse_listing(body.as_bytes()).expect("a listing");
+            assert_eq!(listing.entries[0].etag, tag);
+        }
+    }
+
+    #[test]
+    fn a_removal_of_many_is_asked_for_and_each_key_is_looked_for_in_the_answer() {
+        let document = removals_document([("a&b", None), ("c", Some("\"e\""))]);
+        assert!(document.contains("<Object><Key>a&amp;b</Key></Object>"), "{document}");
+        assert!(document.contains("<Key>c</Key><ETag>&quot;e&quot;</ETag>"), "{document}");
+        let answer = "<?xml version=\"1.0\"?><DeleteResult xmlns=\"x\"><Deleted><Key>a&amp;b</Key></Deleted>\
+             <Error><Key>c</Key><Code>PreconditionFailed</Code><Message>m</Message></Error></DeleteResult>";
+        let removed = parse_removals(answer.as_bytes());
+        let expected =
+            vec![("a&b".to_owned(), None), ("c".to_owned(), Some("PreconditionFailed".to_owned()))];
+        assert_eq!(removed, Some(expected));
+        assert_eq!(parse_removals(b"<DeleteResult/>"), Some(Vec::new()));
+        for nonsense in ["", "<Error><Code>InternalError</Code></Error>", "<DeleteResult>"] {
+            assert_eq!(parse_removals(nonsense.as_bytes()), None, "{nonsense}");
         }
     }
 

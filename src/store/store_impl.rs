@@ -11,9 +11,11 @@ use super::catalog::{self, Repositories};
 use super::condemned::Condemned;
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
+use super::listed_blobs::{self, ListedBlobs};
 use super::names::{Names, is_folder, names};
 use super::objects::{Condition, Content, Head, ListRequest, Listed, Objects, Start};
 use super::tag_removal::{self, TagRemoval};
+use super::tags_removal::TagsRemoval;
 use super::{Store, TagCondition, TagVersion};
 use crate::oci::{Digest, Name, Tag};
 
@@ -74,6 +76,19 @@ impl<O: Objects> Store for O {
 
     async fn has_blob(&self, name: &Name, digest: &Digest) -> Result<bool, StoreError> {
         is_linked_and_there(self, &layout::blob_link(name, digest), digest).await
+    }
+
+    async fn listed_blobs(&self, name: &Name) -> Result<ListedBlobs, StoreError> {
+        listed_blobs::list(self, name).await
+    }
+
+    async fn has_blob_listed(
+        &self,
+        name: &Name,
+        digest: &Digest,
+        listed: impl Future<Output = Result<ListedBlobs, StoreError>>,
+    ) -> Result<bool, StoreError> {
+        listed_blobs::has_blob(self, name, digest, listed).await
     }
 
     async fn has_manifest(&self, name: &Name, digest: &Digest) -> Result<bool, StoreError> {
@@ -267,13 +282,13 @@ impl<O: Objects> Store for O {
         }
     }
 
-    async fn finish_tag_removal(
+    async fn remove_tags_on(
         &self,
         name: &Name,
-        tag: &Tag,
         digest: &Digest,
-    ) -> Result<(), StoreError> {
-        TagRemoval { objects: self, name, tag }.finish(digest).await
+        may_go: impl Fn(&Tag) -> bool,
+    ) -> Result<bool, StoreError> {
+        TagsRemoval { objects: self, name, digest }.run(may_go).await
     }
 
     async fn take_back_record(
@@ -294,7 +309,7 @@ pub(super) fn link(digest: &Digest) -> Bytes {
 }
 
 /// The digest that a link holds, most likely `expected`; `None` where there is no such object.
-fn digest_in_link(
+pub(super) fn digest_in_link(
     key: &Key,
     bytes: Option<Bytes>,
     expected: Option<&Digest>,

@@ -24,9 +24,10 @@ use futures::stream::TryStreamExt;
 
 use super::fault::{StoreError, StoreErrorKind};
 use super::layout::{self, Key};
+use super::multi_delete::remove_all;
 use super::objects::{Condition, ListRequest, Listed, Objects, Removal, Version, pages};
 use super::store_impl::link;
-use super::{PARALLEL_GROUPS, Store, TagVersion, for_each_bounded};
+use super::{Store, TagVersion};
 use crate::oci::{Digest, Name, Tag};
 
 /// How often a removal is tried while others write the tag without moving it.
@@ -63,11 +64,14 @@ pub(super) struct TagRemoval<'a, O> {
 }
 
 /// The objects in the folder of a tag.
-struct Folder {
+#[derive(Debug, Default)]
+pub(super) struct Folder {
     /// Whether the tag is there, and not only its history.
-    is_set: bool,
+    pub is_set: bool,
+    /// The version of its object, where the listing has it.
+    pub version: Option<Version>,
     /// The other objects, with the time at which each was written.
-    history: BTreeMap<Key, String>,
+    pub history: BTreeMap<Key, String>,
 }
 
 impl<O: Objects> TagRemoval<'_, O> {
@@ -89,16 +93,30 @@ impl<O: Objects> TagRemoval<'_, O> {
 
     /// Removes the tag if it still points where it did, in a store that heeds conditions.
     pub async fn if_unchanged(&self, seen: &TagVersion) -> Result<bool, StoreError> {
+        if !self.current_if_unchanged(seen, None).await? {
+            return Ok(false);
+        }
+        let after = self.folder().await?;
+        if !after.is_set {
+            self.remove_history(after.history.keys(), Some(&seen.digest)).await?;
+        }
+        Ok(true)
+    }
+
+    /// The same without its history. `tried` is what has become of a first attempt, if one has been made.
+    pub async fn current_if_unchanged(
+        &self,
+        seen: &TagVersion,
+        mut tried: Option<Removal>,
+    ) -> Result<bool, StoreError> {
         let TagVersion { digest, mut version } = seen.clone();
         for _ in 0..ATTEMPTS {
-            match self.objects.remove_if(&self.current(), &version).await? {
-                Removal::Removed => {
-                    let after = self.folder().await?;
-                    if !after.is_set {
-                        self.remove_history(after.history.keys(), Some(&digest)).await?;
-                    }
-                    return Ok(true);
-                }
+            let removal = match tried.take() {
+                Some(removal) => removal,
+                None => self.objects.remove_if(&self.current(), &version).await?,
+            };
+            match removal {
+                Removal::Removed => return Ok(true),
                 Removal::Absent => return Ok(false),
                 Removal::Changed => {}
             }
@@ -114,35 +132,45 @@ impl<O: Objects> TagRemoval<'_, O> {
     /// Removes the tag if it still points where it did, in a store that ignores conditions: as well as
     /// can be.
     pub async fn under_watch(&self, seen: &TagVersion) -> Result<bool, StoreError> {
-        let own = layout::tag_history(self.name, self.tag, &seen.digest);
         let before = self.folder().await?;
         if !before.is_set {
             return Ok(false);
         }
-        if before.history.keys().any(|entry| *entry != own) {
-            let now = self.objects.tag_version(self.name, self.tag).await?;
-            if now.is_none_or(|now| now.digest != seen.digest) {
-                return Ok(false);
-            }
+        let is_alone = self.has_no_entry_but(&seen.digest, &before);
+        if !is_alone && !self.points_at(&seen.digest).await? {
+            return Ok(false);
         }
         self.objects.remove(&self.current()).await?;
         let after = self.folder().await?;
-        if after.is_set || self.put_back(after.written_since(&before), &seen.digest).await? {
-            return Ok(true);
-        }
-        self.remove_history(after.kept_since(&before), Some(&seen.digest)).await?;
+        let history = self.history_to_remove(&before, &after, &seen.digest).await?;
+        self.remove_history(history.into_iter(), Some(&seen.digest)).await?;
         Ok(true)
     }
 
-    /// Removes the history that a removal from this manifest left when it broke off. A PUT under way may
-    /// have written it, too; it loses no more than an entry of its tag's history.
-    pub async fn finish(&self, digest: &Digest) -> Result<(), StoreError> {
-        let folder = self.folder().await?;
+    /// Whether the tag has no history but of this manifest, so that there can't be a move of it whose entry was there before.
+    pub fn has_no_entry_but(&self, digest: &Digest, folder: &Folder) -> bool {
         let own = layout::tag_history(self.name, self.tag, digest);
-        if folder.is_set || !folder.history.contains_key(&own) {
-            return Ok(());
+        folder.history.keys().all(|entry| *entry == own)
+    }
+
+    /// Whether the tag points at this manifest now.
+    pub async fn points_at(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let now = self.objects.tag_version(self.name, self.tag).await?;
+        Ok(now.is_some_and(|now| now.digest == *digest))
+    }
+
+    /// After a removal without a condition: puts back a move that it may have run over, and gives what of the history has to
+    /// go.
+    pub async fn history_to_remove<'f>(
+        &self,
+        before: &'f Folder,
+        after: &'f Folder,
+        removed: &Digest,
+    ) -> Result<Vec<&'f Key>, StoreError> {
+        if after.is_set || self.put_back(after.written_since(before), removed).await? {
+            return Ok(Vec::new());
         }
-        self.remove_history(folder.history.keys(), Some(digest)).await
+        Ok(after.kept_since(before).collect())
     }
 
     fn current(&self) -> Key {
@@ -158,7 +186,7 @@ impl<O: Objects> TagRemoval<'_, O> {
             history.extend(page.keys.into_iter().zip(page.modified));
         }
         let is_set = history.remove(&current).is_some();
-        Ok(Folder { is_set, history })
+        Ok(Folder { is_set, version: None, history })
     }
 
     /// Removes entries of the history. That of `digest` goes last: by it, whoever repeats a removal that
@@ -171,8 +199,8 @@ impl<O: Objects> TagRemoval<'_, O> {
         let last = digest.map(|digest| layout::tag_history(self.name, self.tag, digest));
         let (last, others): (Vec<_>, Vec<_>) = entries.partition(|key| Some(*key) == last.as_ref());
         for keys in [others, last] {
-            let remove = async |key: &Key| self.objects.remove(key).await;
-            for_each_bounded(PARALLEL_GROUPS, keys, remove).await?;
+            let keys: Vec<_> = keys.into_iter().cloned().collect();
+            remove_all(self.objects, &keys).await?;
         }
         Ok(())
     }

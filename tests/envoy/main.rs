@@ -40,5 +40,6 @@ mod round_trips;
 mod settings;
 mod slow_clients;
 mod streaming;
+mod tag_deletions;
 mod telemetry;
 mod uploads;

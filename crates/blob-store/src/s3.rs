@@ -219,16 +219,31 @@ impl S3 for Files {
         let quiet = delete.quiet.unwrap_or(false);
         let deleted = self
             .run(move |tree| {
-                let mut deleted = Vec::new();
-                for object in delete.objects {
-                    tree.remove(&bucket, &object.key, &Conditions::default())?;
-                    deleted.push(DeletedObject { key: Some(object.key), ..Default::default() });
+                let (mut deleted, mut errors) = (Vec::new(), Vec::new());
+                tree.bucket(&bucket)?;
+                for ObjectIdentifier { key, e_tag, .. } in delete.objects {
+                    let condition = e_tag.map(ETagCondition::ETag);
+                    let removed = Conditions::new(condition, None)
+                        .and_then(|conditions| tree.remove(&bucket, &key, &conditions));
+                    match removed {
+                        Ok(()) => {
+                            deleted.push(DeletedObject { key: Some(key), ..Default::default() });
+                        }
+                        Err(error) => errors.push(s3s::dto::Error {
+                            key: Some(key),
+                            code: Some(error.code().as_str().to_owned()),
+                            message: error.message().map(str::to_owned),
+                            ..Default::default()
+                        }),
+                    }
                 }
-                Ok(deleted)
+                Ok((deleted, errors))
             })
             .await?;
+        let (deleted, errors) = deleted;
         Ok(S3Response::new(DeleteObjectsOutput {
             deleted: (!quiet).then_some(deleted),
+            errors: Some(errors),
             ..Default::default()
         }))
     }

@@ -32,7 +32,10 @@ pub fn list(objects: &BTreeMap<String, Bytes>, query: &str) -> Bytes {
     let next = next.map(|token| format!("<NextContinuationToken>{token}</NextContinuationToken>"));
     let entries = entries.iter().map(|entry| match entry.ends_with('/') {
         true => format!("<CommonPrefixes><Prefix>{entry}</Prefix></CommonPrefixes>"),
-        false => format!("<Contents><Key>{entry}</Key></Contents>"),
+        false => {
+            let size = objects.get(entry).map_or(0, Bytes::len);
+            format!("<Contents><Key>{entry}</Key><Size>{size}</Size></Contents>")
+        }
     });
     let parts: String = entries.chain(next).collect();
     format!("<ListBucketResult>{parts}</ListBucketResult>").into()

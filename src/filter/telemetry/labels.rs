@@ -43,6 +43,8 @@ impl StoreOperation {
             Method::GET => Self::Get,
             Method::HEAD => Self::Head,
             Method::DELETE => Self::Delete,
+            // Of many objects at once.
+            Method::POST if has("delete") => Self::Delete,
             _ if is_copy => Self::Copy,
             _ => Self::Put,
         }
@@ -176,6 +178,7 @@ mod tests {
             (Method::PUT, "/b/k", &[], "put"),
             (Method::PUT, "/b/k", &copy, "copy"),
             (Method::DELETE, "/b/k", &[], "delete"),
+            (Method::POST, "/b/?delete=", &[], "delete"),
             (Method::GET, "/b/?list-type=2&prefix=a", &[], "list"),
             (Method::POST, "/b/k?uploads", &[], "multipart"),
             (Method::GET, "/b/?prefix=a&uploads=", &[], "multipart"),

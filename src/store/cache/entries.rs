@@ -25,6 +25,8 @@ pub(super) enum Entry {
     Content(Verified),
     /// A link or a tag.
     Link(KnownLink),
+    /// The descriptor that was noted of a referrer, all of it.
+    Descriptor(Bytes),
 }
 
 /// What the store said of a link or a tag.
@@ -111,6 +113,7 @@ pub(super) fn size_of(kind: &Kind, entry: &Entry) -> usize {
     let value = match entry {
         // Most of it is a manifest, from which something is derived as soon as it is there.
         Entry::Content(verified) => verified.content().len() + DERIVED,
+        Entry::Descriptor(descriptor) => descriptor.len(),
         Entry::Link(link) => link.value.as_ref().map_or(0, Bytes::len),
     };
     ENTRY_OVERHEAD + kind.size() + value

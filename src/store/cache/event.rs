@@ -34,7 +34,7 @@ impl CacheKind {
             Kind::Content(_) => Some(Self::Content),
             Kind::BlobLink(..) | Kind::ManifestLink(..) => Some(Self::Link),
             Kind::Tag(..) => Some(Self::Tag),
-            Kind::Other(_) => None,
+            Kind::Referrer(..) | Kind::Other(_) => None,
         }
     }
 }

@@ -32,7 +32,7 @@ impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
         let ttl = match key.kind() {
             Kind::BlobLink(..) | Kind::ManifestLink(..) => self.settings.link_ttl,
             Kind::Tag(..) => self.settings.tag_ttl,
-            Kind::Content(_) | Kind::Other(_) => return None,
+            Kind::Content(_) | Kind::Referrer(..) | Kind::Other(_) => return None,
         };
         if self.settings.max_bytes == 0 || (ttl.is_zero() && !self.keeps_stale()) {
             return None;

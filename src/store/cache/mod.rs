@@ -5,6 +5,9 @@
 //! its workers: every shard of repositories has a number that each write changes, and what was read under
 //! another number counts no more. A write through another proxy takes effect when the time is over.
 //!
+//! What was noted of a referrer says what its manifest says, which never changes either. Which referrers there are, only a listing
+//! tells ([`referrers`]).
+//!
 //! While the store can't be reached, pulls may be answered with links and tags whose time is over ([`links`]).
 //!
 //! Everything else goes to the bucket, writes and listings always.
@@ -16,8 +19,10 @@ mod entries;
 mod event;
 mod links;
 mod outage;
+mod referrers;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,6 +37,7 @@ use super::condemned::CondemnedView;
 use super::fault::StoreError;
 use super::health::HealthView;
 use super::layout::{self, Key, Kind};
+use super::multi_delete::MultiDelete;
 use super::objects::{
     Condition, Content, Head, ListRequest, Object, Objects, Page, Removal, Verified, Version,
 };
@@ -149,7 +155,7 @@ impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
     fn known_content(&self, kind: &Kind) -> Option<Verified> {
         match self.entries.borrow_mut().get(kind)? {
             Entry::Content(verified) => Some(verified.clone()),
-            Entry::Link(_) => None,
+            Entry::Link(_) | Entry::Descriptor(_) => None,
         }
     }
 
@@ -169,11 +175,16 @@ impl<O: Objects, S: CacheEnvironment> Cached<O, S> {
     /// done all the same.
     fn writing(&self, key: &Key) -> Writing<'_, S> {
         debug_assert!(!layout::is_misnamed(key), "{key:?} would not be counted");
+        self.writing_to(key.kind().repository().map(layout::shard))
+    }
+
+    /// The same, of a write to any repository of this shard.
+    fn writing_to(&self, shard: Option<u8>) -> Writing<'_, S> {
         Writing {
             environment: &self.environment,
             in_doubt: &self.in_doubt,
             is_acknowledged: Cell::default(),
-            shard: key.kind().repository().map(layout::shard),
+            shard,
         }
     }
 
@@ -238,6 +249,10 @@ impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
         self.bucket.heeds_conditional_removal()
     }
 
+    fn multi_delete(&self) -> &MultiDelete {
+        self.bucket.multi_delete()
+    }
+
     fn condemned_view(&self) -> &CondemnedView {
         self.bucket.condemned_view()
     }
@@ -268,7 +283,10 @@ impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
     }
 
     async fn read_head(&self, key: &Key, limit: u64) -> Result<Option<Head>, StoreError> {
-        self.bucket.read_head(key, limit).await
+        match key.kind() {
+            Kind::Referrer(_, _, digest) => self.read_descriptor(key, digest, limit).await,
+            _ => self.bucket.read_head(key, limit).await,
+        }
     }
 
     async fn read_content(&self, key: &Key) -> Result<Content, StoreError> {
@@ -284,6 +302,7 @@ impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
 
     async fn write(&self, key: &Key, bytes: Bytes) -> Result<(), StoreError> {
         let writing = self.writing(key);
+        self.forget_descriptor(key);
         self.bucket.write(key, bytes).await?;
         writing.acknowledge();
         Ok(())
@@ -305,6 +324,7 @@ impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
 
     async fn remove(&self, key: &Key) -> Result<(), StoreError> {
         let writing = self.writing(key);
+        self.forget_descriptor(key);
         self.bucket.remove(key).await?;
         writing.acknowledge();
         Ok(())
@@ -318,6 +338,21 @@ impl<O: Objects, S: CacheEnvironment> Objects for Cached<O, S> {
             writing.acknowledge();
         }
         Ok(removal)
+    }
+
+    async fn remove_many(
+        &self,
+        removals: &[(Key, Option<Version>)],
+    ) -> Result<Option<Vec<Option<Removal>>>, StoreError> {
+        // One for each shard: they are counted when they are dropped.
+        let shards = removals.iter().filter_map(|(key, _)| key.kind().repository());
+        let shards: BTreeSet<u8> = shards.map(layout::shard).collect();
+        let writings: Vec<_> =
+            shards.into_iter().map(|shard| self.writing_to(Some(shard))).collect();
+        let outcomes = self.bucket.remove_many(removals).await?;
+        removals.iter().for_each(|(key, _)| self.forget_unless(key, None));
+        writings.iter().for_each(Writing::acknowledge);
+        Ok(outcomes)
     }
 
     async fn list(&self, request: ListRequest<'_>) -> Result<Page, StoreError> {

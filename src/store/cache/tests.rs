@@ -111,6 +111,11 @@ fn every_write_to_what_is_kept_for_a_time_is_counted() {
     counted(&world, subject.set_tag(&name, &tag, &digest));
     let seen = run(subject.tag_version(&name, &tag)).0.expect("no fault").expect("a tag");
     assert_eq!(counted(&world, subject.remove_tag_if(&name, &tag, &seen)), 1);
+    for text in ["t1", "t2"] {
+        let tag = text.parse().expect("a tag");
+        counted(&world, subject.set_tag(&name, &tag, &digest));
+    }
+    assert_eq!(counted(&world, subject.remove_tags_on(&name, &digest, |_| true)), 2);
     assert_eq!(counted(&world, subject.unlink_manifest(&name, &digest)), 1);
     assert_eq!(counted(&world, subject.unlink_blob(&name, &digest)), 1);
 }
@@ -211,4 +216,34 @@ fn the_least_recently_used_goes_first_and_no_more_is_kept_than_there_is_room_for
     assert!(entries.get(&kind(10)).is_none());
     drop(entries.put(&kind(0), content()));
     assert_eq!(entries.bytes, 20_000, "in place of what was there");
+}
+
+#[test]
+fn a_descriptor_of_a_referrer_is_read_once_and_only_if_it_is_one() {
+    let world = TestCacheEnvironment::default();
+    let (subject, manifest) = subject(&world, SETTINGS);
+    let other = Digest::of(Algorithm::Sha256, b"other");
+    let whole = format!("{{\"digest\":\"{manifest}\"}}");
+    let of_another = format!("{{\"digest\":\"{other}\"}}");
+    let key = layout::referrer(&name(), &other, &manifest);
+    let read = |limit| {
+        let before = subject.bucket().calls().len();
+        let head = run(subject.referrer_head(&name(), &other, &manifest, limit)).0;
+        let bytes = head.expect("no fault").map(|head| head.bytes);
+        (bytes, subject.bucket().calls().len() - before)
+    };
+    for (text, limit, calls) in
+        [(of_another.as_str(), 1_000, 1), ("{", 1_000, 1), (&whole, 10, 1), (&whole, 1_000, 0)]
+    {
+        subject.bucket().put(key.clone(), text.to_owned());
+        let expected = Bytes::copy_from_slice(&text.as_bytes()[..text.len().min(limit as usize)]);
+        assert_eq!(read(limit), (Some(expected.clone()), 1), "{text}");
+        assert_eq!(read(limit), (Some(expected), calls), "{text}");
+    }
+    // Another's note of it, and its removal.
+    let note = Bytes::from(format!("{{\"digest\":\"{manifest}\",\"size\":2}}"));
+    run(subject.put_referrer(&name(), &other, &manifest, note.clone())).0.expect("no fault");
+    assert_eq!(read(1_000), (Some(note), 1));
+    run(subject.remove_referrer(&name(), &other, &manifest)).0.expect("no fault");
+    assert_eq!(read(1_000), (None, 1));
 }

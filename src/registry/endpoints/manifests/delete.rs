@@ -14,8 +14,6 @@
 //! A manifest stays as long as a tag points at it that policy makes immutable. That is looked at before its link is
 //! removed, and again after that: if such a tag has come meanwhile the link is put back.
 
-use std::cell::{Cell, RefCell};
-
 use bytes::Bytes;
 use futures::future::join;
 use http::{Response, StatusCode};
@@ -28,10 +26,7 @@ use crate::registry::Settings;
 use crate::registry::events::Reporter;
 use crate::registry::http::error::Error;
 use crate::registry::http::reply::bare;
-use crate::store::{
-    Content, PAGE_LIMIT, PARALLEL_CALLS, PARALLEL_GROUPS, Store, StoreError, StoreErrorKind,
-    TagVersion, for_each_bounded,
-};
+use crate::store::{Content, Store, StoreError, StoreErrorKind};
 
 /// How often a manifest is removed that others put again meanwhile.
 const ATTEMPTS: usize = 5;
@@ -83,7 +78,8 @@ async fn delete_manifest(
             return Err(refusal);
         }
         // Without a link too: an earlier request may have broken off here.
-        had_anything |= delete_tags_on(store, settings, name, digest).await?;
+        let may_go = |tag: &Tag| settings.immutable(name, tag).is_none();
+        had_anything |= store.remove_tags_on(name, digest, may_go).await?;
         if let Some(subject) = &subject {
             store.remove_referrer(name, subject, digest).await?;
         }
@@ -95,70 +91,6 @@ async fn delete_manifest(
     }
     let message = format!("the manifest {digest} is put all the time and can't be deleted");
     Err(StoreError::new(StoreErrorKind::Unavailable, message).into())
-}
-
-/// Deletes every tag that points at the manifest, and tells whether there was one. Every tag of the
-/// repository is read: nothing in the layout leads from a manifest to its tags.
-async fn delete_tags_on(
-    store: &impl Store,
-    settings: &Settings,
-    name: &Name,
-    digest: &Digest,
-) -> Result<bool, StoreError> {
-    let found_any = Cell::new(false);
-    let mut after = String::new();
-    loop {
-        let page = store.tags(name, &after, PAGE_LIMIT).await?;
-        let may_go = |tag: &&Tag| settings.immutable(name, tag).is_none();
-        let tags = page.names.iter().filter(may_go).collect();
-        let found = look_at(store, name, digest, tags).await?;
-        if !found.on_it.is_empty() {
-            store.try_conditional_removal().await;
-        }
-        for_each_bounded(PARALLEL_GROUPS, found.on_it, async |(tag, seen)| {
-            let was_removed = store.remove_tag_if(name, tag, &seen).await?;
-            found_any.set(found_any.get() || was_removed);
-            Ok(())
-        })
-        .await?;
-        for_each_bounded(PARALLEL_GROUPS, found.only_listed, async |tag| {
-            store.finish_tag_removal(name, tag, digest).await
-        })
-        .await?;
-        match page.names.last() {
-            Some(last) if page.more => after = last.to_string(),
-            _ => return Ok(found_any.get()),
-        }
-    }
-}
-
-/// Of some tags, those that a removal of the manifest has to do with.
-#[derive(Default)]
-struct Found<'a> {
-    /// The tags that point at it.
-    on_it: Vec<(&'a Tag, TagVersion)>,
-    /// The tags that are listed and point at nothing: a history without a tag.
-    only_listed: Vec<&'a Tag>,
-}
-
-/// Reads all these tags.
-async fn look_at<'a>(
-    store: &impl Store,
-    name: &Name,
-    digest: &Digest,
-    tags: Vec<&'a Tag>,
-) -> Result<Found<'a>, StoreError> {
-    let found = RefCell::new(Found::default());
-    for_each_bounded(PARALLEL_CALLS, tags, async |tag| {
-        match store.tag_version(name, tag).await? {
-            Some(seen) if seen.digest == *digest => found.borrow_mut().on_it.push((tag, seen)),
-            Some(_) => {}
-            None => found.borrow_mut().only_listed.push(tag),
-        }
-        Ok(())
-    })
-    .await?;
-    Ok(found.into_inner())
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@
 use std::pin::pin;
 
 use bytes::Bytes;
-use futures::future::{join, join_all, join3, join4, try_join};
+use futures::future::{FutureExt, join, join_all, join3, join4, try_join};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use http::header::{CONTENT_TYPE, HeaderName, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use http::{HeaderValue, Response, StatusCode};
@@ -56,6 +56,9 @@ const MAX_TAGS: usize = 100;
 
 /// How many missing references an answer names. When there are more, the rest is not looked up.
 const MAX_MISSING: usize = 100;
+
+/// From so many blobs on, the repository's links are listed instead of the link of each being read.
+const WORTH_A_LISTING: usize = 50;
 
 /// `PUT`: three round trips to the store; two more, once, before the first conditional one.
 pub async fn put(
@@ -394,16 +397,24 @@ async fn missing_references(
     if !must_be_there {
         return Ok(Vec::new());
     }
+    let is_blob = |dependency: &&Dependency| matches!(dependency, Dependency::Blob(_));
+    let blobs = manifest.dependencies.iter().filter(is_blob).count();
+    let listed =
+        (blobs >= WORTH_A_LISTING).then(|| store.listed_blobs(name).boxed_local().shared());
+    let has_blob = async |digest: &Digest| match &listed {
+        Some(listed) => store.has_blob_listed(name, digest, listed.clone()).await,
+        None => store.has_blob(name, digest).await,
+    };
     // What an index lists may be a manifest or a blob, whatever its type suggests.
     let look_up = async |dependency: &Dependency| match dependency {
         Dependency::Blob(digest) => {
-            let is_there = store.has_blob(name, digest).await?
-                || is_index && store.has_manifest(name, digest).await?;
+            let is_there =
+                has_blob(digest).await? || is_index && store.has_manifest(name, digest).await?;
             Ok((!is_there).then(|| unknown_reference("blob", digest)))
         }
         Dependency::Manifest(digest) => {
-            let is_there = store.has_manifest(name, digest).await?
-                || is_index && store.has_blob(name, digest).await?;
+            let is_there =
+                store.has_manifest(name, digest).await? || is_index && has_blob(digest).await?;
             Ok((!is_there).then(|| unknown_reference("manifest", digest)))
         }
     };
@@ -597,6 +608,7 @@ mod tests {
     #[test]
     fn a_manifest_with_a_hundred_layers_takes_three_round_trips() {
         let mut registry = TestRegistry::with_blobs();
+        registry.store.page_limit = Some(1_000);
         let mut image = image("x");
         let layers: Vec<_> = (0..100).map(|number| format!("layer {number}")).collect();
         for layer in &layers {
@@ -608,9 +620,9 @@ mod tests {
         image["subject"] = descriptor(OCI_MANIFEST, "a subject");
         let (response, round_trips) = registry.send_manifest(Method::PUT, "t", &[], whole(&image));
         assert_eq!((response.status().as_u16(), round_trips), (201, 3));
-        // 101 references with link and content, the manifest's content, link, referrer, history, tag; and a look for
+        // A listing of links, the content of 101 references, the manifest's content, link, referrer, history, tag; and a look for
         // collections of garbage, which does for a while.
-        assert_eq!(registry.store.calls().len(), 2 * 101 + 5 + 1);
+        assert_eq!(registry.store.calls().len(), 1 + 101 + 5 + 1);
         registry.settings.verify_image_references = false;
         let before = registry.store.calls().len();
         registry.put("u", &image);
@@ -719,6 +731,43 @@ mod tests {
         assert!(text.contains("8900 more references"), "{}", &text[text.len() - 200..]);
         let calls = registry.store.calls().len();
         assert!(calls <= 2 * (PARALLEL_CALLS + MAX_MISSING) + 3, "{calls} calls");
+    }
+
+    #[test]
+    fn the_links_of_many_layers_are_listed_and_those_of_few_are_read() {
+        // The configuration is one more blob. Beside the layers: the markers, the manifest's content and link, the tag's history, the tag.
+        for (layers, page_limit, calls, round_trips) in [
+            (1, 1_000, 2 * 2 + 5, 3),
+            (WORTH_A_LISTING - 2, 1_000, 2 * (WORTH_A_LISTING - 1) + 5, 3),
+            (WORTH_A_LISTING - 1, 1_000, WORTH_A_LISTING + 1 + 5, 3),
+            (200, 1_000, 201 + 1 + 5, 3),
+            // More links than are on a page: those that are not are read.
+            (200, 100, 201 + 1 + 102 + 5, 4),
+        ] {
+            let mut registry = TestRegistry::with_blobs();
+            registry.store.page_limit = Some(page_limit);
+            for number in 0..layers {
+                let digest = digest_of(&number.to_string());
+                registry.store.put(layout::content(&digest), number.to_string());
+                registry.store.put(layout::blob_link(&name(), &digest), digest.to_string());
+            }
+            let manifest = with_layers(layers, |n| n);
+            let (response, made) = registry.send_manifest(Method::PUT, "t", &[], whole(&manifest));
+            assert_eq!(response.status(), 201, "{layers}");
+            let found = registry.store.calls().len();
+            // What else is in the repository may take a place on the page, or none.
+            assert!(found <= calls && found + 2 >= calls, "{layers}: {found} calls, not {calls}");
+            assert_eq!(made, round_trips, "{layers}");
+
+            let lost = digest_of("0");
+            registry.store.delete(&layout::blob_link(&name(), &lost));
+            let refused = registry.put("t", &manifest);
+            assert_eq!(error(&refused), (400, "MANIFEST_BLOB_UNKNOWN".to_owned()), "{layers}");
+            registry.store.put(layout::blob_link(&name(), &lost), lost.to_string());
+            registry.store.delete(&layout::content(&lost));
+            let refused = registry.put("t", &manifest);
+            assert_eq!(error(&refused), (400, "MANIFEST_BLOB_UNKNOWN".to_owned()), "{layers}");
+        }
     }
 
     #[test]

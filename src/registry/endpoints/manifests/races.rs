@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::oci::{Digest, Tag};
 use crate::registry::test_registry::{OCI_INDEX, TestRegistry, digest_of, name, whole};
 use crate::registry::{Body, ImmutableTags, handle};
+use crate::store::layout::Key;
 use crate::store::memory::{Deed, run};
 use crate::store::{Store, layout, turns};
 
@@ -152,16 +153,20 @@ fn is_left_open(deeds: &[Deed], acts: &[Act]) -> bool {
 /// Whether the history had the entry of a move when a removal first listed it, and the tag was moved after
 /// the last look at it and before its removal.
 fn is_unseen_move(deeds: &[Deed], acts: &[Act]) -> bool {
-    let (current, folder) = (layout::tag_link(&name(), &tag()), layout::tag(&name(), &tag()));
+    let current = layout::tag_link(&name(), &tag());
+    let is_listing =
+        |key: &Key| *key == layout::tag(&name(), &tag()) || *key == layout::tags(&name());
     let removals = deeds.iter().enumerate().filter(|(_, deed)| deed.removed && deed.key == current);
     removals.into_iter().any(|(removal, deed)| {
         let own = |(place, other): (usize, &Deed)| {
             (other.request == deed.request).then(|| (place, other.key.clone()))
         };
         let before: Vec<_> = deeds[..removal].iter().enumerate().filter_map(own).collect();
-        let last =
-            |key| before.iter().rev().find(|(_, other)| other == key).map(|(place, _)| *place);
-        let (Some(listed), Some(looked)) = (last(&folder), last(&current).max(last(&folder)))
+        let last = |is_it: &dyn Fn(&Key) -> bool| {
+            before.iter().rev().find(|(_, key)| is_it(key)).map(|(place, _)| *place)
+        };
+        let looked_at = last(&|key| *key == current);
+        let (Some(listed), Some(looked)) = (last(&is_listing), looked_at.max(last(&is_listing)))
         else {
             return false;
         };
