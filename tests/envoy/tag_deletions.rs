@@ -80,9 +80,10 @@ async fn thousands_of_tags_take_few_calls_more_than_a_look_at_each() {
 #[tokio::test]
 #[ignore = "needs Envoy: run ./build.sh test"]
 async fn where_the_store_removes_one_at_a_time_so_does_the_registry() {
-    // Refusals of a store that does not know the call, and an answer that says nothing of any key.
+    // Refusals of a store that does not know the call, each of which comes once with conditions and once without, and Envoy repeats
+    // what was answered with 5xx; and an answer that says nothing of any key.
     for (status, body, asked) in [
-        (501, "<Error><Code>NotImplemented</Code></Error>", 2),
+        (501, "<Error><Code>NotImplemented</Code></Error>", 2 * 4),
         (405, "<Error><Code>MethodNotAllowed</Code></Error>", 2),
         (400, "<Error><Code>MalformedXML</Code></Error>", 2),
         (200, "<DeleteResult></DeleteResult>", usize::MAX),
@@ -171,7 +172,7 @@ async fn a_store_that_dies_in_the_middle_loses_nothing_and_a_repeat_completes_th
 
 #[tokio::test]
 #[ignore = "needs Envoy: run ./build.sh test"]
-async fn garage_removes_thousands_of_tags_by_few_calls() {
+async fn garage_removes_a_thousand_tags_by_few_calls() {
     let Some(garage) = optional_tool("MOORAGE_GARAGE") else { return };
     let store = Garage::start(&garage).await;
     let envoy = Envoy::start(&Bootstrap::new(store.address).signed()).await;
@@ -189,8 +190,8 @@ async fn garage_removes_thousands_of_tags_by_few_calls() {
     put("other", manifest("other")).await;
     let content = manifest("many");
     let digest = Digest::of(Algorithm::Sha256, content.as_bytes());
-    for hundred in 0..20 {
-        let tags: Vec<_> = (0..100).map(|number| format!("tag=v{hundred}-{number}")).collect();
+    for group in 0..50 {
+        let tags: Vec<_> = (0..20).map(|number| format!("tag=v{group}-{number}")).collect();
         put(&format!("{digest}?{}", tags.join("&")), content.clone()).await;
     }
     let before = envoy.stat("cluster.blob_store.upstream_rq_total").await;
