@@ -16,6 +16,7 @@ TAGS_BY_HTTP = (10, 1_000, 10_000)
 TAGS_OF_ONE = (10, 1_000, 10_000)
 LAYERS = (1, 10, 200)
 REFERRERS = (1, 100, 10_000)
+REPOSITORIES = 5_000
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Growth:
 
 def measure(tree, port, admin, seconds, rounds, tell):
     """All of it, round by round, on a local store behind an Envoy."""
-    repeated, deletions = [], []
+    repeated, once = [], []
     for count in TAGS:
         tell(f"writing {count:,} tags")
         repeated += _among_tags(tree, port, count)
@@ -39,16 +40,19 @@ def measure(tree, port, admin, seconds, rounds, tell):
         repeated.append(_put_of_layers(tree, port, count))
     for count in REFERRERS:
         repeated.append(_referrers(tree, port, count))
+    tell(f"writing {REPOSITORIES:,} repositories")
+    repeated.append(_catalog(tree, port))
+    for count in REFERRERS:
+        once.append((Growth("page of 100 referrers, the first time", count, "referrers"), _first_referrers))
     for count in TAGS_OF_ONE:
-        deletions.append(Growth("delete a digest", count, "tags on it"))
+        once.append((Growth("delete a digest", count, "tags on it"), _deletion))
     for number in range(rounds):
         tell(f"round {number + 1} of {rounds}: growth")
         for growth, act in repeated:
             _sample(growth, admin, act, seconds)
-        for growth in deletions:
-            _sample(growth, admin, _deletion(tree, port, growth.size, number), 0)
-    growths = [growth for growth, _ in repeated] + deletions
-    return _by_work(growths)
+        for growth, prepare in once:
+            _sample(growth, admin, prepare(tree, port, growth.size, number), 0)
+    return _by_work([growth for growth, _ in repeated + once])
 
 
 def measure_on(store, tree, port, admin, seconds, rounds, tell):
@@ -104,8 +108,21 @@ def _puts(port, name, layers, config):
     return put
 
 
-def _referrers(tree, port, count):
-    name = f"referrers-{count}"
+def _catalog(tree, port):
+    blob = tree.blob("catalog/0000", b"a blob")
+    for number in range(REPOSITORIES):
+        tree.link(f"catalog/{number:04}", blob)
+    path = "/v2/_catalog?n=100&last=catalog/2500"
+    return Growth("page of 100 repositories", REPOSITORIES, "repositories"), partial(ask, port, "GET", path)
+
+
+def _first_referrers(tree, port, count, number):
+    """A page that was never asked for, so that no descriptor is known."""
+    return _referrers(tree, port, count, f"-{number}")[1]
+
+
+def _referrers(tree, port, count, suffix=""):
+    name = f"referrers-{count}{suffix}"
     blob = tree.blob(name, b"a blob")
     subject = tree.manifest(name, image([blob], blob))["digest"]
     tree.referrers(name, subject, count)

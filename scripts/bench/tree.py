@@ -45,8 +45,13 @@ class Tree:
         """Puts a blob into a repository. Gives its descriptor."""
         digest = digest_of(content)
         self.put(content_key(digest), content)
-        self._link(f"{name}/_layers/{digest.replace(':', '/')}", digest)
-        return descriptor(digest, len(content))
+        blob = descriptor(digest, len(content))
+        self.link(name, blob)
+        return blob
+
+    def link(self, name, blob):
+        """Puts a blob that is in one repository into another, too."""
+        self._link(f"{name}/_layers/{blob['digest'].replace(':', '/')}", blob["digest"])
 
     def manifest(self, name, content):
         """Puts a manifest into a repository. Gives its descriptor."""
