@@ -109,7 +109,20 @@ def _cell(cell, own, who):
     if cell is None:
         return ""
     value = median(cell)
-    return f"{value:,.0f}" if who == MOORAGE else f"{value:,.0f} ({own / value:.2f})"
+    text = f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+    return text if who == MOORAGE else f"{text} ({own / value:.2f})"
+
+
+def peers_ahead(contests):
+    """The rows in which another registry is faster, as a list, the largest lead first."""
+    found = []
+    for contest in contests:
+        own = median(contest.cells[MOORAGE])
+        for who in (DOCKER_REGISTRY, DISTRIBUTION):
+            if who in contest.cells and (ratio := own / median(contest.cells[who])) < 1:
+                found.append((ratio, f"{contest.work}, {contest.connections} at once: {who}"))
+    lines = [f"- {text}; Moorage reaches {ratio:.2f} of it" for ratio, text in sorted(found)]
+    return "\n".join(lines) or "- none"
 
 
 def growth_table(growths):
@@ -136,6 +149,8 @@ def markdown(machine, contests, growths):
         [
             f"{machine} Medians; in brackets how many times as fast Moorage is.",
             contest_table(contests),
+            "Where another registry is ahead:",
+            peers_ahead(contests),
             "As a repository grows:",
             growth_table(growths),
             "What Moorage wants to reach, and did:",
