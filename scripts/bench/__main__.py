@@ -89,20 +89,24 @@ def measure_all(settings, servers, folder, machine):
     found, growths = run(settings, servers, folder)
     (OUTPUT / "chart.svg").write_text(chart.svg(found, machine))
     (OUTPUT / "results.csv").write_text(report.as_csv(found, growths))
-    text = report.markdown(machine, found, growths)
+    # Kept after each part, so that one that fails costs none of what was found before.
+    parts = [report.markdown(machine, found, growths)]
+    keep(parts, "README.md")
     pulled_and_pushed = images.measure(settings, servers, folder, tell)
-    collected = collection.measure(settings, servers, folder, tell)
-    parts = (text, report.images_markdown(pulled_and_pushed), report.collection_markdown(*collected))
-    keep("\n\n".join(parts), "README.md")
     (OUTPUT / "images.csv").write_text(report.images_csv(pulled_and_pushed))
+    parts.append(report.images_markdown(pulled_and_pushed))
+    keep(parts, "README.md")
+    collected = collection.measure(settings, servers, folder, tell)
     (OUTPUT / "gc.csv").write_text(report.collection_csv(*collected))
+    parts.append(report.collection_markdown(*collected))
+    keep(parts, "README.md")
     print(f"==> Kept in {OUTPUT}: README.md, results.csv, images.csv, gc.csv, chart.svg")
 
 
 def measure_collection(settings, servers, folder, machine):
     """Only what collecting garbage costs."""
     collected = collection.measure(settings, servers, folder, tell)
-    keep(f"{machine} Medians.\n\n{report.collection_markdown(*collected)}", "gc.md")
+    keep([f"{machine} Medians.\n\n{report.collection_markdown(*collected)}"], "gc.md")
     (OUTPUT / "gc.csv").write_text(report.collection_csv(*collected))
     print(f"==> Kept in {OUTPUT}: gc.md, gc.csv")
 
@@ -114,7 +118,7 @@ def measure_edge(settings, servers, folder, machine):
     store = servers.blob_store(bucket.parent)
     found = edge.contests(servers, store, Tree(into_folder(bucket)), settings.wasm, NAME, settings.seconds)
     contests.measure(found, settings.rounds, tell)
-    keep(f"{machine} Medians.\n\n{report.contest_table(found)}\n\n{report.bar_table(report.edge_bars(found))}", "edge.md")
+    keep([f"{machine} Medians.\n\n{report.contest_table(found)}\n\n{report.bar_table(report.edge_bars(found))}"], "edge.md")
     (OUTPUT / "edge.csv").write_text(report.as_csv(found, []))
     print(f"==> Kept in {OUTPUT}: edge.md, edge.csv")
 
@@ -122,7 +126,7 @@ def measure_edge(settings, servers, folder, machine):
 def measure_images(settings, servers, folder, machine):
     """Only whole images."""
     rows = images.measure(settings, servers, folder, tell)
-    keep(f"{machine} Medians.\n\n{report.images_markdown(rows)}", "images.md")
+    keep([f"{machine} Medians.\n\n{report.images_markdown(rows)}"], "images.md")
     (OUTPUT / "images.csv").write_text(report.images_csv(rows))
     print(f"==> Kept in {OUTPUT}: images.md, images.csv")
 
@@ -131,9 +135,10 @@ PARTS = {"gc": measure_collection, "edge": measure_edge, "images": measure_image
 """What can be measured by itself."""
 
 
-def keep(text, name):
-    (OUTPUT / name).write_text(text + "\n")
-    print(text)
+def keep(parts, name):
+    """Writes the parts of a report, and prints the last."""
+    (OUTPUT / name).write_text("\n\n".join(parts) + "\n")
+    print(parts[-1])
 
 
 def run(settings, servers, folder):
