@@ -26,9 +26,9 @@ usage: ./build.sh [command]
   image [--tag NAME] [--base IMAGE|self] [--platform linux/ARCH]
           build an image with Envoy, the filter and the program moorage; --help tells more
   deny    hold the dependencies to deny.toml: licenses, sources, advisories
-  bench [gc|edge|images]
-          measure the filter beside other registries, or only what collecting garbage costs, an edge node or
-          whole images; what it finds is kept in target/bench/
+  bench [gc|edge|images|cores]
+          measure the filter beside other registries, or only what collecting garbage costs, an edge node,
+          whole images, or many workers and connections; what it finds is kept in target/bench/
   profile show where the time of a cached answer goes; what it finds is kept in target/profile/
   setup   get all the tools that 'run' and 'test' get when they need them
   help    show this
@@ -290,7 +290,7 @@ build_fixed_reply() {
 }
 
 run_bench() {
-  [[ $# == 0 || $* =~ ^(gc|edge|images)$ ]] || bad_usage "bench takes no argument but 'gc', 'edge' and 'images'"
+  [[ $# == 0 || $* =~ ^(gc|edge|images|cores)$ ]] || bad_usage "bench takes no argument but 'gc', 'edge', 'images' and 'cores'"
   have python3 || die "python3 is missing: the benchmark is written in it; install Python 3.10 or later"
   ensure_envoy
   ensure_debian_packages curl docker-registry wrk
@@ -319,8 +319,9 @@ run_bench() {
 # What the filter is measured beside, and with.
 prepare_comparisons() {
   ensure_garage
-  ensure_go_commands "$CRANE"
+  ensure_go_commands "$CRANE" "$VEGETA"
   export_optional MOORAGE_CRANE "$(go_tool "$CRANE")"
+  export_optional MOORAGE_VEGETA "$(go_tool "$VEGETA")"
   build_fixed_reply
   MOORAGE_FIXED_REPLY=$(wasm_target_dir)/$WASM_TARGET/release/examples/fixed_reply.wasm
   export MOORAGE_FIXED_REPLY

@@ -15,6 +15,7 @@ readonly COSIGN=github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
 readonly BUILDKITD=github.com/moby/buildkit/cmd/buildkitd@v0.34.2
 readonly BUILDCTL=github.com/moby/buildkit/cmd/buildctl@v0.34.2
 readonly BUILDX=github.com/docker/buildx/cmd/buildx@v0.38.2
+readonly VEGETA=github.com/tsenart/vegeta/v12@v12.13.0
 readonly DISTRIBUTION=github.com/distribution/distribution/v3/cmd/registry@v3.1.1
 readonly KUBERNETES_VALIDATE_VERSION=1.37.0
 readonly PROMETHEUS_OPERATOR=github.com/prometheus-operator/prometheus-operator@v0.85.0
@@ -306,6 +307,8 @@ ensure_cargo_tool() {
 # go_tool PACKAGE@VERSION: where `ensure_go_tools` puts the package's command.
 go_tool() {
   local package=${1%@*}
+  # The last element of a module's path may be its major version.
+  [[ ! $package =~ ^(.+)/v[0-9]+$ ]] || package=${BASH_REMATCH[1]}
   local command=${package##*/}
   printf '%s/go/%s@%s/%s\n' "$TOOLS" "$command" "${1##*@}" "$command"
 }

@@ -2,8 +2,8 @@
 
 It takes the programs from the environment, as the tests do, and the standard library alone. Nothing
 here fails because something is slow: what was reached is part of the report. With the argument `gc`
-only the collection of garbage is measured, with `edge` only an
-edge node, with `images` only whole images.
+only the collection of garbage is measured, with `edge` only an edge node, with `images` only whole images, with
+`cores` only many workers and connections.
 """
 
 import datetime
@@ -22,6 +22,7 @@ import bootstraps
 import chart
 import collection
 import contests
+import cores
 import edge
 import far
 import growth
@@ -87,8 +88,8 @@ def main():
 def measure_all(settings, servers, folder, machine):
     """All there is, and the report on it."""
     found, growths = run(settings, servers, folder)
-    (OUTPUT / "chart.svg").write_text(chart.svg(found, machine))
     (OUTPUT / "results.csv").write_text(report.as_csv(found, growths))
+    (OUTPUT / "chart.svg").write_text(chart.svg(found, machine))
     # Kept after each part, so that one that fails costs none of what was found before.
     parts = [report.markdown(machine, found, growths)]
     keep(parts, "README.md")
@@ -96,11 +97,15 @@ def measure_all(settings, servers, folder, machine):
     (OUTPUT / "images.csv").write_text(report.images_csv(pulled_and_pushed))
     parts.append(report.images_markdown(pulled_and_pushed))
     keep(parts, "README.md")
+    rows = many_connections(settings, servers, folder)
+    (OUTPUT / "cores.csv").write_text(report.cores_csv(rows))
+    parts.append(report.cores_markdown(rows))
+    keep(parts, "README.md")
     collected = collection.measure(settings, servers, folder, tell)
     (OUTPUT / "gc.csv").write_text(report.collection_csv(*collected))
     parts.append(report.collection_markdown(*collected))
     keep(parts, "README.md")
-    print(f"==> Kept in {OUTPUT}: README.md, results.csv, images.csv, gc.csv, chart.svg")
+    print(f"==> Kept in {OUTPUT}: README.md, results.csv, images.csv, cores.csv, gc.csv, chart.svg")
 
 
 def measure_collection(settings, servers, folder, machine):
@@ -131,7 +136,31 @@ def measure_images(settings, servers, folder, machine):
     print(f"==> Kept in {OUTPUT}: images.md, images.csv")
 
 
-PARTS = {"gc": measure_collection, "edge": measure_edge, "images": measure_images}
+def measure_cores(settings, servers, folder, machine):
+    """Only many workers and connections."""
+    rows = many_connections(settings, servers, folder)
+    keep([f"{machine} Medians.\n\n{report.cores_markdown(rows)}"], "cores.md")
+    (OUTPUT / "cores.csv").write_text(report.cores_csv(rows))
+    print(f"==> Kept in {OUTPUT}: cores.md, cores.csv")
+
+
+def many_connections(settings, servers, folder):
+    """Several workers and very many connections, on a local store of their own."""
+    bucket = folder / "many/registry"
+    bucket.mkdir(parents=True)
+    tree = Tree(into_folder(bucket))
+    digest, _ = put_image(tree)
+    blob = tree.blob(NAME, os.urandom(1024 * 1024))["digest"]
+    paths = {
+        cores.DIGEST: f"/v2/{NAME}/manifests/{digest}",
+        cores.TAG: f"/v2/{NAME}/manifests/{TAG}",
+        cores.BLOB: f"/v2/{NAME}/blobs/{blob}",
+    }
+    store = servers.blob_store(bucket.parent)
+    return cores.measure(settings, servers, store, bucket, paths, tell)
+
+
+PARTS = {"gc": measure_collection, "edge": measure_edge, "images": measure_images, "cores": measure_cores}
 """What can be measured by itself."""
 
 

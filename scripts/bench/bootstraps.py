@@ -44,23 +44,40 @@ def plain(store_port, signed=False):
 
 
 def edge(store_port, wasm, folder):
-    """What `moorage bootstrap` makes for an edge node that keeps blobs in `folder`. All pulls come from one address
-    here, which therefore may ask as often as it likes."""
-    settings = f"""
-listen: 127.0.0.1:0
-admin: 127.0.0.1:0
-endpoint: http://127.0.0.1:{store_port}
-credentials: none
-module: {wasm}
-access_log: "off"
-admin_paths: all
-read_only: true
-requests_per_second: 0
-cache: {{ tag_ttl: 30s, stale_if_error: 1h }}
-edge: {{ disk_cache: {folder}, disk_cache_bytes: 4294967296 }}
-"""
+    """What `moorage bootstrap` makes for an edge node that keeps blobs in `folder`."""
+    return _from_settings(
+        store_port,
+        wasm,
+        "read_only: true",
+        "cache: { tag_ttl: 30s, stale_if_error: 1h }",
+        f"edge: {{ disk_cache: {folder}, disk_cache_bytes: 4294967296 }}",
+    )
+
+
+def for_many(store_port, wasm, tls):
+    """What `moorage bootstrap` makes for very many connections. `tls`: the files of a certificate and of its key, or `None`."""
+    files = [f"tls: {{ certificate: {tls[0]}, key: {tls[1]} }}"] if tls else []
+    return _from_settings(store_port, wasm, "max_connections: 0", "max_heap_bytes: 0", *files)
+
+
+def _from_settings(store_port, wasm, *more):
+    """What `moorage bootstrap` makes. All requests come from one address here, which therefore may ask as often as it
+    likes."""
+    settings = [
+        "listen: 127.0.0.1:0",
+        "admin: 127.0.0.1:0",
+        f"endpoint: http://127.0.0.1:{store_port}",
+        "credentials: none",
+        f"module: {wasm}",
+        'access_log: "off"',
+        "admin_paths: all",
+        "requests_per_second: 0",
+        "limits: { streams_per_client: 0 }",
+        *more,
+    ]
     command = [os.environ["MOORAGE_CLI"], "bootstrap", "--config", "/dev/stdin"]
-    return subprocess.run(command, input=settings, stdout=subprocess.PIPE, text=True, check=True).stdout
+    done = subprocess.run(command, input="\n".join(settings), stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout
 
 
 def _local(store_port, signed, access="", is_logged=False):

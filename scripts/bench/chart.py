@@ -5,8 +5,8 @@ from html import escape
 from contests import MOORAGE, SUBJECTS
 from report import median
 
-WIDTH, LABELS, BAR, GAP = 900, 190, 16, 26
-COLOURS = dict(zip(SUBJECTS, ("#0b7285", "#868e96", "#adb5bd", "#ffa94d", "#74c0fc", "#91a7ff")))
+WIDTH, LABELS, BAR, GAP = 1000, 330, 16, 26
+OWN, OTHERS = "#0b7285", "#adb5bd"
 
 
 def svg(contests, caption):
@@ -34,7 +34,7 @@ def _bar(y, who, value, most):
     weight = "bold" if who == MOORAGE else "normal"
     return [
         _text(8, y + 12, who, weight),
-        f'<rect x="{LABELS}" y="{y}" width="{length:.1f}" height="{BAR}" fill="{COLOURS[who]}"/>',
+        f'<rect x="{LABELS}" y="{y}" width="{length:.1f}" height="{BAR}" fill="{OWN if who == MOORAGE else OTHERS}"/>',
         _text(LABELS + length + 6, y + 12, f"{value:,.0f}", weight),
     ]
 

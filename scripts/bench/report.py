@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import access
 import collection
+import cores
 import edge
 import images
 from contests import (
@@ -218,6 +219,39 @@ def images_csv(rows):
         for number, run in enumerate(row.runs, 1):
             figures = [f"{getattr(run, figure):.3f}" for figure in FIGURES]
             lines.writerow([row.work, row.store, row.clients, row.subject, number, *figures])
+    return text.getvalue()
+
+
+def cores_markdown(rows):
+    """What many workers and connections reach, ready for docs/benchmarks.md."""
+    if not rows:
+        return "Many connections were not measured: vegeta is not there."
+    about = f"{cores.BUSY} connections with requests beside {cores.IDLE:,} without; the times at half of the greatest rate:"
+    return f"{about}\n\n{_cores_table(rows)}"
+
+
+def _cores_table(rows):
+    shares = [f"{100 * share:g}% below" for share in cores.PERCENTILES]
+    lines = [
+        f"| | by | answers/s at most | {' | '.join(shares)} | memory |",
+        f"| --- | --- | --: |{' --: |' * len(shares)} --: |",
+    ]
+    for row in rows:
+        times = [f"{latency:.2f} ms" for latency in row.latencies]
+        cells = [f"{row.work}, {row.transport}", row.subject, f"{row.most:,.0f}", *times, f"{row.mebibytes:,.0f} MiB"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cores_csv(rows):
+    """Every single sample."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["work", "transport", "subject", "round", "most", *(f"p{100 * share:g}_ms" for share in cores.PERCENTILES), "mebibytes"])
+    for row in rows:
+        for number, run in enumerate(row.runs, 1):
+            figures = [f"{run.most:.1f}", *(f"{latency:.3f}" for latency in run.latencies), f"{run.mebibytes:.1f}"]
+            lines.writerow([row.work, row.transport, row.subject, number, *figures])
     return text.getvalue()
 
 

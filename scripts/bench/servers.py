@@ -126,18 +126,21 @@ class Servers:
         self.garage_port = port
         return port
 
-    def distribution(self, program, name, storage):
-        """A registry of CNCF Distribution, with its usual cache. `storage` is the driver, as YAML."""
+    def distribution(self, program, name, storage, tls=None):
+        """A registry of CNCF Distribution, with its usual cache. `storage` is the driver, as YAML; `tls` the files of a
+        certificate and of its key. Gives its port."""
         port, config = _free_port(), self.folder / f"{name}.yaml"
+        files = f", tls: {{ certificate: '{tls[0]}', key: '{tls[1]}' }}" if tls else ""
         config.write_text(
             "version: 0.1\n"
             "log: { level: error, accesslog: { disabled: true } }\n"
             f"storage: {{ {storage}, cache: {{ blobdescriptor: inmemory }},"
             " delete: { enabled: true }, redirect: { disable: true } }\n"
-            f"http: {{ addr: '127.0.0.1:{port}' }}\n"
+            f"http: {{ addr: '127.0.0.1:{port}'{files} }}\n"
         )
         self._start(name, [program, "serve", config], {"OTEL_TRACES_EXPORTER": "none"})
-        _wait(name, lambda: get(port, "/v2/"))
+        # By TLS it refuses what is asked plainly, but it answers.
+        _wait(name, lambda: get(port, "/v2/", any_status=tls is not None))
         return port
 
     def _start(self, name, command, environment=None):
