@@ -27,7 +27,7 @@ main() {
     fail "Envoy's admin page at $admin does not answer: nothing was drained"
   say "the health check fails now; new connections are taken for another $grace s"
   sleep "$grace"
-  admin_call POST /drain_listeners >/dev/null || fail "Envoy at $admin does not stop listening"
+  admin_call POST "/drain_listeners$(only_for_clients)" >/dev/null || fail "Envoy at $admin does not stop listening"
   wait_for_requests
 }
 
@@ -62,6 +62,12 @@ say() { printf 'drain: %s\n' "$*"; }
 fail() {
   printf 'drain.sh: %s\n' "$*" >&2
   exit 1
+}
+
+# A listener `spool` is Envoy's own, and uploads under way still need it: then only listeners for clients stop, which their
+# `traffic_direction` tells.
+only_for_clients() {
+  [[ -z $(admin_call GET '/stats?filter=^http\.spool\.downstream_rq_active$') ]] || printf '?inboundonly'
 }
 
 # Waits until nothing is under way. What is said is said when it changes, not every time.

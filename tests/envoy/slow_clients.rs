@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use http::Method;
+use bytes::Bytes;
+use futures::future::join_all;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Empty};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -78,4 +81,28 @@ async fn slow_clients_do_not_starve_others() {
     }
     let still = envoy.stat(figure).await;
     assert!(still >= 2 * SLOW as u64, "the slow ones were not sent away: {still}");
+}
+
+/// Whenever a client is slow to take one answer, Envoy tells its filters of every request on that connection, those of requests
+/// too that wait for the store.
+#[tokio::test]
+#[ignore = "needs Envoy: run ./build.sh test"]
+async fn large_answers_leave_requests_alone_that_wait_on_the_same_connection() {
+    let root = TempDir::new().expect("a temporary folder");
+    let mut tree = Tree::default();
+    let blob = tree.put_blob("a", Vec::leak(vec![7; MIB]));
+    tree.write_to(&root.path().join("registry"));
+    let store = BlobStore::open(root.path()).await;
+    let envoy = Envoy::start(&Bootstrap::new(store.address).spooling()).await;
+    for round in 0..4 {
+        let connection = client::connect_http2(envoy.address).await.expect("a connection");
+        let pulls = (0..60).map(async |_| {
+            let request = Request::get(format!("http://registry/v2/a/blobs/{blob}"));
+            let request = request.body(Empty::<Bytes>::new()).expect("a request");
+            let response = connection.clone().send_request(request).await.expect("an answer");
+            assert_eq!(response.status(), 200);
+            response.into_body().collect().await.expect("a body").to_bytes().len()
+        });
+        assert_eq!(join_all(pulls).await, [MIB; 60], "round {round}");
+    }
 }

@@ -405,11 +405,14 @@ pub async fn listeners(admin: SocketAddr) -> Option<Vec<SocketAddr>> {
     }
     let listeners = client::try_get(admin, "/listeners?format=json").await?;
     let json: Value = serde_json::from_slice(listeners.body()).ok()?;
-    let port = |status: &Value| {
-        let socket = &status["local_address"]["socket_address"];
-        u16::try_from(socket["port_value"].as_u64()?).ok()
+    let port = |address: &Value| {
+        let port = &address["socket_address"]["port_value"];
+        u16::try_from(port.as_u64()?).ok()
     };
-    let ports: Option<Vec<u16>> = json["listener_statuses"].as_array()?.iter().map(port).collect();
+    let addresses = json["listener_statuses"].as_array()?.iter().map(|it| &it["local_address"]);
+    // Those that only Envoy itself connects to have no ports.
+    let addresses = addresses.filter(|address| address["envoy_internal_address"].is_null());
+    let ports: Option<Vec<u16>> = addresses.map(port).collect();
     let addresses = ports?.into_iter().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     Some(addresses.collect())
 }

@@ -91,7 +91,7 @@ impl Admin {
     ///
     /// If Envoy does not say that it does.
     pub async fn drain_listeners(&self) -> Result<(), AdminError> {
-        self.call(Method::POST, "/drain_listeners").await.map(drop)
+        self.call(Method::POST, "/drain_listeners?inboundonly").await.map(drop)
     }
 
     /// What is under way at the listener of the registry.
