@@ -14,12 +14,12 @@ credentials: environment
 spool: 'off'
 ";
 
-/// In Envoy Gateway: AWS S3, and volumes for the module and the spool.
+/// In Envoy Gateway: AWS S3 and a volume for the module; a spool would take a listener that can't be patched in.
 const ENVOY_GATEWAY: &str = "
 listen: 0.0.0.0:443
 region: eu-central-1
 module: /moorage/plugin.wasm
-spool: /spool
+spool: 'off'
 ";
 
 /// The parts of the bootstrap that the files have.

@@ -13,18 +13,12 @@ use crate::resources::{Resources, at, deploy, replaced, serves};
 async fn an_envoy_of_envoy_gateways_serves_pushes_and_pulls() {
     let Some(config) = optional_tool("MOORAGE_ENVOY_GATEWAY_CONFIG") else { return };
     let root = TempDir::new().expect("a temporary folder");
-    let spool = TempDir::new().expect("a temporary folder");
-    // As AWS S3 does.
-    let store = BlobStore::requiring_length(root.path()).await;
+    let store = BlobStore::open(root.path()).await;
     let (host, address) = at(store.address);
     let text = replaced(
         &deploy("envoy-gateway/in-gateway.yaml"),
         &[
             ("/moorage/plugin.wasm", &tool("MOORAGE_WASM").display().to_string()),
-            (
-                "storage_buffer_path: /spool",
-                &format!("storage_buffer_path: {}", spool.path().display()),
-            ),
             ("address: s3.eu-central-1.amazonaws.com, port_value: 443", &address),
             (
                 r#""authority": "s3.eu-central-1.amazonaws.com""#,
