@@ -92,13 +92,15 @@ fn ports(container: &Value) -> BTreeMap<String, u64> {
     items(&container["ports"]).map(port).collect()
 }
 
-/// The ports that Envoy listens on, by its listeners' names.
+/// The ports that Envoy listens on, by its listeners' names. Those that only Envoy itself connects to have none.
 fn listeners(bootstrap: &Value) -> BTreeMap<String, u64> {
+    let all = items(&bootstrap["static_resources"]["listeners"]);
+    let open = all.filter(|listener| listener["internal_listener"].is_null());
     let port = |listener: &Value| {
         let port = listener["address"]["socket_address"]["port_value"].as_u64().expect("a port");
         (listener["name"].as_str().expect("a name").to_owned(), port)
     };
-    items(&bootstrap["static_resources"]["listeners"]).map(port).collect()
+    open.map(port).collect()
 }
 
 #[tokio::test]
