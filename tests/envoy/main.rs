@@ -39,6 +39,7 @@ mod reload;
 mod round_trips;
 mod settings;
 mod slow_clients;
+mod spool;
 mod streaming;
 mod tag_deletions;
 mod telemetry;

@@ -53,6 +53,19 @@ fn the_files_in_envoy_are_what_their_settings_make() {
 }
 
 /// `./build.sh run` and those who write bootstraps themselves put that file before the filter `moorage`.
+/// Envoy 1.40 crashes otherwise, and an upload under way would lose the way to the store when Envoy is stopped in order.
+#[test]
+fn uploads_are_spooled_in_a_listener_that_neither_clients_nor_draining_reach() {
+    let bootstrap = made("", &[]);
+    let [clients, spool] = [0, 1].map(|at| &bootstrap["static_resources"]["listeners"][at]);
+    assert!(http_filter(&bootstrap, "envoy.filters.http.file_system_buffer").is_null());
+    assert_eq!(clients["traffic_direction"], "INBOUND");
+    assert_eq!(spool["name"], "spool");
+    assert!(spool["internal_listener"].is_object() && spool["traffic_direction"].is_null());
+    assert!(cluster(&bootstrap, "spool").is_object());
+    assert!(cluster(&made("spool: 'off'", &[]), "spool").is_null());
+}
+
 #[test]
 fn the_native_hasher_stands_right_before_moorage_where_blobs_are_pushed() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../envoy/native-hash.yaml");
@@ -379,7 +392,6 @@ fn events_tracing_and_metrics_have_clusters_of_their_own() {
     for name in [endpoint["cluster"].as_str().expect("a name"), "otel_collector", "admin"] {
         assert!(cluster(&bootstrap, name).is_object(), "{name}");
     }
-    let listeners = bootstrap["static_resources"]["listeners"].as_array().expect("listeners");
-    assert!(listeners.iter().any(|listener| listener["name"] == "metrics"));
+    assert_eq!(bootstrap["static_resources"]["listeners"][1]["name"], "metrics");
     assert_eq!(bootstrap.pointer(MANAGER).expect("the manager")["xff_num_trusted_hops"], 2);
 }

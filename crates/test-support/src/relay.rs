@@ -1,13 +1,15 @@
-//! A relay between a client and a server: it counts what passes, and dies when it is told to.
+//! A relay between a client and a server: it counts what passes, and is slow or dies when it is told to.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 /// A running relay. It takes no more connections when this is dropped.
 pub struct Relay {
@@ -22,6 +24,8 @@ struct Line {
     sent: AtomicU64,
     /// How many bytes clients may send before the relay dies.
     left: AtomicU64,
+    /// How many bytes pass from a client in a second.
+    rate: AtomicU64,
     is_dead: watch::Sender<bool>,
 }
 
@@ -39,6 +43,7 @@ impl Relay {
         let line = Arc::new(Line {
             sent: AtomicU64::new(0),
             left: AtomicU64::new(u64::MAX),
+            rate: AtomicU64::new(u64::MAX),
             is_dead: watch::Sender::new(false),
         });
         let shared = Arc::clone(&line);
@@ -55,6 +60,11 @@ impl Relay {
     /// How many bytes the server has sent so far.
     pub fn sent(&self) -> u64 {
         self.line.sent.load(Ordering::Relaxed)
+    }
+
+    /// From now on so many bytes pass from each client in a second.
+    pub fn slow_down(&self, bytes_per_second: u64) {
+        self.line.rate.store(bytes_per_second, Ordering::Relaxed);
     }
 
     /// Dies when clients have sent so many bytes more: every connection breaks, and so do new ones.
@@ -82,16 +92,23 @@ impl Line {
         }
         let (mut from_server, mut to_server) = TcpStream::connect(server).await?.into_split();
         let (mut from_client, mut to_client) = client.into_split();
-        let there = pass(&mut from_client, &mut to_server, |size| self.is_let_through(size));
+        let there = pass(&mut from_client, &mut to_server, |size| {
+            self.is_let_through(size).then(|| self.time_of(size))
+        });
         let back = pass(&mut from_server, &mut to_client, |size| {
             self.sent.fetch_add(size, Ordering::Relaxed);
-            true
+            Some(Duration::ZERO)
         });
         tokio::select! {
             // The sender lives as long as `self`.
             _ = is_dead.wait_for(|is_dead| *is_dead) => Ok(()),
             result = async { tokio::try_join!(there, back) } => result.map(drop),
         }
+    }
+
+    /// How long so many bytes from a client take.
+    fn time_of(&self, bytes: u64) -> Duration {
+        Duration::from_secs_f64(bytes as f64 / self.rate.load(Ordering::Relaxed) as f64)
     }
 
     /// Whether clients may send so many bytes more. If not, this is the end.
@@ -105,11 +122,11 @@ impl Line {
     }
 }
 
-/// Passes on what comes, as long as `may_pass` says so of its size.
+/// Passes on what comes, each after the time that `takes` says of its size, if it is to pass at all.
 async fn pass(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
-    may_pass: impl Fn(u64) -> bool,
+    takes: impl Fn(u64) -> Option<Duration>,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -117,7 +134,8 @@ async fn pass(
         if size == 0 {
             return to.shutdown().await;
         }
-        if may_pass(size as u64) {
+        if let Some(time) = takes(size as u64) {
+            sleep(time).await;
             to.write_all(&buffer[..size]).await?;
         }
     }
