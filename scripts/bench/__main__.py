@@ -282,7 +282,7 @@ def describe_machine():
         cpu = models[0]
     date = datetime.date.today().isoformat()
     load = os.getloadavg()[0]
-    return f"{date}, {cpu}, {os.cpu_count()} cores, load {load:.1f} before the run, one Envoy worker."
+    return f"{date}, {cpu}, {os.cpu_count()} cores, load {load:.1f} before the run, one Envoy worker unless said otherwise."
 
 
 def keep_logs(folder):
